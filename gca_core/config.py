@@ -1,0 +1,94 @@
+"""Settings: ``GCA_*`` variables, an env file, and the profiles dev and prod.
+
+Precedence, highest first: explicit arguments, environment variables, the env file named by
+``GCA_ENV_FILE`` (``.env`` in the working directory when unset), the profile's defaults.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from enum import StrEnum
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import platformdirs
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from gca_core.errors import ConfigurationError
+
+DEFAULT_SEED = 0
+
+
+class Profile(StrEnum):
+    """``dev`` starts what is missing on this machine; ``prod`` refuses to guess."""
+
+    DEV = "dev"
+    PROD = "prod"
+
+
+def _default_home() -> Path:
+    return Path(platformdirs.user_data_dir("gca", appauthor=False))
+
+
+class Settings(BaseSettings):
+    """What ``gca_core`` reads from the environment.
+
+    Args:
+        profile: ``dev`` or ``prod``; ``prod`` never starts an embedded database.
+        home: folder of the embedded database, results and caches.
+        atlas_dsn: a PostgreSQL DSN; unset means the embedded server under ``home`` (dev only).
+        results_uri: where runs write, ``file://`` or ``gs://``; unset means ``home/results``.
+        marker_db_path: a marker database instead of the bundled one.
+        cache_dir: answers and downloads that may be deleted at any time.
+        llm: the chat model as ``provider:model``; unset means no model is ever called.
+        seed: the seed of every random choice that has no seed of its own.
+        log_level: level of the ``gca`` command's log.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="GCA_", extra="ignore", frozen=True)
+
+    profile: Profile = Profile.DEV
+    home: Path = Field(default_factory=_default_home)
+    atlas_dsn: SecretStr | None = None
+    results_uri: str | None = None
+    marker_db_path: str | None = None
+    cache_dir: Path | None = None
+    llm: str | None = None
+    seed: int = Field(default=DEFAULT_SEED, ge=0)
+    log_level: str = "INFO"
+
+    def results_root(self) -> str:
+        """The URI under which runs write their results."""
+        return self.results_uri or (self.home.expanduser().resolve() / "results").as_uri()
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the settings afresh; ``overrides`` that are not None win over the environment.
+
+    Raises:
+        ConfigurationError: a variable has a value that does not fit.
+    """
+    env_file = os.environ.get("GCA_ENV_FILE", ".env")
+    given = {name: value for name, value in overrides.items() if value is not None}
+    try:
+        return Settings(_env_file=env_file, **given)
+    except ValidationError as error:
+        lines = (f"GCA_{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors())
+        raise ConfigurationError(f"the settings are not valid: {'; '.join(lines)}. see .env.example") from None
+
+
+def require(module: str, extra: str) -> ModuleType:
+    """Import an optional module, or say which extra brings it.
+
+    Raises:
+        ConfigurationError: the module is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ConfigurationError(
+            f"the module {module!r} can't be imported ({error}); install it with: pip install 'airflow-provider-gca[{extra}]'"
+        ) from error

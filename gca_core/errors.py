@@ -1,0 +1,59 @@
+"""The error tree of ``gca_core``.
+
+Every message says what was found, what was expected and what to do. Callers that want to treat all
+expected failures alike catch :class:`GcaError`; anything else that escapes is a defect.
+"""
+
+from __future__ import annotations
+
+
+class GcaError(Exception):
+    """Root of all expected failures."""
+
+
+class ConfigurationError(GcaError):
+    """A setting, option or installed extra is missing or wrong."""
+
+
+class DataValidationError(GcaError):
+    """Input data is not what the step needs; nothing was written."""
+
+
+class MarkerDatabaseError(GcaError):
+    """The marker database can't be read, or is inconsistent."""
+
+
+class LLMError(GcaError):
+    """A language model could not be reached, or its answer stayed invalid after repair."""
+
+
+class StoreError(GcaError):
+    """PostgreSQL can't be reached, started or migrated."""
+
+
+class HaystackError(GcaError):
+    """Root of the failures of a HAYSTACK run."""
+
+
+class QueryParsingError(HaystackError):
+    """A question names no, several, or unknown cell types or perturbations."""
+
+    def __init__(self, message: str, *, suggestions: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.suggestions = suggestions
+
+
+class CellRetrievalError(HaystackError):
+    """The atlas holds no cells that fit."""
+
+
+class InferenceError(HaystackError):
+    """An inference job failed, was cancelled, or left no prediction."""
+
+
+class EvaluationError(HaystackError):
+    """A prediction can't be scored."""
+
+
+class ExternalAPIError(HaystackError):
+    """A public service failed after its retries."""

@@ -1,0 +1,176 @@
+"""URIs, staging and safe names: the only module that turns text into file-system paths.
+
+Every write goes to a temporary name beside the target and is renamed, so that a reader never sees
+half a file and a failed step leaves what was there before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel
+from upath import UPath
+
+from gca_core.errors import ConfigurationError, DataValidationError
+
+SCHEMES = ("file", "gs", "memory")
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
+
+
+def as_path(uri: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None) -> UPath:
+    """A path object for ``uri``, a plain path or a URI of a supported scheme.
+
+    Raises:
+        ConfigurationError: the scheme is not supported.
+    """
+    text = os.fspath(uri)
+    scheme = urlsplit(text).scheme if "://" in text else "file"
+    if scheme not in SCHEMES:
+        raise ConfigurationError(f"the scheme {scheme!r} of {text!r} is not supported; use one of {', '.join(SCHEMES)}")
+    if scheme == "file":
+        local = Path(text.removeprefix("file://")).expanduser()
+        return UPath(local if local.is_absolute() else Path.cwd() / local)
+    return UPath(text, **dict(storage_options or {}))
+
+
+def as_uri(path: str | os.PathLike[str]) -> str:
+    """The canonical URI of a path or URI."""
+    given = as_path(path)
+    return Path(str(given)).as_uri() if _is_local(given) else str(given)
+
+
+def join_uri(base: str | os.PathLike[str], *parts: str) -> str:
+    """``base`` with safe path parts appended; a part that could leave ``base`` is refused."""
+    for part in parts:
+        if not part or part in {".", ".."} or "/" in part or "\\" in part or "\0" in part:
+            raise DataValidationError(f"{part!r} is not a file or folder name; use safe_name() on text from data")
+    return as_uri(as_path(base).joinpath(*parts))
+
+
+def safe_name(text: str, *, max_length: int = 80) -> str:
+    """A file name made of letters, digits, ``.``, ``_`` and ``-``, distinct for distinct texts.
+
+    A text that is already such a name stays as it is; any other gets a short hash of itself, so two
+    texts that look alike after cleaning don't share a file.
+    """
+    cleaned = _UNSAFE.sub("-", text).strip("-.") or "x"
+    if cleaned == text and len(text) <= max_length:
+        return text
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    return f"{cleaned[: max_length - 9]}-{digest}"
+
+
+def _is_local(path: UPath) -> bool:
+    return path.protocol in {"", "file", "local"}
+
+
+def require_file(uri: str | os.PathLike[str], *, what: str = "file") -> UPath:
+    """The path of an existing file.
+
+    Raises:
+        DataValidationError: there is no such file.
+    """
+    path = as_path(uri)
+    if not path.exists():
+        raise DataValidationError(f"the {what} {os.fspath(uri)!r} does not exist; check the path or URI, and that this machine can read it")
+    return path
+
+
+@contextmanager
+def local_copy(uri: str | os.PathLike[str], *, what: str = "file") -> Iterator[Path]:
+    """A local path with the content of ``uri``; remote objects are fetched for the time of the block."""
+    path = require_file(uri, what=what)
+    if _is_local(path):
+        yield Path(str(path))
+        return
+    with tempfile.TemporaryDirectory(prefix="gca-") as folder:
+        target = Path(folder) / safe_name(path.name)
+        with path.open("rb") as source, target.open("wb") as sink:
+            shutil.copyfileobj(source, sink)
+        yield target
+
+
+@contextmanager
+def staged(uri: str | os.PathLike[str]) -> Iterator[Path]:
+    """A local path to write to; its file becomes ``uri`` when the block ends without an error.
+
+    The temporary name keeps the target's suffixes, since writers choose their format by them.
+    """
+    path = as_path(uri)
+    if _is_local(path):
+        target = Path(str(path))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=".gca-", dir=target.parent))
+    else:
+        target = None
+        folder = Path(tempfile.mkdtemp(prefix="gca-"))
+    try:
+        temporary = folder / path.name
+        yield temporary
+        if target is not None:
+            os.replace(temporary, target)
+        else:
+            with temporary.open("rb") as source, path.open("wb") as sink:
+                shutil.copyfileobj(source, sink)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_text(uri: str | os.PathLike[str], text: str) -> str:
+    """Write UTF-8 text atomically and return the canonical URI."""
+    with staged(uri) as target:
+        target.write_text(text, encoding="utf-8")
+    return as_uri(uri)
+
+
+def read_text(uri: str | os.PathLike[str], *, what: str = "file") -> str:
+    """Read UTF-8 text."""
+    return require_file(uri, what=what).read_text(encoding="utf-8")
+
+
+def write_json(uri: str | os.PathLike[str], value: BaseModel | Any) -> str:
+    """Write a pydantic model or plain JSON data atomically, indented, with a final newline."""
+    data = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+    return write_text(uri, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(uri: str | os.PathLike[str], *, what: str = "file") -> Any:
+    """Read JSON data.
+
+    Raises:
+        DataValidationError: the file is missing or not JSON.
+    """
+    try:
+        return json.loads(read_text(uri, what=what))
+    except json.JSONDecodeError as error:
+        raise DataValidationError(f"the {what} {os.fspath(uri)!r} is not valid JSON: {error}") from None
+
+
+def sha256_bytes(data: bytes) -> str:
+    """Hex SHA-256 of some bytes."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_file(path: str | os.PathLike[str]) -> str:
+    """Hex SHA-256 of a file's content."""
+    with as_path(path).open("rb") as source:
+        digest = hashlib.sha256()
+        while block := source.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def content_hash(value: Any) -> str:
+    """Hex SHA-256 of JSON data, independent of key order; pydantic models are dumped first."""
+    data = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+    return sha256_bytes(json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False).encode())
