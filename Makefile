@@ -1,0 +1,65 @@
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+EXTRAS := scanpy,vae,haystack,embedded,dev
+PYTEST := $(BIN)/python -m pytest
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow lint format bench docs build constraints clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+setup: $(STAMP) ## make .venv from constraints.txt, or leave it when it is current
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Python 3.11 or newer is needed; name one with: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 1; }
+	@echo "setting up $(VENV) (a few minutes the first time)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/python -m pip install -q --disable-pip-version-check \
+		-e '.[$(EXTRAS)]' 2> >(grep -v '^WARNING: Location' >&2)
+	@touch $@
+
+demo: $(STAMP) ## run the three example DAGs on real data and print what came out
+	@$(BIN)/python scripts/demo.py
+
+test: $(STAMP) ## the tests, under five minutes
+	$(PYTEST) -m 'not slow' -n 2 --dist loadfile
+
+test-slow: $(STAMP) ## the slower suites
+	$(PYTEST) -m slow
+
+lint: $(STAMP) ## ruff, mypy --strict and the import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(STAMP) ## let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(STAMP) ## measure against baselines; what needs data that is not there is skipped and says so
+	@for bench in tests/benchmarks/bench_*.py; do echo "== $$bench"; $(BIN)/python $$bench || exit 1; done
+
+docs: $(STAMP) ## build the documentation into site/
+	$(BIN)/mkdocs build --strict --quiet
+
+build: $(STAMP) ## a wheel and an sdist in dist/
+	$(BIN)/python -m build --no-isolation --outdir dist .
+
+constraints: ## resolve constraints.txt anew, for Python 3.11 to 3.13
+	@test -x build/uv/bin/uv || { $(PYTHON) -m venv build/uv && build/uv/bin/pip install -q uv; }
+	@printf 'torch==2.13.0\n' > build/pins.txt
+	@{ echo "# every transitive dependency of every extra, for Python 3.11 to 3.13; made by 'make constraints'"; \
+		build/uv/bin/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 \
+		--no-header --no-annotate --no-emit-index-url --constraint build/pins.txt -q; } > build/constraints.txt
+	@mv build/constraints.txt constraints.txt
+
+clean: ## remove what the other targets made, except .venv
+	@if test -x $(BIN)/gca && test -d .demo/home; then GCA_HOME=.demo/home $(BIN)/gca db stop; fi
+	rm -rf .demo build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
