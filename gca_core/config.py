@@ -90,5 +90,6 @@ def require(module: str, extra: str) -> ModuleType:
         return importlib.import_module(module)
     except ImportError as error:
         raise ConfigurationError(
-            f"the module {module!r} can't be imported ({error}); install it with: pip install 'airflow-provider-gca[{extra}]'"
+            f"the module {module!r} can't be imported ({error}); "
+            f"install it with: pip install 'airflow-provider-gca[{extra}]'"
         ) from error

@@ -17,39 +17,44 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from pydantic import BaseModel
 from upath import UPath
 
 from gca_core.errors import ConfigurationError, DataValidationError
 
+PathInput = str | os.PathLike[str] | UPath
 SCHEMES = ("file", "gs", "memory")
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
 
-def as_path(uri: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None) -> UPath:
+def as_path(uri: PathInput, storage_options: Mapping[str, Any] | None = None) -> UPath:
     """A path object for ``uri``, a plain path or a URI of a supported scheme.
 
     Raises:
         ConfigurationError: the scheme is not supported.
     """
+    if isinstance(uri, UPath):
+        return uri
     text = os.fspath(uri)
     scheme = urlsplit(text).scheme if "://" in text else "file"
     if scheme not in SCHEMES:
         raise ConfigurationError(f"the scheme {scheme!r} of {text!r} is not supported; use one of {', '.join(SCHEMES)}")
     if scheme == "file":
-        local = Path(text.removeprefix("file://")).expanduser()
+        local = Path(url2pathname(text.removeprefix("file://")) if "://" in text else text).expanduser()
         return UPath(local if local.is_absolute() else Path.cwd() / local)
-    return UPath(text, **dict(storage_options or {}))
+    remote: UPath = UPath(text, **dict(storage_options or {}))
+    return remote
 
 
-def as_uri(path: str | os.PathLike[str]) -> str:
+def as_uri(path: PathInput) -> str:
     """The canonical URI of a path or URI."""
     given = as_path(path)
     return Path(str(given)).as_uri() if _is_local(given) else str(given)
 
 
-def join_uri(base: str | os.PathLike[str], *parts: str) -> str:
+def join_uri(base: PathInput, *parts: str) -> str:
     """``base`` with safe path parts appended; a part that could leave ``base`` is refused."""
     for part in parts:
         if not part or part in {".", ".."} or "/" in part or "\\" in part or "\0" in part:
@@ -74,7 +79,7 @@ def _is_local(path: UPath) -> bool:
     return path.protocol in {"", "file", "local"}
 
 
-def require_file(uri: str | os.PathLike[str], *, what: str = "file") -> UPath:
+def require_file(uri: PathInput, *, what: str = "file") -> UPath:
     """The path of an existing file.
 
     Raises:
@@ -82,12 +87,14 @@ def require_file(uri: str | os.PathLike[str], *, what: str = "file") -> UPath:
     """
     path = as_path(uri)
     if not path.exists():
-        raise DataValidationError(f"the {what} {os.fspath(uri)!r} does not exist; check the path or URI, and that this machine can read it")
+        raise DataValidationError(
+            f"the {what} {str(uri)!r} does not exist; check the path or URI, and that this machine can read it"
+        )
     return path
 
 
 @contextmanager
-def local_copy(uri: str | os.PathLike[str], *, what: str = "file") -> Iterator[Path]:
+def local_copy(uri: PathInput, *, what: str = "file") -> Iterator[Path]:
     """A local path with the content of ``uri``; remote objects are fetched for the time of the block."""
     path = require_file(uri, what=what)
     if _is_local(path):
@@ -101,7 +108,7 @@ def local_copy(uri: str | os.PathLike[str], *, what: str = "file") -> Iterator[P
 
 
 @contextmanager
-def staged(uri: str | os.PathLike[str]) -> Iterator[Path]:
+def staged(uri: PathInput) -> Iterator[Path]:
     """A local path to write to; its file becomes ``uri`` when the block ends without an error.
 
     The temporary name keeps the target's suffixes, since writers choose their format by them.
@@ -118,7 +125,7 @@ def staged(uri: str | os.PathLike[str]) -> Iterator[Path]:
         temporary = folder / path.name
         yield temporary
         if target is not None:
-            os.replace(temporary, target)
+            temporary.replace(target)
         else:
             with temporary.open("rb") as source, path.open("wb") as sink:
                 shutil.copyfileobj(source, sink)
@@ -126,25 +133,25 @@ def staged(uri: str | os.PathLike[str]) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def write_text(uri: str | os.PathLike[str], text: str) -> str:
+def write_text(uri: PathInput, text: str) -> str:
     """Write UTF-8 text atomically and return the canonical URI."""
     with staged(uri) as target:
         target.write_text(text, encoding="utf-8")
     return as_uri(uri)
 
 
-def read_text(uri: str | os.PathLike[str], *, what: str = "file") -> str:
+def read_text(uri: PathInput, *, what: str = "file") -> str:
     """Read UTF-8 text."""
     return require_file(uri, what=what).read_text(encoding="utf-8")
 
 
-def write_json(uri: str | os.PathLike[str], value: BaseModel | Any) -> str:
+def write_json(uri: PathInput, value: BaseModel | Any) -> str:
     """Write a pydantic model or plain JSON data atomically, indented, with a final newline."""
     data = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
     return write_text(uri, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def read_json(uri: str | os.PathLike[str], *, what: str = "file") -> Any:
+def read_json(uri: PathInput, *, what: str = "file") -> Any:
     """Read JSON data.
 
     Raises:
@@ -153,7 +160,7 @@ def read_json(uri: str | os.PathLike[str], *, what: str = "file") -> Any:
     try:
         return json.loads(read_text(uri, what=what))
     except json.JSONDecodeError as error:
-        raise DataValidationError(f"the {what} {os.fspath(uri)!r} is not valid JSON: {error}") from None
+        raise DataValidationError(f"the {what} {str(uri)!r} is not valid JSON: {error}") from None
 
 
 def sha256_bytes(data: bytes) -> str:
@@ -161,7 +168,7 @@ def sha256_bytes(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def sha256_file(path: str | os.PathLike[str]) -> str:
+def sha256_file(path: PathInput) -> str:
     """Hex SHA-256 of a file's content."""
     with as_path(path).open("rb") as source:
         digest = hashlib.sha256()

@@ -1,0 +1,97 @@
+"""Paths, staging and names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gca_core import io
+from gca_core.errors import ConfigurationError, DataValidationError
+
+
+@given(st.text())
+def test_a_safe_name_never_leaves_its_folder(text: str) -> None:
+    name = io.safe_name(text)
+    assert name
+    assert len(name) <= 80
+    assert name not in {".", ".."}
+    assert Path("/folder", name).parent == Path("/folder")
+    assert io.safe_name(name) == name
+
+
+@given(st.text(), st.text())
+def test_distinct_texts_get_distinct_safe_names(one: str, other: str) -> None:
+    assert (io.safe_name(one) == io.safe_name(other)) == (one == other) or io.safe_name(one) in {one, other}
+
+
+@pytest.mark.parametrize("part", ["", ".", "..", "a/b", "a\\b", "a\0b"])
+def test_a_part_that_could_leave_the_base_is_refused(tmp_path: Path, part: str) -> None:
+    with pytest.raises(DataValidationError, match="safe_name"):
+        io.join_uri(tmp_path, part)
+
+
+def test_an_unsupported_scheme_is_named_with_the_supported_ones() -> None:
+    with pytest.raises(ConfigurationError, match=r"'s3'.*file, gs"):
+        io.as_path("s3://bucket/key")
+
+
+def test_a_plain_path_and_its_uri_are_the_same_place(tmp_path: Path) -> None:
+    assert io.as_uri(tmp_path / "a b.txt") == (tmp_path / "a b.txt").as_uri()
+    assert io.as_uri(io.as_uri(tmp_path / "a b.txt")) == (tmp_path / "a b.txt").as_uri()
+
+
+@pytest.mark.parametrize("name", ["plain.txt", "with space.txt", "hash#mark.txt", "percent%20.txt", "naïve.txt"])
+def test_what_is_written_to_a_uri_is_read_from_it(tmp_path: Path, name: str) -> None:
+    uri = io.join_uri(tmp_path, name)
+    io.write_text(uri, "content")
+    assert (tmp_path / name).read_text() == "content"
+    assert io.read_text(uri) == "content"
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_rubbish(tmp_path: Path) -> None:
+    target = tmp_path / "result.json"
+    io.write_json(target, {"a": 1})
+
+    def fail_half_way() -> None:
+        with io.staged(target) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        fail_half_way()
+    assert io.read_json(target) == {"a": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
+
+
+def test_a_missing_file_is_named() -> None:
+    with pytest.raises(DataValidationError, match=r"the marker table '/nowhere/x.csv' does not exist"):
+        io.require_file("/nowhere/x.csv", what="marker table")
+
+
+def test_broken_json_is_named(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text("{")
+    with pytest.raises(DataValidationError, match="is not valid JSON"):
+        io.read_json(tmp_path / "x.json")
+
+
+def test_not_a_number_is_not_written_as_json(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        io.write_json(tmp_path / "x.json", {"a": float("nan")})
+    assert not (tmp_path / "x.json").exists()
+
+
+def test_remote_objects_are_staged_through_a_local_file() -> None:
+    uri = "memory://bucket/folder/object.txt"
+    io.write_text(uri, "remote")
+    with io.local_copy(uri) as local:
+        assert local.read_text() == "remote"
+        assert local.suffix == ".txt"
+    assert not local.exists()
+
+
+def test_a_content_hash_ignores_key_order() -> None:
+    assert io.content_hash({"a": 1, "b": 2}) == io.content_hash({"b": 2, "a": 1})
+    assert io.content_hash({"a": 1}) != io.content_hash({"a": 2})
