@@ -1,0 +1,38 @@
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+from gca_core.errors import DataValidationError
+from gca_core.matrix.stats import group_mean_variance
+
+
+def test_statistics_equal_those_of_numpy():
+    rng = np.random.default_rng(0)
+    X = rng.poisson(1.0, size=(40, 7)).astype(np.float32)
+    codes = rng.integers(0, 3, size=40)
+    found = group_mean_variance(sp.csr_matrix(X), codes, 3)
+    for g in range(3):
+        cells = X[codes == g].astype(np.float64)
+        assert np.allclose(found.mean[g], cells.mean(axis=0))
+        assert np.allclose(found.variance[g], cells.var(axis=0, ddof=1))
+        assert np.allclose(found.fraction[g], (cells > 0).mean(axis=0))
+    assert found.n_cells.tolist() == np.bincount(codes, minlength=3).tolist()
+
+
+def test_cells_without_a_group_are_left_out_and_empty_groups_are_zero():
+    found = group_mean_variance(np.array([[1.0], [5.0], [9.0]]), [0, -1, 0], 2)
+    assert found.mean.tolist() == [[5.0], [0.0]]
+    assert found.variance.tolist() == [[32.0], [0.0]]
+    assert found.n_cells.tolist() == [2, 0]
+
+
+def test_the_input_is_not_changed():
+    X = sp.csr_matrix(np.array([[2.0, 0.0], [3.0, 1.0]]))
+    group_mean_variance(X, [0, 0], 1)
+    assert X.toarray().tolist() == [[2.0, 0.0], [3.0, 1.0]]
+
+
+@pytest.mark.parametrize("codes", [[0], [0, 2], [0, -2]])
+def test_codes_that_do_not_fit_are_refused(codes):
+    with pytest.raises(DataValidationError):
+        group_mean_variance(np.ones((2, 2)), codes, 2)
