@@ -1,0 +1,74 @@
+"""What a prediction is expected to show, and how far it shows it."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from gca_core.knowledge.catalogue import ExpectedGene, ExpectedPathway
+
+
+class Expectation(BaseModel):
+    """What the catalogue expects of a perturbation; never anything measured in the target cells.
+
+    Args:
+        targets: genes whose product is switched on (up) or off (down) by the perturbation itself.
+        response: genes whose expression is expected to rise or fall.
+        pathways: gene sets expected to rise or fall.
+        footprints: signalling pathways with footprint genes, expected to rise or fall.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    targets: tuple[ExpectedGene, ...] = ()
+    response: tuple[ExpectedGene, ...] = ()
+    pathways: tuple[ExpectedPathway, ...] = ()
+    footprints: tuple[ExpectedPathway, ...] = ()
+
+
+class GroundingStatus(StrEnum):
+    """``ungroundable``: too little is known to score; that is not a low score."""
+
+    SCORED = "scored"
+    UNGROUNDABLE = "ungroundable"
+
+
+class GroundingComponent(BaseModel):
+    """One part of the score: ``value`` in 0..1, or None where nothing is known."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    value: float | None = Field(default=None, ge=0, le=1)
+    weight: float = Field(gt=0)
+    detail: str = ""
+    figures: dict[str, float] = Field(default_factory=dict)
+
+
+class GroundingScore(BaseModel):
+    """The score from 1 to 10 with its parts; parts that aren't known are left out and named."""
+
+    model_config = ConfigDict(frozen=True)
+
+    status: GroundingStatus
+    score: float | None = Field(default=None, ge=1, le=10)
+    components: tuple[GroundingComponent, ...] = ()
+    missing: tuple[str, ...] = ()
+    reason: str = ""
+    knowledge_version: str = ""
+
+
+class GroundingConfig(BaseModel):
+    """Weights of the parts and the sizes below which a part counts as unknown."""
+
+    model_config = ConfigDict(frozen=True)
+
+    pathway_weight: float = Field(default=0.35, gt=0)
+    target_weight: float = Field(default=0.30, gt=0)
+    network_weight: float = Field(default=0.20, gt=0)
+    literature_weight: float = Field(default=0.15, gt=0)
+    min_set_genes: int = Field(default=5, ge=2)
+    min_response_genes: int = Field(default=3, ge=1)
+    max_network_set: int = Field(default=100, ge=5)
+    top_genes: int = Field(default=50, ge=5)

@@ -1,0 +1,302 @@
+"""The values a HAYSTACK run is made of; all serialise to JSON."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from gca_core.grounding.models import Expectation, GroundingConfig, GroundingScore, GroundingStatus
+from gca_core.inference.models import InferenceJob, InferenceRequest, InferenceResult, InferenceStatus
+from gca_core.knowledge.catalogue import PerturbationType
+
+__all__ = [
+    "CandidateEvaluation",
+    "EvaluationStatus",
+    "Expectation",
+    "GateDecision",
+    "GroundingConfig",
+    "GroundingScore",
+    "GroundingStatus",
+    "HaystackOutputs",
+    "HaystackRun",
+    "InferenceJob",
+    "InferenceRequest",
+    "InferenceResult",
+    "InferenceStatus",
+    "IterationConfig",
+    "IterationRecord",
+    "PerturbationType",
+    "PromptCandidate",
+    "Proposal",
+    "Provenance",
+    "RankingWeights",
+    "Strategy",
+    "StructuredQuery",
+    "TerminationReason",
+]
+
+
+class Strategy(StrEnum):
+    """Where a candidate came from."""
+
+    DIRECT = "direct"
+    ONTOLOGY = "ontology"
+    SEMANTIC = "semantic"
+    MECHANISTIC = "mechanistic"
+    REFINEMENT = "refinement"
+
+
+class TerminationReason(StrEnum):
+    """Why a run stopped."""
+
+    THRESHOLD = "threshold"
+    PLATEAU = "plateau"
+    MAX_ITERATIONS = "max_iterations"
+    BUDGET = "budget"
+    CANCELLED = "cancelled"
+    EMPTY_PROPOSAL = "empty_proposal"
+
+
+class StructuredQuery(BaseModel):
+    """What a question asks, as the rules read it.
+
+    ``expectation`` holds what the catalogue expects of the perturbation; it is empty for a
+    perturbation that only the atlas knows.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    question: str
+    cell_type_id: str
+    cell_type: str
+    cell_type_text: str
+    perturbation: str
+    perturbation_text: str
+    perturbation_type: PerturbationType
+    family: str = ""
+    expectation: Expectation = Expectation()
+    species: str = "human"
+    dataset: str | None = None
+    in_catalogue: bool = True
+    notes: tuple[str, ...] = ()
+
+
+class RankingWeights(BaseModel):
+    """How much relevance, diversity and data quality count in the ranking."""
+
+    model_config = ConfigDict(frozen=True)
+
+    relevance: float = Field(default=0.4, ge=0)
+    diversity: float = Field(default=0.3, ge=0)
+    quality: float = Field(default=0.3, ge=0)
+
+
+class IterationConfig(BaseModel):
+    """The bounds of a run and what it is run with.
+
+    Args:
+        max_iterations: iterations at most, 1 to 10.
+        score_threshold: a grounding score that ends the run.
+        plateau_window: iterations without a gain of ``min_improvement`` that end the run.
+        min_improvement: the gain that counts as one.
+        max_evaluations: predictions at most over the whole run; unbounded where None.
+        budget_seconds: inference seconds at most over the whole run; unbounded where None.
+        candidates_per_iteration: prompts tried per iteration (K).
+        candidates_per_job: prompts that one inference job works through.
+        ontology_distance: steps in the Cell Ontology that count as near.
+        prompt_cells: perturbed cells per prompt at most; as many control cells.
+        query_cells: unperturbed cells of the target type at most.
+        search_limit: groups a semantic search may return.
+        strategies: which strategies propose.
+        weights: ranking weights.
+        grounding: weights of the grounding score.
+        backend: predictor that runs.
+        checkpoint: weights of a model backend.
+        gene_list_uri: genes a model backend knows.
+        diffusion_steps: generation steps of a model backend.
+        batch_size: windows per forward pass of a model backend.
+        seed: seed of every random choice.
+        prediction_seeds: predictions per candidate, with seeds ``seed``, ``seed + 1``, ...
+        nonce: any text; a new one makes the same work count as new.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_iterations: int = Field(default=5, ge=1, le=10)
+    score_threshold: float = Field(default=7.0, ge=1, le=10)
+    plateau_window: int = Field(default=3, ge=1)
+    min_improvement: float = Field(default=1.0, ge=0)
+    max_evaluations: int | None = Field(default=None, ge=1)
+    budget_seconds: float | None = Field(default=None, gt=0)
+    candidates_per_iteration: int = Field(default=4, ge=1, le=50)
+    candidates_per_job: int = Field(default=1, ge=1)
+    ontology_distance: int = Field(default=2, ge=0)
+    prompt_cells: int = Field(default=1000, ge=10)
+    query_cells: int = Field(default=500, ge=10)
+    search_limit: int = Field(default=100, ge=1)
+    strategies: tuple[Strategy, ...] = (Strategy.DIRECT, Strategy.ONTOLOGY, Strategy.MECHANISTIC, Strategy.SEMANTIC)
+    weights: RankingWeights = RankingWeights()
+    grounding: GroundingConfig = GroundingConfig()
+    backend: str = "shift"
+    checkpoint: str | None = None
+    gene_list_uri: str | None = None
+    diffusion_steps: int = Field(default=5, ge=1)
+    batch_size: int = Field(default=32, ge=1)
+    seed: int = Field(default=0, ge=0)
+    prediction_seeds: int = Field(default=1, ge=1, le=10)
+    nonce: str = ""
+
+
+class PromptCandidate(BaseModel):
+    """A prompt worth trying: perturbed groups of the atlas, their controls, and why.
+
+    ``candidate_id`` is a hash of the content: groups, query, backend and seeds. ``weights`` gives
+    each group's share in the averaged shift.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    candidate_id: str
+    strategy: Strategy
+    strategies: tuple[Strategy, ...] = ()
+    cell_group_ids: tuple[str, ...] = Field(min_length=1)
+    control_group_ids: tuple[str, ...] = Field(min_length=1)
+    query_group_ids: tuple[str, ...] = Field(min_length=1)
+    weights: tuple[float, ...] = ()
+    perturbations: tuple[str, ...] = ()
+    cell_types: tuple[str, ...] = ()
+    n_cells: int = 0
+    relevance: float = Field(default=0.0, ge=0, le=1)
+    diversity: float = Field(default=1.0, ge=0, le=1)
+    quality: float = Field(default=0.0, ge=0, le=1)
+    rank_score: float = 0.0
+    rationale: str = ""
+
+
+class Proposal(BaseModel):
+    """The candidates of one iteration, or why there are none."""
+
+    model_config = ConfigDict(frozen=True)
+
+    iteration: int
+    candidates: tuple[PromptCandidate, ...] = ()
+    jobs: tuple[InferenceJob, ...] = ()
+    empty_reason: str = ""
+    notes: tuple[str, ...] = ()
+
+
+class EvaluationStatus(StrEnum):
+    """How the evaluation of one prediction ended."""
+
+    SCORED = "scored"
+    UNGROUNDABLE = "ungroundable"
+    FAILED = "failed"
+
+
+class GeneChange(BaseModel):
+    """A gene and its predicted change of mean log1p(CP10k)."""
+
+    model_config = ConfigDict(frozen=True)
+
+    gene: str
+    change: float
+
+
+class CandidateEvaluation(BaseModel):
+    """One candidate, its prediction and how grounded that is."""
+
+    model_config = ConfigDict(frozen=True)
+
+    candidate: PromptCandidate
+    status: EvaluationStatus
+    grounding: GroundingScore | None = None
+    prediction_uri: str | None = None
+    query_uri: str | None = None
+    top_genes: tuple[GeneChange, ...] = ()
+    metrics: dict[str, float] = Field(default_factory=dict)
+    duration_seconds: float = 0.0
+    backend: str = ""
+    model: str = ""
+    error: str | None = None
+
+    @property
+    def score(self) -> float | None:
+        """The grounding score, or None."""
+        return self.grounding.score if self.grounding else None
+
+
+class IterationRecord(BaseModel):
+    """What one iteration tried and what came of it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    iteration: int
+    evaluations: tuple[CandidateEvaluation, ...] = ()
+    best_candidate_id: str | None = None
+    best_score: float | None = None
+    empty_reason: str = ""
+    notes: tuple[str, ...] = ()
+    duration_seconds: float = 0.0
+
+
+class Provenance(BaseModel):
+    """What ran: everything that decides the result beside the question."""
+
+    model_config = ConfigDict(frozen=True)
+
+    package_version: str
+    ontology_version: str
+    knowledge_version: str
+    catalogue_version: str
+    embedding_model: str
+    backend: str
+    seed: int
+    language_model: str | None = None
+
+
+class HaystackRun(BaseModel):
+    """The state of a run after ``len(iterations)`` iterations; one link of the chain of states."""
+
+    model_config = ConfigDict(frozen=True)
+
+    run_id: str
+    results_uri: str
+    query: StructuredQuery
+    config: IterationConfig
+    provenance: Provenance
+    iterations: tuple[IterationRecord, ...] = ()
+
+    def evaluations(self) -> tuple[CandidateEvaluation, ...]:
+        """All evaluations so far, in order."""
+        return tuple(evaluation for record in self.iterations for evaluation in record.evaluations)
+
+
+class GateDecision(BaseModel):
+    """Go on, or stop and why."""
+
+    model_config = ConfigDict(frozen=True)
+
+    go: bool
+    reason: TerminationReason | None = None
+    detail: str = ""
+
+
+class HaystackOutputs(BaseModel):
+    """Where a finished run's results lie, and its figures. Iterations count from 0."""
+
+    model_config = ConfigDict(frozen=True)
+
+    run_id: str
+    h5ad_uri: str | None
+    html_uri: str
+    json_uri: str
+    figure_uri: str | None
+    state_uri: str
+    best_score: float | None
+    best_iteration: int | None
+    best_candidate_id: str | None
+    termination_reason: TerminationReason
+    n_iterations: int
+    n_evaluations: int
+    status: str

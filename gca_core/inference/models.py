@@ -1,0 +1,97 @@
+"""What an inference job is asked and what it answers."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from pydantic import BaseModel, ConfigDict, Field
+
+DEFAULT_BACKEND = "shift"
+
+
+class InferenceStatus(StrEnum):
+    """How one request ended."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class InferenceRequest(BaseModel):
+    """One prediction: how would the query cells look after what was done to the prompt cells?
+
+    Args:
+        candidate_id: content hash of the prompt candidate; names the answer.
+        prompt_uri: h5ad of perturbed cells, raw counts, with ``obs["pair"]``.
+        query_uri: h5ad of unperturbed cells of the target type, raw counts.
+        control_uri: h5ad of the prompt's matched control cells, with the same pairs in ``obs["pair"]``.
+        output_uri: where the predicted cells go, h5ad of counts.
+        backend: name of a registered predictor.
+        checkpoint: weights of a model backend.
+        gene_list_uri: JSON or text list of the genes a model backend knows.
+        diffusion_steps: generation steps T of a model backend.
+        batch_size: windows per forward pass of a model backend.
+        seeds: one prediction per seed; each seed gives as many cells as the query holds.
+        pair_weights: weight of each pair in the averaged shift; equal where empty.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    candidate_id: str = Field(min_length=1)
+    prompt_uri: str
+    query_uri: str
+    control_uri: str
+    output_uri: str
+    backend: str = DEFAULT_BACKEND
+    checkpoint: str | None = None
+    gene_list_uri: str | None = None
+    diffusion_steps: int = Field(default=5, ge=1)
+    batch_size: int = Field(default=32, ge=1)
+    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
+    pair_weights: dict[str, float] = Field(default_factory=dict)
+
+
+class InferenceResult(BaseModel):
+    """What came of one request; ``error`` is a sentence for the reader, never a secret."""
+
+    model_config = ConfigDict(frozen=True)
+
+    candidate_id: str
+    status: InferenceStatus
+    prediction_uri: str | None = None
+    duration_seconds: float = 0.0
+    metrics: dict[str, float] = Field(default_factory=dict)
+    error: str | None = None
+    backend: str
+    model: str = ""
+
+
+class InferenceJob(BaseModel):
+    """A file of requests that one process works through.
+
+    ``job_id`` is the hash of what is asked, so that asking the same twice names the same job.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    job_id: str = Field(min_length=1)
+    job_uri: str
+    requests: tuple[InferenceRequest, ...] = Field(min_length=1)
+
+
+class JobFile(BaseModel):
+    """The content of ``JOB.json``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    job_id: str = Field(min_length=1)
+    requests: tuple[InferenceRequest, ...] = Field(min_length=1)
+
+
+class JobResults(BaseModel):
+    """The content of ``results.json``; written again after each request."""
+
+    model_config = ConfigDict(frozen=True)
+
+    job_id: str
+    results: tuple[InferenceResult, ...] = ()
