@@ -1,0 +1,1 @@
+"""What is known beforehand: the Cell Ontology, gene sets, pathway footprints and perturbations."""
