@@ -18,7 +18,7 @@ from gca_core.knowledge.gene_sets import find_gene_set
         ("TGFb1", "TGF-beta 1"),
         ("TGF-beta", "TGF-beta 1"),
         ("transforming growth factor beta 1", "TGF-beta 1"),
-        ("TNFα", "tumor necrosis factor"),
+        ("TNF\u03b1", "tumor necrosis factor"),
         ("IFN λ1", "interferon lambda 1"),
         ("rapamycin", "sirolimus"),
     ],
