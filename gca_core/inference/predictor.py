@@ -1,0 +1,80 @@
+"""The seam to a perturbation model: a predictor turns one request into a file of counts."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Protocol, runtime_checkable
+
+from gca_core.errors import ConfigurationError
+from gca_core.inference.models import InferenceRequest
+
+# backend to module:class, imported when asked for
+BACKENDS: Mapping[str, str] = MappingProxyType({"shift": "gca_core.inference.shift:ShiftPredictor"})
+EXTRAS: Mapping[str, str] = MappingProxyType({"stack": "stack"})
+
+
+@runtime_checkable
+class Predictor(Protocol):
+    """A backend.
+
+    ``model`` names what ran, with its version, and goes into every result.
+    """
+
+    @property
+    def model(self) -> str:
+        """Name and version of what ran."""
+        ...
+
+    def validate(self, request: InferenceRequest) -> None:
+        """Check a request and the files it names before any work.
+
+        Raises:
+            DataValidationError: a file is missing or isn't what the backend needs.
+            ConfigurationError: the request lacks something the backend needs.
+        """
+        ...
+
+    def predict(self, request: InferenceRequest) -> dict[str, float]:
+        """Write ``request.output_uri`` and return figures about the prediction.
+
+        Raises:
+            InferenceError: no prediction could be made.
+        """
+        ...
+
+
+def available_backends() -> tuple[str, ...]:
+    """Names of the backends that can run here."""
+    return tuple(sorted(BACKENDS))
+
+
+def require_backend(name: str) -> str:
+    """``name``, when there is such a backend.
+
+    Raises:
+        ConfigurationError: there isn't; says what is there.
+    """
+    if name in BACKENDS:
+        return name
+    here = ", ".join(available_backends())
+    if name in EXTRAS:
+        raise ConfigurationError(
+            f"the backend {name!r} can't run in this version: its adapter comes with the extra "
+            f"'airflow-provider-gca[{EXTRAS[name]}]' in a later one; available here: {here}"
+        )
+    raise ConfigurationError(f"there is no inference backend {name!r}; available here: {here}")
+
+
+def load_predictor(name: str) -> Predictor:
+    """The predictor of a backend.
+
+    Raises:
+        ConfigurationError: there is no such backend.
+    """
+    module, _, attribute = BACKENDS[require_backend(name)].partition(":")
+    predictor = getattr(importlib.import_module(module), attribute)()
+    if not isinstance(predictor, Predictor):
+        raise ConfigurationError(f"{BACKENDS[name]} is not a predictor; it needs model, validate and predict")
+    return predictor
