@@ -1,0 +1,33 @@
+"""What Airflow's provider discovery reads; imports nothing of Airflow."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow_provider_gca import __version__
+from airflow_provider_gca.connection_forms import FORMS
+
+INTEGRATION = "Genomics cell annotation"
+_PACKAGE = "airflow_provider_gca"
+
+
+def get_provider_info() -> dict[str, Any]:
+    """The provider's entry point, for Airflow 3.1 and later."""
+
+    def modules(room: str, *names: str) -> list[dict[str, Any]]:
+        return [{"integration-name": INTEGRATION, "python-modules": [f"{_PACKAGE}.{room}.{name}" for name in names]}]
+
+    return {
+        "package-name": "airflow-provider-gca",
+        "name": "Genomics cell annotation",
+        "description": "Cell-type annotation, latent models and HAYSTACK perturbation prediction for single-cell data.",
+        "versions": [__version__],
+        "integrations": [{"integration-name": INTEGRATION, "tags": ["science"]}],
+        "operators": modules("operators", "annotation", "atlas", "inference", "latent"),
+        "sensors": modules("sensors", "grounding"),
+        "hooks": modules("hooks", "atlas", "llm"),
+        "triggers": modules("triggers", "grounding"),
+        "connection-types": [form.provider_entry() for form in FORMS],
+        "extra-links": [f"{_PACKAGE}.links.ReportLink"],
+        "plugins": [{"name": "gca", "plugin-class": f"{_PACKAGE}.plugin.GcaPlugin"}],
+    }

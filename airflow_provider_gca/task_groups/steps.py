@@ -1,0 +1,227 @@
+"""What the tasks of the HAYSTACK loop do: each calls one step of the core and hands on small JSON."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import get_current_context
+
+from airflow_provider_gca._compat import AirflowSkipException
+from airflow_provider_gca.failures import fails_as_task
+from airflow_provider_gca.hooks.atlas import AtlasHook
+from airflow_provider_gca.operators.fields import NOTHING, make_model
+from gca_core.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from gca_core.runs.state import StateRef
+
+log = logging.getLogger(__name__)
+
+Json = dict[str, Any]
+
+
+def haystack_run_id(dag_id: str, dag_run_id: str, group_id: str) -> str:
+    """The id of a loop's run in the run records: the same for every task and every retry of a DAG run."""
+    from gca_core.io import safe_name
+
+    return safe_name(f"{dag_id}.{group_id}.{dag_run_id}")
+
+
+def checked_bound(max_iterations: int | str | None, bound: int) -> int:
+    """The run's number of iterations, within the bound the DAG was built with.
+
+    Raises:
+        ConfigurationError: not a whole number from 1 to ``bound``.
+    """
+    if max_iterations in (None, *NOTHING):
+        return bound
+    try:
+        number = int(max_iterations)
+    except ValueError:
+        number = 0
+    if not 1 <= number <= bound:
+        raise ConfigurationError(
+            f"max_iterations is {max_iterations!r}; this DAG was built for 1 to {bound} iterations, and more need "
+            "a DAG built with a higher bound"
+        )
+    return number
+
+
+def _own_run_id(group_id: str) -> str:
+    dag_run = get_current_context()["dag_run"]
+    return haystack_run_id(dag_run.dag_id, dag_run.run_id, group_id)
+
+
+def _going(decision: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """The gate's decision when it says go; any other skips the task that asks."""
+    if decision is None:
+        raise AirflowSkipException("the gate of this iteration left no decision")
+    if not decision["go"]:
+        raise AirflowSkipException(f"iteration {decision['iteration']} does not run: {decision['reason']}")
+    return decision
+
+
+@fails_as_task
+def understand(question: str, dataset: str | None, gca_atlas_conn_id: str) -> Json:
+    """The question as a structured query."""
+    from gca_core.haystack import steps
+
+    context = AtlasHook(gca_atlas_conn_id).get_haystack_context()
+    query = steps.understand(question, context, dataset=_text(dataset))
+    log.info("cell type %s (%s), perturbation %s", query.cell_type, query.cell_type_id, query.perturbation)
+    return query.model_dump(mode="json")
+
+
+@fails_as_task
+def start(
+    query: Json,
+    group_id: str,
+    bound: int,
+    max_iterations: int | str | None,
+    config: Json,
+    results_uri: str | None,
+    gca_atlas_conn_id: str,
+) -> Json:
+    """The run's first state and its row in the run records; also the run's id."""
+    from gca_core.haystack import steps
+    from gca_core.haystack.models import IterationConfig, StructuredQuery
+    from gca_core.io import join_uri
+
+    values = {**config, "max_iterations": checked_bound(max_iterations, bound)}
+    bounds = make_model("haystack_loop", IterationConfig, values)
+    context = AtlasHook(gca_atlas_conn_id).get_haystack_context()
+    run_id = _own_run_id(group_id)
+    state = steps.start_run(
+        StructuredQuery.model_validate(query),
+        run_id=run_id,
+        results_uri=_text(results_uri) or join_uri(context.settings.results_root(), "haystack", run_id),
+        config=bounds,
+        context=context,
+    )
+    return {"run_id": run_id, **state.model_dump(mode="json")}
+
+
+@fails_as_task
+def gate(state: Json | None, iteration: int, gca_atlas_conn_id: str) -> Json:
+    """Whether this iteration runs, and why not; the state travels along."""
+    if state is None:
+        return {"go": False, "reason": "the loop ended before", "iteration": iteration, "state": None}
+    from gca_core.haystack import steps
+
+    context = AtlasHook(gca_atlas_conn_id).get_haystack_context()
+    decision = steps.gate(_state(state), iteration, context)
+    reason = f"{decision.reason}: {decision.detail}" if decision.reason else decision.detail
+    log.info("iteration %d %s%s", iteration, "runs" if decision.go else "stops", f" ({reason})" if reason else "")
+    return {"go": decision.go, "reason": reason, "iteration": iteration, "state": _state(state).model_dump(mode="json")}
+
+
+@fails_as_task
+def propose(decision: Json, gca_atlas_conn_id: str) -> list[Json]:
+    """The iteration's inference jobs, one ``infer`` task each; their files are written."""
+    going = _going(decision)
+    from gca_core.haystack import steps
+
+    context = AtlasHook(gca_atlas_conn_id).get_haystack_context()
+    return [job.model_dump(mode="json") for job in steps.propose(_state(going["state"]), going["iteration"], context)]
+
+
+@fails_as_task
+def collect(decision: Json | None, jobs: list[Json] | None, answers: Iterable[list[Json]] | None) -> list[Json]:
+    """One result per request of every job, in the order of the jobs; an answer that is missing is a failure."""
+    _going(decision)
+    if jobs is None:
+        raise AirflowSkipException("there is no proposal; see the log of propose")
+    return aligned(jobs, answers or ())
+
+
+@fails_as_task
+def evaluate(decision: Json, result: Json, gca_atlas_conn_id: str) -> Json:
+    """How grounded one prediction is."""
+    going = _going(decision)
+    from gca_core.haystack import steps
+    from gca_core.inference.models import InferenceResult
+
+    context = AtlasHook(gca_atlas_conn_id).get_haystack_context()
+    answer = InferenceResult.model_validate(result)
+    return steps.evaluate(_state(going["state"]), going["iteration"], answer, context).model_dump(mode="json")
+
+
+@fails_as_task
+def record(
+    decision: Json | None, results: list[Json] | None, evaluations: Iterable[Json] | None, gca_atlas_conn_id: str
+) -> Json:
+    """The next state, with the iteration's evaluations and its best candidate."""
+    going = _going(decision)
+    if results is None:
+        raise AirflowSkipException("there are no results; see the logs of propose and collect")
+    from gca_core.haystack import steps
+    from gca_core.haystack.models import CandidateEvaluation
+
+    context = AtlasHook(gca_atlas_conn_id).get_haystack_context()
+    scored = [CandidateEvaluation.model_validate(evaluation) for evaluation in evaluations or ()]
+    if len(scored) < len(results):
+        log.warning("%d of %d evaluations are missing; see their logs", len(results) - len(scored), len(results))
+    state = steps.record(_state(going["state"]), going["iteration"], scored, context)
+    return state.model_dump(mode="json")
+
+
+@fails_as_task
+def finalize(states: Sequence[Json | None], gca_atlas_conn_id: str) -> Json:
+    """The best iteration of all as AnnData, HTML and JSON, and the run row closed."""
+    from gca_core.haystack import steps
+
+    last = [state for state in states if state is not None][-1]
+    context = AtlasHook(gca_atlas_conn_id).get_haystack_context()
+    return steps.finalize(_state(last), context).model_dump(mode="json")
+
+
+def notify(outputs: Json) -> None:
+    """Tell the task log what came out."""
+    for name, value in outputs.items():
+        log.info("%s: %s", name, value)
+
+
+def aligned(jobs: Iterable[Json], answers: Iterable[list[Json]]) -> list[Json]:
+    """One result per request, matched by candidate id: answers of tasks that died are missing from XCom, which
+    would shift any match by position."""
+    from gca_core.inference.models import InferenceResult, InferenceStatus
+
+    found = {result["candidate_id"]: result for answer in answers for result in answer or ()}
+    rows = []
+    for job in jobs:
+        for request in job["requests"]:
+            missing = InferenceResult(
+                candidate_id=request["candidate_id"],
+                status=InferenceStatus.FAILED,
+                error="the inference task ended without an answer; see its log",
+                backend=request["backend"],
+            )
+            rows.append(found.get(request["candidate_id"]) or missing.model_dump(mode="json"))
+    return rows
+
+
+def _state(value: Mapping[str, Any]) -> StateRef:
+    from gca_core.runs.state import StateRef
+
+    return StateRef.model_validate({name: value[name] for name in StateRef.model_fields})
+
+
+def _text(value: str | None) -> str | None:
+    """A rendered text, or None where the template made nothing of it."""
+    return None if value in (None, *NOTHING) else value
+
+
+def cancel_leftovers(group_id: str, gca_atlas_conn_id: str) -> None:
+    """Close the run's record when something else than ``finalize`` ended the run."""
+    from gca_core.runs.models import RunStatus
+
+    run_id = _own_run_id(group_id)
+    store = AtlasHook(gca_atlas_conn_id).get_run_store()
+    row = store.get(run_id)
+    if row is None or row.status.is_final:
+        log.info("nothing of run %s is left to cancel", run_id)
+        return
+    store.upsert_run(row.model_copy(update={"status": RunStatus.CANCELLED, "termination_reason": "cancelled"}))
+    log.warning("run %s had not ended; its record now says cancelled", run_id)

@@ -1,0 +1,41 @@
+"""A throw-away Airflow for every test process, set up before anything imports it."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+AIRFLOW_HOME = Path(tempfile.mkdtemp(prefix="gca-airflow-"))
+atexit.register(shutil.rmtree, AIRFLOW_HOME, ignore_errors=True)
+
+for _name in [name for name in os.environ if name.startswith(("AIRFLOW_", "GCA_")) and name != "GCA_BENCH_DATA"]:
+    del os.environ[_name]
+os.environ |= {
+    "AIRFLOW_HOME": str(AIRFLOW_HOME),
+    "AIRFLOW__CORE__DAGS_FOLDER": str(REPOSITORY / "dags"),
+    "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+    "AIRFLOW__CORE__UNIT_TEST_MODE": "False",
+    "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{AIRFLOW_HOME / 'airflow.db'}",
+    "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(AIRFLOW_HOME / "logs"),
+    "GCA_ENV_FILE": str(AIRFLOW_HOME / "no.env"),
+    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+}
+
+
+@pytest.fixture(scope="session")
+def airflow_home() -> Path:
+    """An AIRFLOW_HOME of this test process whose SQLite database is migrated."""
+    if not (AIRFLOW_HOME / "airflow.db").exists():
+        done = subprocess.run(
+            ["airflow", "db", "migrate"], capture_output=True, text=True, timeout=180, check=False, cwd=AIRFLOW_HOME
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+    return AIRFLOW_HOME
