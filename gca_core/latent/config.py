@@ -1,0 +1,169 @@
+"""What a latent run is told: one frozen model, read from YAML, keyword arguments or both."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from importlib import resources
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from gca_core.errors import ConfigurationError
+from gca_core.io import read_text
+
+Likelihood = Literal["nb", "zinb"]
+Width = Annotated[int, Field(ge=1, le=8192)]
+
+
+class LatentConfig(BaseModel):
+    """Options of :func:`gca_core.latent.run_training`.
+
+    Args:
+        input_uri: an h5ad file, path or URI.
+        output_dir: folder, path or URI, that receives the results.
+        counts_layer: where the values are: ``X``, ``raw`` or a layer's name. Unset means ``X``, or with
+            ``recover_counts`` the first of ``X`` and ``raw`` that is log-normalised.
+        recover_counts: the values are log-normalised counts; recover the counts from them.
+        batch_key: column of obs with the batch, a covariate of encoder and decoder.
+        label_key: column of obs with known labels, used for the evaluation and never for training.
+        label_map: replaces labels before the evaluation, e.g. fine by coarse ones; every label has to
+            be in it, and a label mapped to null is left out of the evaluation.
+        latent_dim: size of the latent space.
+        hidden_dims: widths of the encoder's layers; the decoder has them in reverse order.
+        dropout: share of the encoder's hidden units left out in training.
+        likelihood: ``nb`` or ``zinb``, with one dispersion per gene.
+        lr: learning rate of Adam.
+        weight_decay: L2 penalty of Adam.
+        epochs: passes over the training cells at most.
+        batch_size: cells per step.
+        kl_warmup_epochs: epochs over which the weight of the KL term rises from 0 to 1; unset means half
+            of ``epochs``.
+        early_stopping_patience: epochs without a better held-out ELBO after which training stops,
+            counted once the warm-up is over; unset means never.
+        validation_fraction: share of the cells held out of training to watch the ELBO.
+        n_folds: folds of the evaluation.
+        knn_neighbors: neighbours of the kNN classifier.
+        seed: seed of every random choice.
+        threads: CPU threads; another number can change sums in their last digits, so results are
+            identical only for equal numbers.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
+
+    input_uri: str = Field(min_length=1)
+    output_dir: str = Field(min_length=1)
+    counts_layer: str | None = None
+    recover_counts: bool = False
+    batch_key: str | None = None
+    label_key: str | None = None
+    label_map: dict[str, str | None] | None = None
+
+    latent_dim: int = Field(default=10, ge=1, le=512)
+    hidden_dims: tuple[Width, ...] = Field(default=(128,), min_length=1)
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    likelihood: Likelihood = "nb"
+
+    lr: float = Field(default=1e-3, gt=0, le=1)
+    weight_decay: float = Field(default=1e-6, ge=0)
+    epochs: int = Field(default=200, ge=1)
+    batch_size: int = Field(default=128, ge=2)
+    kl_warmup_epochs: int | None = Field(default=None, ge=0)
+    early_stopping_patience: int | None = Field(default=45, ge=1)
+    validation_fraction: float = Field(default=0.1, gt=0, le=0.5)
+
+    n_folds: int = Field(default=5, ge=2)
+    knn_neighbors: int = Field(default=15, ge=1)
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    threads: int = Field(default=1, ge=1, le=256)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown_keys(cls, values: Any) -> Any:
+        unknown = [key for key in values if key not in cls.model_fields] if isinstance(values, Mapping) else []
+        if unknown:
+            raise ValueError("; ".join(_unknown_key(str(key), list(cls.model_fields)) for key in unknown))
+        return values
+
+    @model_validator(mode="after")
+    def _labels_before_map(self) -> Self:
+        if self.label_map is not None and self.label_key is None:
+            raise ValueError("label_map is set but label_key is not; name the column whose labels it maps")
+        if self.label_map is not None and not self.label_map:
+            raise ValueError("label_map is empty; leave it out, or map every label of label_key")
+        return self
+
+    @property
+    def warmup(self) -> int:
+        """Epochs over which the weight of the KL term rises."""
+        return self.epochs // 2 if self.kl_warmup_epochs is None else self.kl_warmup_epochs
+
+
+def _unknown_key(key: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(key, known, n=1)
+    advice = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
+    return f"unknown option {key!r}; {advice}"
+
+
+def make_config(values: Mapping[str, Any]) -> LatentConfig:
+    """Build the configuration, with all complaints in one line.
+
+    Raises:
+        ConfigurationError: a key is unknown or a value does not fit.
+    """
+    try:
+        return LatentConfig.model_validate(dict(values))
+    except ValidationError as error:
+        raise ConfigurationError(f"the latent configuration is not valid: {_complaints(error)}") from None
+
+
+def _complaints(error: ValidationError) -> str:
+    lines = []
+    for item in error.errors():
+        place = ".".join(map(str, item["loc"]))
+        message = item["msg"].removeprefix("Value error, ")
+        lines.append(f"{place}: {message}" if place else message)
+    return "; ".join(lines)
+
+
+def load_config(
+    source: str | os.PathLike[str] | None = None, *, defaults: Mapping[str, Any] | None = None, **overrides: Any
+) -> LatentConfig:
+    """Read a YAML file, or a bundled example by its name.
+
+    Args:
+        source: the file or the example's name; None means none.
+        defaults: values where neither file nor overrides have one.
+        overrides: values that win over the file's, unless None.
+
+    Raises:
+        ConfigurationError: the YAML is not a mapping, a key is unknown or a value does not fit.
+        DataValidationError: there is no such file.
+    """
+    values = _read_yaml(source) if source is not None else {}
+    given = {key: value for key, value in overrides.items() if value is not None}
+    return make_config({**(defaults or {}), **values, **given})
+
+
+def example_configs() -> dict[str, dict[str, Any]]:
+    """The bundled example configurations by name; each lacks ``input_uri`` and ``output_dir``."""
+    folder = resources.files(__package__).joinpath("examples")
+    files = sorted((f for f in folder.iterdir() if f.name.endswith(".yaml")), key=lambda f: f.name)
+    return {f.name.removesuffix(".yaml"): yaml.safe_load(f.read_text(encoding="utf-8")) for f in files}
+
+
+def _read_yaml(source: str | os.PathLike[str]) -> dict[str, Any]:
+    examples = example_configs()
+    if os.fspath(source) in examples:
+        return examples[os.fspath(source)]
+    try:
+        values = yaml.safe_load(read_text(source, what="configuration"))
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"the configuration {os.fspath(source)!r} is not valid YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise ConfigurationError(
+            f"the configuration {os.fspath(source)!r} holds a {type(values).__name__}; expected 'option: value' lines"
+        )
+    return values

@@ -1,0 +1,240 @@
+"""A whole latent run: read, train, embed, evaluate, draw, write."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import anndata as ad
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import yaml
+from matplotlib.figure import Figure
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+from gca_core import __version__
+from gca_core.errors import ConfigurationError
+from gca_core.io import as_path, as_uri, join_uri, staged, write_json, write_text
+from gca_core.latent.config import LatentConfig
+from gca_core.latent.data_adapter import DataAdapter
+from gca_core.latent.evaluate import Evaluation, evaluable_cells, evaluate_latent
+from gca_core.latent.model_adapter import TorchVAE, TrainingHistory
+from gca_core.latent.report import render_report
+from gca_core.latent.visualize import png_bytes, training_figure, umap_embedding, umap_figure
+
+log = logging.getLogger(__name__)
+
+VERSIONED = ("torch", "numpy", "scipy", "scikit-learn", "umap-learn", "anndata")
+
+
+@dataclass(frozen=True)
+class LatentRun:
+    """What a run computed, before anything is written.
+
+    Args:
+        data: the cells.
+        model: the fitted model.
+        history: of the training.
+        latent: (cells, latent) posterior means.
+        umap: (cells, 2).
+        evaluation: None without labels.
+        seconds: by stage.
+    """
+
+    data: DataAdapter
+    model: TorchVAE
+    history: TrainingHistory
+    latent: npt.NDArray[np.float32]
+    umap: npt.NDArray[np.float32]
+    evaluation: Evaluation | None
+    seconds: dict[str, float]
+
+
+def run_training(config: LatentConfig) -> dict[str, Any]:
+    """Train on counts, score the latent space beside its baselines, and write the results.
+
+    The input, its labels and the output folder are checked before anything is computed. Equal
+    configurations, inputs, versions and thread numbers give equal metrics.json files.
+
+    Args:
+        config: what to read, how to train, where to write.
+
+    Returns:
+        JSON data: ``metrics`` (a flat mapping of figures), ``n_cells``, ``n_genes``, ``model``, ``seed``,
+        ``uris`` (metrics, checkpoint, latent, umap, training, config, report, run) and ``seconds`` by stage.
+
+    Raises:
+        DataValidationError: the input isn't what the run needs.
+        ConfigurationError: the output folder can't be written to.
+    """
+    seconds: dict[str, float] = {}
+    with threadpool_limits(config.threads):
+        with _timed(seconds, "read"):
+            data = DataAdapter(config)
+            _require_evaluable(data)
+            _require_writable(config.output_dir)
+        run = compute(data, seconds)
+        with _timed(seconds, "write"):
+            uris = write_results(run)
+    result = {
+        "model": f"vae-{config.likelihood}",
+        "seed": config.seed,
+        "n_cells": len(run.latent),
+        "n_genes": len(data.registry.genes),
+        "metrics": flat_metrics(run.history, run.evaluation),
+        "seconds": {stage: round(value, 2) for stage, value in seconds.items()},
+        "uris": uris,
+    }
+    write_json(uris["run"], result)
+    return result
+
+
+def compute(data: DataAdapter, seconds: dict[str, float] | None = None) -> LatentRun:
+    """Train, embed and evaluate; writes nothing."""
+    config, seconds = data.config, {} if seconds is None else seconds
+    log.info("training on %d cells, %d genes", *data.counts.shape)
+    model = TorchVAE(config)
+    with _timed(seconds, "train"):
+        history = model.fit(data)
+    with _timed(seconds, "embed"):
+        latent = model.predict(data.iter_batches(), genes=data.registry.genes)
+    evaluation = None
+    with _timed(seconds, "evaluate"):
+        if data.labels is not None:
+            evaluation = evaluate_latent(
+                latent,
+                data.counts,
+                data.labels,
+                n_folds=config.n_folds,
+                knn_neighbors=config.knn_neighbors,
+                seed=config.seed,
+            )
+    log.info("computing the UMAP")
+    with _timed(seconds, "umap"):
+        umap = umap_embedding(latent, seed=config.seed)
+    return LatentRun(data, model, history, latent, umap, evaluation, seconds)
+
+
+def flat_metrics(history: TrainingHistory, evaluation: Evaluation | None) -> dict[str, float]:
+    """The figures that matter, by name: ``<space>_<classifier>_<measure>`` and the held-out ELBO's parts."""
+    best = history.epochs[history.best_epoch - 1]
+    figures = {
+        f"{score.space}_{score.classifier}_{measure}": float(getattr(score, measure))
+        for score in (evaluation.scores if evaluation else ())
+        for measure in ("macro_f1", "accuracy")
+    }
+    held_out = {"val_negative_elbo": best.val_negative_elbo, "val_nll": best.val_nll, "val_kl": best.val_kl}
+    return figures | {name: round(value, 4) for name, value in held_out.items()}
+
+
+def write_results(run: LatentRun) -> dict[str, str]:
+    """Write every file of a run, metrics.json last; returns their URIs."""
+    config = run.data.config
+    out = config.output_dir
+    metrics = _metrics(run)
+    umap_png = png_bytes(_umap_figure(run))
+    training_png = png_bytes(training_figure(run.history))
+    return {
+        "checkpoint": run.model.save(join_uri(out, "model")),
+        "latent": _write_latent(join_uri(out, "latent.h5ad"), run),
+        "umap": _write_bytes(join_uri(out, "figures", "umap.png"), umap_png),
+        "training": _write_bytes(join_uri(out, "figures", "training.png"), training_png),
+        "config": write_text(join_uri(out, "config.used.yaml"), _used_config(config)),
+        "report": write_text(
+            join_uri(out, "report.html"),
+            render_report(config, metrics, run.evaluation, umap_png=umap_png, training_png=training_png),
+        ),
+        "metrics": write_json(join_uri(out, "metrics.json"), metrics),
+        "run": join_uri(out, "run.json"),
+    }
+
+
+def _metrics(run: LatentRun) -> dict[str, Any]:
+    history = run.history
+    best = history.epochs[history.best_epoch - 1]
+    return {
+        "metrics": flat_metrics(history, run.evaluation),
+        "data": run.data.dataset_info(),
+        "training": {
+            "best_epoch": history.best_epoch,
+            "epochs_run": len(history.epochs),
+            "stopped_early": history.stopped_early,
+            "val_negative_elbo": best.val_negative_elbo,
+            "epochs": [record.model_dump(mode="json") for record in history.epochs],
+        },
+        "evaluation": run.evaluation.model_dump(mode="json") if run.evaluation else None,
+        "versions": _versions(),
+    }
+
+
+def _umap_figure(run: LatentRun) -> Figure:
+    registry = run.data.registry
+    if run.data.labels is not None:
+        return umap_figure(run.umap, run.data.labels, title=f"latent space, {registry.label_key}")
+    if registry.batches:
+        names = np.array(registry.batches, dtype=object)[run.data.batch_codes]
+        return umap_figure(run.umap, names, title=f"latent space, {registry.batch_key}")
+    return umap_figure(run.umap, None, title="latent space")
+
+
+def _write_latent(uri: str, run: LatentRun) -> str:
+    names = [f"latent_{i}" for i in range(run.latent.shape[1])]
+    obs = run.data.obs.copy()
+    if run.data.labels is not None:
+        obs["latent_label"] = pd.Categorical(run.data.labels)
+    split = np.full(len(obs), "train", dtype=object)
+    split[run.data.val_cells] = "validation"
+    obs["latent_split"] = pd.Categorical(split)
+    adata = ad.AnnData(X=run.latent, obs=obs, var=pd.DataFrame(index=names))
+    adata.obsm["X_umap"] = run.umap
+    with staged(uri) as target:
+        adata.write_h5ad(target, compression="gzip")
+    return as_uri(uri)
+
+
+def _write_bytes(uri: str, content: bytes) -> str:
+    with staged(uri) as target:
+        target.write_bytes(content)
+    return as_uri(uri)
+
+
+def _used_config(config: LatentConfig) -> str:
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _versions() -> dict[str, str]:
+    packages = {name: metadata.version(name) for name in VERSIONED}
+    return {"airflow-provider-gca": __version__, "python": platform.python_version(), **packages}
+
+
+def _require_evaluable(data: DataAdapter) -> None:
+    if data.labels is not None:
+        config = data.config
+        evaluable_cells(data.labels, n_folds=config.n_folds, knn_neighbors=config.knn_neighbors)
+
+
+def _require_writable(output_dir: str) -> None:
+    path = as_path(output_dir)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        writable = path.protocol not in {"", "file", "local"} or os.access(Path(str(path)), os.W_OK)
+    except OSError as error:
+        raise ConfigurationError(f"output_dir {output_dir!r} can't be a folder: {error}") from None
+    if not writable:
+        raise ConfigurationError(f"output_dir {output_dir!r} is not writable for this user; choose another folder")
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    seconds[stage] = time.perf_counter() - start
