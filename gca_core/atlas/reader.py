@@ -1,0 +1,328 @@
+"""Reading the atlas: groups, their expression, and search."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import anndata as ad
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import psycopg
+import scipy.sparse as sp
+from psycopg.rows import dict_row
+
+from gca_core import io
+from gca_core.atlas.expression import ExpressionStore
+from gca_core.atlas.models import CellGroup, DatasetInfo, EntityKind, SearchHit
+from gca_core.config import Settings, load_settings
+from gca_core.errors import CellRetrievalError, StoreError
+from gca_core.store.connect import connect, resolve_dsn, with_limits
+from gca_core.store.migrations import require_current
+from gca_core.store.models import Role
+
+log = logging.getLogger(__name__)
+
+_GROUP_QUERY = """
+select g.group_id, g.dataset, g.perturbation, g.is_control, g.cell_type_id, t.label as cell_type, g.donor, g.n_cells,
+       g.control_group_id, g.control_match
+from cell_groups g join cell_types t using (cell_type_id)
+where (%(dataset)s::text is null or g.dataset = %(dataset)s)
+  and (%(perturbation)s::text is null or g.perturbation = %(perturbation)s)
+  and (%(cell_type_ids)s::text[] is null or g.cell_type_id = any(%(cell_type_ids)s))
+  and (%(is_control)s::boolean is null or g.is_control = %(is_control)s)
+  and (%(group_ids)s::text[] is null or g.group_id = any(%(group_ids)s))
+order by g.group_id
+"""
+_SEARCH_QUERIES: Mapping[EntityKind, str] = {
+    "perturbation": "select name as id, name as label, embedding <=> %s::vector as distance from perturbations "
+    "order by distance, id limit %s",
+    "cell_type": "select cell_type_id as id, label, embedding <=> %s::vector as distance from cell_types "
+    "order by distance, id limit %s",
+}
+
+
+class Atlas:
+    """The atlas in one database, with its expression stores.
+
+    Each call is one transaction on a connection of its own, so one object can serve several threads.
+    Every list is in a fixed order.
+
+    Args:
+        dsn: connection string; holds a password, and isn't shown.
+        store_root_uri: folder of the expression stores, used when datasets are ingested.
+    """
+
+    def __init__(self, dsn: str, store_root_uri: str) -> None:
+        self.dsn = dsn
+        self.store_root_uri = store_root_uri
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(store_root_uri={self.store_root_uri!r})"
+
+    def groups(
+        self,
+        *,
+        dataset: str | None = None,
+        perturbation: str | None = None,
+        cell_type_ids: Iterable[str] | None = None,
+        is_control: bool | None = None,
+    ) -> list[CellGroup]:
+        """The groups that meet every condition given, by id."""
+        types = None if cell_type_ids is None else sorted(cell_type_ids)
+        return self._groups(
+            dataset=dataset, perturbation=perturbation, cell_type_ids=types, is_control=is_control, group_ids=None
+        )
+
+    def get_groups(self, group_ids: Sequence[str]) -> list[CellGroup]:
+        """The groups with these ids, in the order asked.
+
+        Raises:
+            CellRetrievalError: an id isn't in the atlas.
+        """
+        wanted = sorted(set(group_ids))
+        nothing = {"dataset": None, "perturbation": None, "cell_type_ids": None, "is_control": None}
+        found = {group.group_id: group for group in self._groups(**nothing, group_ids=wanted)}
+        missing = [name for name in wanted if name not in found]
+        if missing:
+            raise CellRetrievalError(
+                f"the atlas has no groups {', '.join(missing[:5])}{' and more' if len(missing) > 5 else ''}; "
+                "they may be of a dataset that was replaced: ask for the groups again"
+            )
+        return [found[name] for name in group_ids]
+
+    def datasets(self) -> list[DatasetInfo]:
+        """The datasets, by name."""
+        rows = self._rows(
+            "select dataset, n_cells, n_groups, n_genes, store_uri, content_hash, embedding_model, ingested_at "
+            "from datasets order by dataset",
+            {},
+        )
+        return [DatasetInfo.model_validate(row) for row in rows]
+
+    def perturbations(self, dataset: str | None = None) -> list[str]:
+        """The names of the perturbations that are not controls, in alphabetical order."""
+        query = (
+            "select distinct perturbation from cell_groups where not is_control "
+            "and (%(dataset)s::text is null or dataset = %(dataset)s) order by perturbation"
+        )
+        return [row["perturbation"] for row in self._rows(query, {"dataset": dataset})]
+
+    def cell_types(self, dataset: str | None = None) -> list[tuple[str, str]]:
+        """Cell Ontology id and label of the cell types, by id."""
+        query = (
+            "select distinct t.cell_type_id, t.label from cell_types t join cell_groups g using (cell_type_id) "
+            "where %(dataset)s::text is null or g.dataset = %(dataset)s order by t.cell_type_id"
+        )
+        return [(row["cell_type_id"], row["label"]) for row in self._rows(query, {"dataset": dataset})]
+
+    def genes(self, dataset: str) -> list[str]:
+        """The genes of a dataset, in the order of its matrices.
+
+        Raises:
+            CellRetrievalError: there is no such dataset.
+        """
+        return self._store(dataset).genes()
+
+    def group_means(self, group_ids: Sequence[str]) -> tuple[npt.NDArray[np.float64], list[str]]:
+        """Mean log1p counts per 10,000 of groups; reads no cells.
+
+        Returns:
+            (groups in the order asked x genes) and the genes: those of the one dataset, or those that
+            all datasets share, in the order of the first group's.
+
+        Raises:
+            CellRetrievalError: an id is unknown, no id was given, or the datasets share no gene.
+        """
+        groups = self._required(group_ids)
+        by_dataset = _by_dataset(groups)
+        stores = {dataset: self._store(dataset) for dataset in by_dataset}
+        genes_of = {dataset: store.genes() for dataset, store in stores.items()}
+        genes = shared_genes(genes_of)
+        result = np.empty((len(groups), len(genes)))
+        for dataset, places in by_dataset.items():
+            means = stores[dataset].means([groups[place].group_id for place in places])
+            result[places] = means[:, _columns(genes_of[dataset], genes)]
+        return result, genes
+
+    def materialise(self, group_ids: Sequence[str], *, max_cells: int | None = None, seed: int = 0) -> ad.AnnData:
+        """Cells of groups as AnnData.
+
+        The budget is shared out evenly, and what small groups leave over goes to the larger ones. Which
+        cells of a group are taken depends on the group, its share and the seed alone.
+
+        Returns:
+            Raw counts (float32 CSR) in X, over the genes that the datasets share; obs with
+            cell_group_id, perturbation, cell_type_id, cell_type, donor, is_control, dataset and
+            cell_name. Cells are in the order of the groups asked, then of the store.
+
+        Raises:
+            CellRetrievalError: an id is unknown, none was given, or the budget has no cell per group.
+        """
+        groups = self._required(list(dict.fromkeys(group_ids)))
+        shares = share_out([group.n_cells for group in groups], max_cells)
+        starts = self._row_starts([group.group_id for group in groups])
+        stores = {dataset: self._store(dataset) for dataset in _by_dataset(groups)}
+        genes_of = {dataset: store.genes() for dataset, store in stores.items()}
+        genes = shared_genes(genes_of)
+        parts, tables = [], []
+        for group, share in zip(groups, shares, strict=True):
+            rows = _choose(group, share, seed)
+            counts, names = stores[group.dataset].rows(starts[group.group_id] + rows)
+            columns = genes_of[group.dataset]
+            parts.append(counts if columns == genes else counts[:, _columns(columns, genes)])
+            tables.append(_cell_table(group, rows, names))
+        obs = pd.concat(tables)
+        for name in obs.columns.drop(["is_control", "cell_name"]):
+            obs[name] = pd.Categorical(obs[name], categories=sorted(set(obs[name].dropna())))
+        return ad.AnnData(X=sp.csr_matrix(sp.vstack(parts)), obs=obs, var=pd.DataFrame(index=genes))
+
+    def semantic_search(self, kind: EntityKind, vector: Sequence[float], limit: int = 10) -> list[SearchHit]:
+        """The perturbations or cell types nearest to a vector, by cosine distance, then id; exact.
+
+        O(entities) per call.
+
+        Raises:
+            StoreError: the vector doesn't have 1536 numbers.
+        """
+        rows = self._rows(_SEARCH_QUERIES[kind], [vector_text(vector), limit])
+        return [SearchHit(kind=kind, **row) for row in rows]
+
+    def _groups(self, **conditions: Any) -> list[CellGroup]:
+        return [CellGroup.model_validate(row) for row in self._rows(_GROUP_QUERY, conditions)]
+
+    def _required(self, group_ids: Sequence[str]) -> list[CellGroup]:
+        if not group_ids:
+            raise CellRetrievalError("no groups were asked for; expected at least one group id")
+        return self.get_groups(group_ids)
+
+    def _row_starts(self, group_ids: Sequence[str]) -> dict[str, int]:
+        query = "select group_id, row_start from cell_groups where group_id = any(%(ids)s)"
+        return {row["group_id"]: row["row_start"] for row in self._rows(query, {"ids": list(group_ids)})}
+
+    def _store(self, dataset: str) -> ExpressionStore:
+        rows = self._rows("select store_uri from datasets where dataset = %(dataset)s", {"dataset": dataset})
+        if not rows:
+            known = ", ".join(info.dataset for info in self.datasets()) or "none"
+            raise CellRetrievalError(f"the atlas has no dataset {dataset!r}; it has: {known}")
+        return ExpressionStore(rows[0]["store_uri"])
+
+    def _rows(self, query: str, values: Mapping[str, Any] | Sequence[Any]) -> list[dict[str, Any]]:
+        with connect(self.dsn) as connection, connection.cursor(row_factory=dict_row) as cursor:
+            try:
+                return cursor.execute(query.encode(), values).fetchall()
+            except psycopg.Error as error:
+                raise StoreError(f"the atlas can't be read: {' '.join(str(error).split())}") from error
+
+
+def open_atlas(
+    settings: Settings | None = None,
+    dsn: str | None = None,
+    role: Role = "app",
+    *,
+    store_root_uri: str | None = None,
+) -> Atlas:
+    """The atlas of the settings, or the one at ``dsn``.
+
+    The embedded server is started and brought to the current schema on the way; a server named by a
+    DSN has to have that schema already (``gca atlas init``).
+
+    Args:
+        settings: read from the environment when None.
+        dsn: a server instead of that of the settings.
+        role: app, agent (reads only, limited) or admin (ingests).
+        store_root_uri: folder of the expression stores; unset means ``atlases`` under GCA_HOME.
+
+    Raises:
+        ConfigurationError: no server is named and the profile is prod.
+        StoreError: the server can't be reached or started, or its schema is old.
+    """
+    settings = settings or load_settings()
+    given = with_limits(dsn) if dsn is not None and role == "agent" else dsn
+    resolved = given or resolve_dsn(settings, role)
+    require_current(resolved)
+    root = store_root_uri or (settings.home.expanduser().resolve() / "atlases").as_uri()
+    return Atlas(resolved, io.as_uri(root))
+
+
+def vector_text(vector: Sequence[float]) -> str:
+    """A vector as pgvector reads it.
+
+    Raises:
+        StoreError: a number isn't finite.
+    """
+    values = np.asarray(vector, dtype=np.float32)
+    if values.ndim != 1 or not np.isfinite(values).all():
+        raise StoreError("an embedding must be one row of finite numbers; check the embedding model")
+    return "[" + ",".join(str(value) for value in values.tolist()) + "]"
+
+
+def share_out(sizes: Sequence[int], budget: int | None) -> list[int]:
+    """Cells to take from each group: as even as the sizes allow; earlier groups get the odd ones.
+
+    Raises:
+        CellRetrievalError: the budget is below one cell per group.
+    """
+    if budget is None or budget >= sum(sizes):
+        return list(sizes)
+    if budget < len(sizes):
+        raise CellRetrievalError(
+            f"max_cells is {budget} for {len(sizes)} groups; expected at least one cell per group: raise it or ask "
+            "for fewer groups"
+        )
+    shares = [0] * len(sizes)
+    order = sorted(range(len(sizes)), key=lambda index: (sizes[index], -index))
+    left = budget
+    for done, index in enumerate(order):
+        shares[index] = min(sizes[index], left // (len(sizes) - done))
+        left -= shares[index]
+    return shares
+
+
+def shared_genes(genes_of: Mapping[str, list[str]]) -> list[str]:
+    """The genes that all datasets have, in the order of the first.
+
+    Raises:
+        CellRetrievalError: there is none.
+    """
+    lists = list(genes_of.values())
+    common = set(lists[0]).intersection(*lists[1:])
+    if not common:
+        raise CellRetrievalError(f"the datasets {', '.join(genes_of)} share no gene; don't mix them in one prompt")
+    return [gene for gene in lists[0] if gene in common]
+
+
+def _by_dataset(groups: Sequence[CellGroup]) -> dict[str, list[int]]:
+    found: dict[str, list[int]] = {}
+    for place, group in enumerate(groups):
+        found.setdefault(group.dataset, []).append(place)
+    return found
+
+
+def _columns(genes: list[str], wanted: list[str]) -> npt.NDArray[np.int64]:
+    place = {gene: column for column, gene in enumerate(genes)}
+    return np.array([place[gene] for gene in wanted], dtype=np.int64)
+
+
+def _choose(group: CellGroup, share: int, seed: int) -> npt.NDArray[np.int64]:
+    """Rows within the group, ascending."""
+    if share == group.n_cells:
+        return np.arange(group.n_cells)
+    generator = np.random.default_rng([seed, int(group.group_id.removeprefix("g-"), 16)])
+    return np.sort(generator.choice(group.n_cells, size=share, replace=False)).astype(np.int64)
+
+
+def _cell_table(group: CellGroup, rows: npt.NDArray[np.int64], names: list[str]) -> pd.DataFrame:
+    columns = {
+        "cell_group_id": group.group_id,
+        "perturbation": group.perturbation,
+        "cell_type_id": group.cell_type_id,
+        "cell_type": group.cell_type,
+        "donor": group.donor,
+        "is_control": group.is_control,
+        "dataset": group.dataset,
+        "cell_name": names,
+    }
+    return pd.DataFrame(columns, index=[f"{group.group_id}:{row}" for row in rows])

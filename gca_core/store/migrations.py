@@ -1,0 +1,157 @@
+"""The schema, as ordered SQL files that run once each."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from importlib import resources
+
+import psycopg
+from psycopg import sql
+
+from gca_core.errors import StoreError
+from gca_core.store.redact import describe, redact
+
+log = logging.getLogger(__name__)
+
+# any two numbers that nothing else on the server uses
+_LOCK = (71_842, 1)
+_GRANTS = {
+    "gca_app": (
+        "grant usage on schema public to {role}",
+        "grant select on all tables in schema public to {role}",
+        "grant insert, update, delete on runs, run_iterations to {role}",
+    ),
+    "gca_agent": ("grant usage on schema public to {role}", "grant select on all tables in schema public to {role}"),
+}
+
+
+def available() -> list[tuple[int, str, str]]:
+    """Number, name and text of every migration, in order."""
+    folder = resources.files("gca_core.store") / "sql"
+    found = sorted(
+        (item.name, item.read_text(encoding="utf-8")) for item in folder.iterdir() if item.name[:4].isdigit()
+    )
+    return [(int(name[:4]), name, text) for name, text in found]
+
+
+def current_version(dsn: str) -> int:
+    """The number of the last migration that ran; 0 for an empty database.
+
+    Raises:
+        StoreError: the server can't be reached.
+    """
+    from gca_core.store.connect import connect
+
+    with connect(dsn, autocommit=True) as connection:
+        return _version(connection)
+
+
+def require_current(dsn: str) -> None:
+    """Check that the schema is the one this version works with.
+
+    Raises:
+        StoreError: it is older or newer; says what to do.
+    """
+    found, expected = current_version(dsn), available()[-1][0]
+    if found < expected:
+        raise StoreError(
+            f"the database ({describe(dsn)}) has schema version {found}, and {expected} is needed; "
+            "run 'gca atlas init' with a login that may create tables"
+        )
+    if found > expected:
+        raise StoreError(
+            f"the database ({describe(dsn)}) has schema version {found}, newer than the {expected} that this version "
+            "knows; upgrade airflow-provider-gca"
+        )
+
+
+def migrate(dsn: str) -> int:
+    """Bring the schema up to date and return its version; safe from several processes at once.
+
+    The roles gca_app and gca_agent get their rights where they exist or may be made (then without
+    a login: the server's administrator gives them one). Otherwise this login does everything.
+
+    Raises:
+        StoreError: the server can't be reached, lacks pgvector, or this login may not change it.
+    """
+    from gca_core.store.connect import connect
+
+    steps = available()
+    with connect(dsn, autocommit=True) as connection:
+        try:
+            _apply(connection, steps)
+        except psycopg.Error as error:
+            raise StoreError(
+                f"the database ({describe(dsn)}) can't be brought to schema version {steps[-1][0]}: "
+                f"{redact(' '.join(str(error).split()))}. nothing of the failed step was kept; use a login that may "
+                "create tables and extensions"
+            ) from error
+        return _version(connection)
+
+
+def _apply(connection: psycopg.Connection, steps: list[tuple[int, str, str]]) -> None:
+    connection.execute("select pg_advisory_lock(%s, %s)", _LOCK)
+    try:
+        _require_vector(connection)
+        done = _version(connection)
+        for number, name, text in steps:
+            if number <= done:
+                continue
+            with connection.transaction():
+                connection.execute(text.encode())
+                connection.execute(
+                    "insert into schema_version (version, name, sha256) values (%s, %s, %s)",
+                    [number, name, hashlib.sha256(text.encode()).hexdigest()],
+                )
+            log.info("applied migration %s", name)
+        _optional_trigrams(connection)
+        for role, grants in _GRANTS.items():
+            _grant(connection, role, grants)
+    finally:
+        connection.execute("select pg_advisory_unlock(%s, %s)", _LOCK)
+
+
+def _version(connection: psycopg.Connection) -> int:
+    row = connection.execute("select to_regclass('schema_version') is not null").fetchone()
+    if not row or not row[0]:
+        return 0
+    found = connection.execute("select coalesce(max(version), 0) from schema_version").fetchone()
+    return int(found[0]) if found else 0
+
+
+def _require_vector(connection: psycopg.Connection) -> None:
+    if connection.execute("select 1 from pg_extension where extname = 'vector'").fetchone():
+        return
+    try:
+        connection.execute("create extension vector")
+    except psycopg.Error as error:
+        raise StoreError(
+            f"the extension pgvector is not in this database and can't be made ({' '.join(str(error).split())}); "
+            "ask its administrator to run: create extension vector"
+        ) from error
+
+
+def _optional_trigrams(connection: psycopg.Connection) -> None:
+    """Trigram indexes for names, where the server has the extension; the embedded one doesn't bring it."""
+    try:
+        with connection.transaction():
+            connection.execute("create extension if not exists pg_trgm")
+            for table, column in (("perturbations", "name"), ("cell_types", "label"), ("synonyms", "synonym")):
+                connection.execute(
+                    sql.SQL("create index if not exists {} on {} using gin ({} gin_trgm_ops)").format(
+                        sql.Identifier(f"{table}_{column}_trgm"), sql.Identifier(table), sql.Identifier(column)
+                    )
+                )
+    except psycopg.Error as error:
+        log.info("no trigram indexes: %s", str(error).splitlines()[0])
+
+
+def _grant(connection: psycopg.Connection, role: str, grants: tuple[str, ...]) -> None:
+    try:
+        if not connection.execute("select 1 from pg_roles where rolname = %s", [role]).fetchone():
+            connection.execute(sql.SQL("create role {} nologin").format(sql.Identifier(role)))
+        for grant in grants:
+            connection.execute(sql.SQL(grant).format(role=sql.Identifier(role)))
+    except psycopg.Error as error:
+        log.warning("the role %s was left without rights: %s", role, str(error).splitlines()[0])
