@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gca_core.latent.config import LatentConfig as LatentConfig
     from gca_core.latent.config import load_config as load_config
+    from gca_core.latent.config import make_config as make_config
     from gca_core.latent.data_adapter import DataAdapter as DataAdapter
     from gca_core.latent.evaluate import evaluate_latent as evaluate_latent
     from gca_core.latent.model_adapter import ModelAdapter as ModelAdapter
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "LatentConfig": "config",
     "load_config": "config",
+    "make_config": "config",
     "DataAdapter": "data_adapter",
     "ModelAdapter": "model_adapter",
     "TorchVAE": "model_adapter",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import pickle
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -19,6 +19,7 @@ from gca_core import __version__
 from gca_core.errors import DataValidationError
 from gca_core.io import as_path, as_uri, join_uri, read_json, require_file, safe_name, sha256_bytes, staged, write_json
 from gca_core.latent.data_adapter import Registry
+from gca_core.latent.network import Architecture
 
 REGISTRY = "registry.json"
 FORMAT = "gca-latent-1"
@@ -34,11 +35,11 @@ class Checkpoint(BaseModel):
     torch: str
     weights: str
     weights_sha256: str
-    architecture: dict[str, Any]
+    architecture: Architecture
     registry: Registry
 
 
-def save_checkpoint(uri: str, state: Mapping[str, Tensor], architecture: dict[str, Any], registry: Registry) -> str:
+def save_checkpoint(uri: str, state: Mapping[str, Tensor], architecture: Architecture, registry: Registry) -> str:
     """Write a checkpoint to the folder ``uri`` and return its URI; weights no longer named are removed."""
     buffer = io.BytesIO()
     torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, buffer)
@@ -62,7 +63,7 @@ def save_checkpoint(uri: str, state: Mapping[str, Tensor], architecture: dict[st
     return as_uri(uri)
 
 
-def load_checkpoint(uri: str) -> tuple[dict[str, Tensor], dict[str, Any], Registry]:
+def load_checkpoint(uri: str) -> tuple[dict[str, Tensor], Architecture, Registry]:
     """Read weights, architecture and registry from the folder ``uri``; nothing in it is executed.
 
     Raises:

@@ -162,7 +162,7 @@ def read_cells(uri: str) -> ad.AnnData:
                 # old files keep their neighbour graphs elsewhere; they aren't used here
                 warnings.simplefilter("ignore", FutureWarning)
                 return ad.read_h5ad(path)
-        except (OSError, KeyError, ValueError, ad.io.AnnDataReadError) as error:
+        except (OSError, KeyError, TypeError, ValueError) as error:
             raise DataValidationError(f"the input {uri!r} can't be read as h5ad: {error}") from None
 
 

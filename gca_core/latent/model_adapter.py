@@ -18,10 +18,10 @@ from torch import Tensor
 
 from gca_core.errors import DataValidationError
 from gca_core.latent.checkpoint import load_checkpoint, save_checkpoint
-from gca_core.latent.config import LatentConfig, Likelihood
+from gca_core.latent.config import LatentConfig
 from gca_core.latent.data_adapter import BatchSource, CountBatch, Registry
 from gca_core.latent.likelihood import LIKELIHOODS, CountLikelihood, CountTensor
-from gca_core.latent.network import VAE
+from gca_core.latent.network import VAE, Architecture
 
 log = logging.getLogger(__name__)
 
@@ -92,33 +92,6 @@ class ModelAdapter(Protocol):
         ...
 
 
-class Architecture(BaseModel):
-    """What decides the shapes of the weights."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    latent_dim: int
-    hidden_dims: tuple[int, ...]
-    dropout: float
-    likelihood: Likelihood
-
-    @classmethod
-    def of(cls, config: LatentConfig) -> Self:
-        """The part of ``config`` that the weights depend on."""
-        return cls.model_validate({name: getattr(config, name) for name in cls.model_fields})
-
-    def build(self, registry: Registry) -> VAE:
-        """Networks with fresh weights."""
-        return VAE(
-            len(registry.genes),
-            len(registry.batches),
-            self.latent_dim,
-            self.hidden_dims,
-            self.dropout,
-            zero_inflated=self.likelihood == "zinb",
-        )
-
-
 @contextmanager
 def reproducible(seed: int, threads: int) -> Iterator[None]:
     """Seed torch, fix its threads and refuse algorithms that aren't deterministic, within the block."""
@@ -179,7 +152,7 @@ class TorchVAE:
             DataValidationError: the loss became infinite or NaN.
         """
         with reproducible(self.config.seed, self.config.threads):
-            vae = self.architecture.build(source.registry)
+            vae = _build(self.architecture, source.registry)
             _start_at_mean_expression(vae, source)
             history = self._train(vae, source, on_epoch)
         self._fitted = (vae.eval(), source.registry)
@@ -200,7 +173,7 @@ class TorchVAE:
     def save(self, uri: str) -> str:
         """Write the weights and the registry to the folder ``uri``; returns its URI."""
         vae, registry = self._parts()
-        return save_checkpoint(uri, vae.state_dict(), self.architecture.model_dump(mode="json"), registry)
+        return save_checkpoint(uri, vae.state_dict(), self.architecture, registry)
 
     @classmethod
     def load(cls, uri: str) -> Self:
@@ -210,10 +183,8 @@ class TorchVAE:
             DataValidationError: a file is missing, truncated, or doesn't belong to the registry.
         """
         state, architecture, registry = load_checkpoint(uri)
-        parts = Architecture.model_validate(architecture)
-        config = LatentConfig(input_uri=uri, output_dir=uri, **parts.model_dump())
-        model = cls(config)
-        vae = parts.build(registry)
+        model = cls(LatentConfig(input_uri=uri, output_dir=uri, **architecture.model_dump()))
+        vae = _build(architecture, registry)
         try:
             vae.load_state_dict(state)
         except RuntimeError as error:
@@ -330,6 +301,10 @@ def require_same_genes(expected: Sequence[str], found: Sequence[str]) -> None:
 
 def _listed(names: Sequence[str], limit: int = 5) -> str:
     return ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")
+
+
+def _build(architecture: Architecture, registry: Registry) -> VAE:
+    return VAE(architecture, n_genes=len(registry.genes), n_batches=len(registry.batches))
 
 
 def _start_at_mean_expression(vae: VAE, source: BatchSource) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import torch
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 from torch.nn.functional import log_softmax, one_hot
 
+from gca_core.latent.config import LatentConfig, Likelihood
 from gca_core.latent.likelihood import CountParameters, CountTensor
 
 LOG_VARIANCE_BOUND = 10.0
@@ -40,36 +43,48 @@ def _hidden_layers(n_in: int, widths: Sequence[int], dropout: float) -> nn.Seque
     return nn.Sequential(*layers)
 
 
+class Architecture(BaseModel):
+    """What decides the shapes and the meaning of the weights, besides genes and batches.
+
+    Args:
+        latent_dim: size of the latent space.
+        hidden_dims: widths of the encoder's layers, reversed in the decoder.
+        dropout: share of the encoder's hidden units left out in training.
+        likelihood: ``zinb`` adds a decoder head for technical zeros.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    latent_dim: int
+    hidden_dims: tuple[int, ...]
+    dropout: float
+    likelihood: Likelihood
+
+    @classmethod
+    def of(cls, config: LatentConfig) -> Self:
+        """The part of ``config`` that the weights depend on."""
+        return cls.model_validate({name: getattr(config, name) for name in cls.model_fields})
+
+
 class VAE(nn.Module):
     """Encoder and decoder of counts with batch covariates.
 
     Args:
+        architecture: sizes.
         n_genes: columns of the counts.
         n_batches: batches; fewer than two means no covariate.
-        latent_dim: size of the latent space.
-        hidden_dims: widths of the encoder's layers, reversed in the decoder.
-        dropout: share of the encoder's hidden units left out in training.
-        zero_inflated: whether the decoder has a head for technical zeros.
     """
 
-    def __init__(
-        self,
-        n_genes: int,
-        n_batches: int,
-        latent_dim: int,
-        hidden_dims: Sequence[int],
-        dropout: float,
-        *,
-        zero_inflated: bool,
-    ) -> None:
+    def __init__(self, architecture: Architecture, *, n_genes: int, n_batches: int) -> None:
         super().__init__()
+        widths, latent_dim = architecture.hidden_dims, architecture.latent_dim
         self.n_covariates = n_batches if n_batches > 1 else 0
-        self.encoder = _hidden_layers(n_genes + self.n_covariates, hidden_dims, dropout)
-        self.mean_head = nn.Linear(hidden_dims[-1], latent_dim)
-        self.log_variance_head = nn.Linear(hidden_dims[-1], latent_dim)
-        self.decoder = _hidden_layers(latent_dim + self.n_covariates, hidden_dims[::-1], 0.0)
-        self.proportion_head = nn.Linear(hidden_dims[0], n_genes)
-        self.zero_head = nn.Linear(hidden_dims[0], n_genes) if zero_inflated else None
+        self.encoder = _hidden_layers(n_genes + self.n_covariates, widths, architecture.dropout)
+        self.mean_head = nn.Linear(widths[-1], latent_dim)
+        self.log_variance_head = nn.Linear(widths[-1], latent_dim)
+        self.decoder = _hidden_layers(latent_dim + self.n_covariates, widths[::-1], 0.0)
+        self.proportion_head = nn.Linear(widths[0], n_genes)
+        self.zero_head = nn.Linear(widths[0], n_genes) if architecture.likelihood == "zinb" else None
         self.log_theta = nn.Parameter(torch.zeros(n_genes))
 
     def encode(self, counts: CountTensor, batch_codes: Tensor) -> Posterior:

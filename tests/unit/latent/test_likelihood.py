@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.stats
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gca_core.latent.likelihood import (
+    CountParameters,
+    CountTensor,
+    negative_binomial,
+    zero_inflated_negative_binomial,
+)
+
+
+def random_case(seed: int, cells: int = 6, genes: int = 9) -> tuple[CountTensor, CountParameters]:
+    rng = np.random.default_rng(seed)
+    log_mean = rng.normal(0, 2, (cells, genes))
+    log_theta = rng.normal(0, 2, genes)
+    counts = rng.negative_binomial(np.exp(log_theta), 1 / (1 + np.exp(log_mean - log_theta)))
+    to = torch.float32
+    parameters = CountParameters(
+        torch.tensor(log_mean, dtype=to),
+        torch.tensor(log_theta, dtype=to),
+        torch.tensor(rng.normal(0, 2, (cells, genes)), dtype=to),
+    )
+    return CountTensor.from_dense(torch.tensor(counts, dtype=to)), parameters
+
+
+def scipy_log_p(counts: CountTensor, parameters: CountParameters) -> np.ndarray:
+    mean = parameters.log_mean.double().exp().numpy()
+    theta = parameters.log_theta.double().exp().numpy()
+    return np.asarray(scipy.stats.nbinom.logpmf(counts.dense.numpy(), theta, theta / (theta + mean)))
+
+
+@given(st.integers(0, 2**31))
+@settings(max_examples=60, deadline=None)
+def test_negative_binomial_agrees_with_scipy(seed: int) -> None:
+    counts, parameters = random_case(seed)
+    expected = scipy_log_p(counts, parameters).sum(axis=1)
+    np.testing.assert_allclose(negative_binomial(counts, parameters).numpy(), expected, rtol=2e-4, atol=2e-3)
+
+
+@given(st.integers(0, 2**31))
+@settings(max_examples=60, deadline=None)
+def test_zero_inflation_agrees_with_the_mixture(seed: int) -> None:
+    counts, parameters = random_case(seed)
+    assert parameters.zero_logits is not None
+    pi = 1 / (1 + np.exp(-parameters.zero_logits.double().numpy()))
+    p = (1 - pi) * np.exp(scipy_log_p(counts, parameters)) + pi * (counts.dense.numpy() == 0)
+    found = zero_inflated_negative_binomial(counts, parameters).numpy()
+    np.testing.assert_allclose(found, np.log(p).sum(axis=1), rtol=2e-4, atol=2e-3)
+
+
+@pytest.mark.parametrize("likelihood", [negative_binomial, zero_inflated_negative_binomial])
+def test_probabilities_of_all_counts_sum_to_one(likelihood) -> None:
+    x = CountTensor.from_dense(torch.arange(4000.0).reshape(-1, 1))
+    for log_mean, log_theta in [(0.0, 0.0), (3.0, -1.0), (-4.0, 2.0)]:
+        shape = (4000, 1)
+        parameters = CountParameters(torch.full(shape, log_mean), torch.full((1,), log_theta), torch.full(shape, -0.7))
+        assert likelihood(x, parameters).double().exp().sum().item() == pytest.approx(1, abs=1e-4)
+
+
+def test_a_huge_inverse_dispersion_is_the_poisson_distribution() -> None:
+    counts = torch.tensor([[0.0, 1.0, 5.0, 40.0]])
+    log_mean = torch.tensor([[0.1, 0.2, 1.5, 3.6]])
+    found = negative_binomial(CountTensor.from_dense(counts), CountParameters(log_mean, torch.full((4,), 18.0)))
+    expected = scipy.stats.poisson.logpmf(counts.numpy(), np.exp(log_mean.numpy())).sum()
+    assert found.item() == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.parametrize("likelihood", [negative_binomial, zero_inflated_negative_binomial])
+def test_extreme_parameters_stay_finite_with_their_gradients(likelihood) -> None:
+    counts = CountTensor.from_dense(torch.tensor([[0.0, 3.0, 1e5, 0.0], [1.0, 0.0, 7.0, 2e4]]))
+    for extreme in (-60.0, 60.0):
+        for log_theta in (-15.0, 15.0):
+            tensors = [torch.full((2, 4), extreme), torch.full((4,), log_theta), torch.full((2, 4), -extreme)]
+            for tensor in tensors:
+                tensor.requires_grad_()
+            value = likelihood(counts, CountParameters(*tensors)).sum()
+            value.backward()
+            assert torch.isfinite(value)
+            assert all(tensor.grad is None or torch.isfinite(tensor.grad).all() for tensor in tensors)
+
+
+def test_gradients_agree_with_the_textbook_formula_in_double_precision() -> None:
+    counts, parameters = random_case(5)
+    log_mean = parameters.log_mean.clone().requires_grad_()
+    log_theta = parameters.log_theta.clone().requires_grad_()
+    negative_binomial(counts, CountParameters(log_mean, log_theta)).sum().backward()
+
+    mean64 = parameters.log_mean.double().requires_grad_()
+    theta64 = parameters.log_theta.double().requires_grad_()
+    x, mu, theta = counts.dense.double(), mean64.exp(), theta64.exp()
+    naive = (
+        torch.lgamma(x + theta)
+        - torch.lgamma(theta)
+        - torch.lgamma(x + 1)
+        + theta * torch.log(theta / (theta + mu))
+        + x * torch.log(mu / (theta + mu))
+    )
+    naive.sum().backward()
+    torch.testing.assert_close(log_mean.grad, mean64.grad.float(), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(log_theta.grad, theta64.grad.float(), rtol=1e-3, atol=1e-3)
+
+
+def test_zero_inflation_without_its_logits_is_refused() -> None:
+    counts, parameters = random_case(0)
+    with pytest.raises(ValueError, match="technical zeros"):
+        zero_inflated_negative_binomial(counts, CountParameters(parameters.log_mean, parameters.log_theta))
