@@ -95,7 +95,7 @@ ATLAS_FORM = ConnectionForm(
         ),
         "store_uri": FormField(
             "Store URI",
-            "Where the atlas keeps its expression files, file:// or gs://. Empty: as the GCA_* settings say.",
+            "Folder for the expression files of datasets that are ingested, file:// or gs://. Empty: under GCA_HOME.",
         ),
     },
     labels={"schema": "Database"},

@@ -66,14 +66,16 @@ class AtlasHook(BaseHook):
         from gca_core.atlas import open_atlas
 
         connection = self.find_connection()
-        return open_atlas(self.settings(connection), dsn=self.dsn_of(connection), role=self.role)
+        store_uri = connection.extra_dejson.get("store_uri") if connection else None
+        return open_atlas(
+            self.settings(), dsn=self.given_dsn(connection), role=self.role, store_root_uri=store_uri or None
+        )
 
     def get_haystack_context(self) -> HaystackContext:
         """Everything a step of HAYSTACK reads: atlas, run records, ontology, catalogue, knowledge."""
         from gca_core.haystack.steps import open_context
 
-        connection = self.find_connection()
-        return open_context(self.settings(connection), dsn=self.dsn_of(connection))
+        return open_context(self.settings(), dsn=self.given_dsn(self.find_connection()))
 
     def get_run_store(self) -> RunStore:
         """The run records."""
@@ -147,13 +149,15 @@ class AtlasHook(BaseHook):
             raise ConfigurationError(f"the connection {self.gca_atlas_conn_id!r} names no host; fill in the host field")
         return connection
 
-    def settings(self, connection: Connection | None) -> Settings:
-        """The settings, with the connection's place for expression files where it names one."""
+    def settings(self) -> Settings:
+        """The settings this hook works with."""
         from gca_core.config import load_settings
 
-        settings = self._settings or load_settings()
-        store_uri = connection.extra_dejson.get("store_uri") if connection else None
-        return settings.model_copy(update={"atlas_store_uri": store_uri}) if store_uri else settings
+        return self._settings or load_settings()
+
+    def given_dsn(self, connection: Connection | None) -> str | None:
+        """The connection's DSN; None where there is no connection, which leaves the choice to the settings."""
+        return dsn_from_connection(connection) if connection else None
 
     def dsn_of(self, connection: Connection | None) -> str:
         """The DSN of a connection, or of the settings where there is none.
@@ -162,11 +166,9 @@ class AtlasHook(BaseHook):
             ConfigurationError: the prod profile without a DSN.
             StoreError: the embedded server does not start.
         """
-        if connection is None:
-            from gca_core.store.connect import resolve_dsn
+        from gca_core.store.connect import resolve_dsn
 
-            return resolve_dsn(self.settings(None), role=self.role)
-        return dsn_from_connection(connection)
+        return self.given_dsn(connection) or resolve_dsn(self.settings(), role=self.role)
 
 
 def dsn_from_connection(connection: Connection) -> str:

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from threading import Event
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk import BaseOperator
 
-from airflow_provider_gca.operators.fields import require_choice, require_positive, require_text
-from gca_core.errors import ConfigurationError
+from airflow_provider_gca._compat import AirflowException
+from airflow_provider_gca.failures import as_task_failure
+from airflow_provider_gca.operators.fields import (
+    check_literals,
+    is_literal,
+    make_model,
+    require_choice,
+    require_positive,
+    require_text,
+)
+from gca_core.errors import ConfigurationError, InferenceError
 
 if TYPE_CHECKING:
-    pass
+    from airflow.sdk import Context
+
+    from gca_core.inference.local import LocalJob
+    from gca_core.inference.models import InferenceRequest, InferenceResult
 
 EXECUTIONS = ("local",)
 FAIL_MODES = ("all", "any", "never")
@@ -23,13 +34,17 @@ class StackBatchOperator(BaseOperator):
     """Run one inference job: a file of requests that one process works through.
 
     With ``execution="local"`` the job's entrypoint, the same that runs on a GPU machine, is a subprocess of
-    the task; its log lines appear in the task's log, and it ends with the task. Returns one result per request,
-    as JSON, in the order of the requests; a request that failed is a row with ``status`` and ``error``.
+    the task (:mod:`gca_core.inference.local`). Its log lines appear in the task's log, and it ends with the
+    task: when the task is cleared, marked or timed out, and also when the task's process is killed. Returns
+    one result per request, as JSON, in the order of the requests; a request that failed is a row with
+    ``status`` and ``error``.
+
+    A job that ends without any answer fails the task, whatever ``fail_when`` says.
 
     Args:
         requests: inference requests, as JSON. Templated, like all that follow except ``execution``.
         job_uri: where the job file goes; its results lie beside it.
-        job_id: the job's name, by default made by the core from what is asked.
+        job_id: the job's name; by default a hash of what is asked.
         execution: ``local``.
         timeout_seconds: the job is ended after that time.
         fail_when: the task fails when ``all`` requests failed (the default), when ``any`` did, or ``never``.
@@ -57,7 +72,8 @@ class StackBatchOperator(BaseOperator):
         self.execution = execution
         self.timeout_seconds = timeout_seconds
         self.fail_when = fail_when
-        self._cancelled = Event()
+        self._job: LocalJob | None = None
+        self._killed = False
         name = type(self).__name__
         if execution not in EXECUTIONS:
             raise ConfigurationError(
@@ -67,3 +83,56 @@ class StackBatchOperator(BaseOperator):
         require_text(name, job_uri=job_uri)
         require_choice(name, FAIL_MODES, fail_when=fail_when)
         require_positive(name, timeout_seconds=timeout_seconds)
+        for position, request in enumerate(requests if is_literal(requests) else ()):
+            from gca_core.inference.models import InferenceRequest
+
+            check_literals(f"{name}: request {position}", InferenceRequest, request)
+
+    def execute(self, context: Context) -> list[dict[str, Any]]:  # noqa: ARG002
+        """Run the job and return its results as JSON."""
+        with as_task_failure():
+            results = self._run()
+            self._judge(results)
+        return [result.model_dump(mode="json") for result in results]
+
+    def on_kill(self) -> None:
+        """End the job's whole process group."""
+        self._killed = True
+        if self._job is not None:
+            self._job.cancel()
+
+    def _run(self) -> list[InferenceResult]:
+        from gca_core.inference.local import LocalJob, write_job
+
+        name = type(self).__name__
+        require_text(name, job_uri=self.job_uri)
+        require_choice(name, FAIL_MODES, fail_when=self.fail_when)
+        write_job(self._requests(), self.job_uri, job_id=self.job_id)
+        self._job = LocalJob(self.job_uri, on_line=self.log.info)
+        if not self._killed:
+            self._job.start()
+        if self._killed:
+            self._job.cancel()
+            raise AirflowException("the task was killed; so was its inference job")
+        results = self._job.wait(float(self.timeout_seconds))
+        if self._killed:
+            raise AirflowException("the task was killed; so was its inference job")
+        return results
+
+    def _requests(self) -> list[InferenceRequest]:
+        from gca_core.inference.models import InferenceRequest
+
+        name = type(self).__name__
+        if not isinstance(self.requests, Sequence) or isinstance(self.requests, str) or not self.requests:
+            raise ConfigurationError(f"{name}: requests has to be a list with at least one request")
+        return [make_model(f"{name}: request {i}", InferenceRequest, entry) for i, entry in enumerate(self.requests)]
+
+    def _judge(self, results: Sequence[InferenceResult]) -> None:
+        failed = [result for result in results if result.status != "succeeded"]
+        for result in failed:
+            self.log.warning("%s %s: %s", result.candidate_id, result.status.value, result.error)
+        if (self.fail_when == "any" and failed) or (self.fail_when == "all" and len(failed) == len(results)):
+            first = failed[0]
+            raise InferenceError(
+                f"{len(failed)} of {len(results)} requests failed, the first, {first.candidate_id}, with: {first.error}"
+            )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.sdk import BaseOperator
 
 from airflow_provider_gca.failures import as_task_failure
+from airflow_provider_gca.links import ReportLink
 from airflow_provider_gca.operators.fields import check_literals, given, make_model
 
 if TYPE_CHECKING:
@@ -18,7 +19,8 @@ class TrainVAEOperator(BaseOperator):
     """Train an NB-VAE on counts, label cells in its latent space, and measure that beside PCA and genes.
 
     Runs :func:`gca_core.latent.run_training` in the worker's process. Returns its result: metrics, URIs of
-    what was written (metrics, checkpoint, latent, umap, config) and seconds.
+    what was written (metrics, checkpoint, latent, umap, config, report and more) and seconds. The task's
+    ``Report`` button leads to the HTML report.
 
     Fails at once, without a retry, when the input is missing, holds no counts, or lacks a named column; nothing
     is written then.
@@ -43,6 +45,7 @@ class TrainVAEOperator(BaseOperator):
         "options",
     )
     template_fields_renderers: ClassVar[dict[str, str]] = {"label_map": "json", "options": "json"}
+    operator_extra_links = (ReportLink(),)
     ui_color = "#dfe9d8"
 
     def __init__(
@@ -65,6 +68,7 @@ class TrainVAEOperator(BaseOperator):
         self.label_map = label_map
         self.batch_key = batch_key
         self.options = options
+        self.report_uri: str | None = None
         from gca_core.latent.config import LatentConfig
 
         check_literals(type(self).__name__, LatentConfig, self._values())
@@ -83,4 +87,6 @@ class TrainVAEOperator(BaseOperator):
             from gca_core.latent import run_training
             from gca_core.latent.config import LatentConfig
 
-            return dict(run_training(make_model(type(self).__name__, LatentConfig, self._values())))
+            result = run_training(make_model(type(self).__name__, LatentConfig, self._values()))
+        self.report_uri = result["uris"].get("report")
+        return result

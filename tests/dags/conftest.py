@@ -1,0 +1,70 @@
+"""Example DAGs run in this process, against SQLite and an embedded PostgreSQL of their own."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import REPOSITORY
+
+RunDag = Callable[..., Any]
+
+
+@pytest.fixture(scope="session")
+def server_home() -> Iterator[Path]:
+    """A GCA_HOME of this test process; whatever server a test starts in it ends with the session."""
+    home = Path(tempfile.mkdtemp(prefix="gca-home-"))
+    yield home
+    from gca_core.store import embedded
+
+    embedded.stop(home)
+    shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture
+def gca_home(server_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The GCA_HOME that tasks of this test see."""
+    monkeypatch.setenv("GCA_HOME", str(server_home))
+    return server_home
+
+
+@pytest.fixture(scope="session")
+def dag_bag(airflow_home: Path) -> Any:
+    """The example DAGs, parsed once."""
+    from airflow.dag_processing.dagbag import DagBag
+
+    return DagBag(dag_folder=REPOSITORY / "dags")
+
+
+@pytest.fixture
+def run_dag(dag_bag: Any, gca_home: Path) -> RunDag:
+    """Run an example DAG by ``dag.test()``; returns the DAG run."""
+
+    def run(dag_id: str, **conf: Any) -> Any:
+        return dag_bag.dags[dag_id].test(run_conf=conf or None)
+
+    return run
+
+
+def states(dag_run: Any) -> dict[str, list[str]]:
+    """The states of a run's task instances by task id, in map order."""
+    found: dict[str, list[str]] = {}
+    for instance in sorted(dag_run.get_task_instances(), key=lambda instance: (instance.task_id, instance.map_index)):
+        found.setdefault(instance.task_id, []).append(str(instance.state))
+    return found
+
+
+def output(dag_run: Any, task_id: str, key: str = "return_value") -> Any:
+    """What a task handed on."""
+    from airflow.models.xcom import XComModel
+    from airflow.utils.session import create_session
+
+    with create_session() as session:
+        query = XComModel.get_many(key=key, run_id=dag_run.run_id, dag_ids=dag_run.dag_id, task_ids=task_id)
+        rows = session.scalars(query.order_by(XComModel.map_index)).all()
+        return [XComModel.deserialize_value(row) for row in rows]
