@@ -58,7 +58,7 @@ class CountBatch:
     """Some cells.
 
     Args:
-        counts: (cells, genes) float32 CSR.
+        counts: (cells, genes) float32 CSR without stored zeros.
         batch_codes: (cells,) indices into the registry's batches; zeros without batches.
     """
 
@@ -103,6 +103,7 @@ class DataAdapter:
         if config.label_key is not None:
             self.labels = mapped_labels(adata.obs, config.label_key, config.label_map)
         self.counts: sp.csr_matrix = counts.astype(np.float32)
+        self.counts.eliminate_zeros()
         self.obs: pd.DataFrame = adata.obs
         self.registry = Registry(
             genes=genes,

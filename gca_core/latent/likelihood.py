@@ -17,6 +17,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+import scipy.sparse as sp
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
@@ -28,20 +30,34 @@ class CountTensor:
 
     Args:
         dense: (cells, genes) float32.
-        positions: (nonzero,) int64, indices into the flattened ``dense``.
+        rows: (nonzero,) int64, the cell of each nonzero count.
+        columns: (nonzero,) int64, its gene.
         values: (nonzero,) float32, the counts there.
     """
 
     dense: Tensor
-    positions: Tensor
+    rows: Tensor
+    columns: Tensor
     values: Tensor
 
     @classmethod
     def from_dense(cls, dense: Tensor) -> CountTensor:
         """Find the nonzero counts of ``dense`` (cells, genes)."""
-        flat = dense.reshape(-1)
-        positions = flat.nonzero().reshape(-1)
-        return cls(dense, positions, flat.index_select(0, positions))
+        rows, columns = dense.nonzero(as_tuple=True)
+        return cls(dense, rows, columns, dense[rows, columns])
+
+    @classmethod
+    def from_csr(cls, counts: sp.csr_matrix) -> CountTensor:
+        """Counts (cells, genes) that store no zeros."""
+        rows = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))
+        columns = torch.from_numpy(counts.indices.astype(np.int64))
+        values = torch.from_numpy(counts.data.astype(np.float32))
+        dense = torch.from_numpy(counts.toarray().astype(np.float32, copy=False))
+        return cls(dense, torch.from_numpy(rows), columns, values)
+
+    def at_nonzero(self, values: Tensor) -> Tensor:
+        """Entries of ``values`` (cells, genes) where the counts aren't zero, (nonzero,)."""
+        return values.reshape(-1).index_select(0, self.rows * self.dense.shape[1] + self.columns)
 
 
 @dataclass(frozen=True)
@@ -90,23 +106,22 @@ def zero_inflated_negative_binomial(counts: CountTensor, parameters: CountParame
     ratio = parameters.log_mean - log_theta
     less_zero = -softplus(ratio) * log_theta.exp() - zero_logits
     as_if_zero = softplus(less_zero)
-    correction = (less_zero - as_if_zero).reshape(-1).index_select(0, counts.positions)
+    correction = counts.at_nonzero(less_zero - as_if_zero)
     nonzero = correction + _at_nonzero(counts, ratio, log_theta)
     return (as_if_zero - softplus(-zero_logits)).sum(dim=1) + _sum_per_cell(counts, nonzero)
 
 
 def _at_nonzero(counts: CountTensor, ratio: Tensor, log_theta: Tensor) -> Tensor:
     """What nonzero counts add to the negative binomial's log p(0), (nonzero,)."""
-    theta = log_theta.index_select(0, counts.positions % counts.dense.shape[1]).double().exp()
+    theta = log_theta.double().exp()
     x = counts.values.double()
-    gamma = torch.lgamma(x + theta) - torch.lgamma(theta) - torch.lgamma(x + 1)
-    return gamma.float() - counts.values * softplus(-ratio.reshape(-1).index_select(0, counts.positions))
+    gamma = torch.lgamma(x + theta.index_select(0, counts.columns)) - torch.lgamma(x + 1)
+    gamma = gamma - torch.lgamma(theta).index_select(0, counts.columns)
+    return gamma.float() - counts.values * softplus(-counts.at_nonzero(ratio))
 
 
 def _sum_per_cell(counts: CountTensor, terms: Tensor) -> Tensor:
-    cells, genes = counts.dense.shape
-    rows = torch.div(counts.positions, genes, rounding_mode="floor")
-    return torch.zeros(cells, dtype=terms.dtype, device=terms.device).index_add(0, rows, terms)
+    return terms.new_zeros(counts.dense.shape[0]).index_add(0, counts.rows, terms)
 
 
 LIKELIHOODS: Mapping[str, CountLikelihood] = {"nb": negative_binomial, "zinb": zero_inflated_negative_binomial}

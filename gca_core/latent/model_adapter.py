@@ -116,7 +116,7 @@ class _TensorBatch:
 
     @classmethod
     def of(cls, batch: CountBatch) -> Self:
-        counts = CountTensor.from_dense(torch.from_numpy(batch.counts.toarray()))
+        counts = CountTensor.from_csr(batch.counts)
         return cls(counts, counts.dense.sum(dim=1).log(), torch.from_numpy(batch.batch_codes))
 
 
@@ -199,7 +199,7 @@ class TorchVAE:
 
     def _train(self, vae: VAE, source: BatchSource, on_epoch: Callable[[EpochRecord], None] | None) -> TrainingHistory:
         config = self.config
-        optimizer = torch.optim.Adam(vae.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+        optimizer = torch.optim.Adam(vae.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
         validation = [_TensorBatch.of(batch) for batch in source.iter_val_batches()]
         records: list[EpochRecord] = []
         best: tuple[float, int, dict[str, Tensor]] | None = None
