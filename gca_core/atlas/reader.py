@@ -243,7 +243,11 @@ def open_atlas(
     given = with_limits(dsn) if dsn is not None and role == "agent" else dsn
     resolved = given or resolve_dsn(settings, role)
     require_current(resolved)
-    root = store_root_uri or (settings.home.expanduser().resolve() / "atlases").as_uri()
+    root = (
+        store_root_uri
+        or getattr(settings, "atlas_store_uri", None)
+        or (settings.home.expanduser().resolve() / "atlases").as_uri()
+    )
     return Atlas(resolved, io.as_uri(root))
 
 

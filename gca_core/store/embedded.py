@@ -106,6 +106,22 @@ def status(home: Path | None = None) -> list[ServerStatus]:
     return [_status(home, layout.data_dir, processes.running_pid(layout.data_dir))]
 
 
+def remove(home: Path, *, timeout: float = STOP_SECONDS) -> bool:
+    """Stop the server of a GCA_HOME and delete its database for good; False when there was none.
+
+    Raises:
+        StoreError: another host owns it, or it doesn't end in time.
+    """
+    home = home.expanduser().resolve()
+    stop(home, timeout=timeout)
+    folder = places.folder_of(home)
+    layout = places.find_layout(home) or places.expected_layout(home)
+    found = layout.data_dir.exists()
+    for path in {layout.socket_dir, layout.instance, folder}:
+        shutil.rmtree(path, ignore_errors=True)
+    return found
+
+
 def _running(home: Path) -> ServerInfo | None:
     """The server when it runs and its set-up is complete."""
     layout = places.find_layout(home)

@@ -125,6 +125,14 @@ def find_layout(home: Path) -> Layout | None:
     return Layout(home=home, folder=folder, instance=instance, socket_dir=_socket_dir(instance), system_user=user)
 
 
+def expected_layout(home: Path) -> Layout:
+    """Where the files of a GCA_HOME lie when it has no record of it, since it was deleted; makes nothing."""
+    folder = folder_of(home)
+    found = [base / _instance_name(home) for base in ROOT_FOLDERS if (base / _instance_name(home)).exists()]
+    instance = found[0] if is_root() and found else folder
+    return Layout(home=home, folder=folder, instance=instance, socket_dir=_socket_dir(instance))
+
+
 def read_state(folder: Path) -> dict[str, Any]:
     """The set-up record, empty when there is none."""
     return _read_json(folder / "server.json") or {}
@@ -326,7 +334,7 @@ def _root_instance(home: Path, folder: Path) -> Path:
     recorded = read_state(folder).get("instance")
     if recorded:
         return Path(recorded)
-    name = hashlib.sha256(str(home).encode()).hexdigest()[:12]
+    name = _instance_name(home)
     failure: OSError | None = None
     for base in ROOT_FOLDERS:
         try:
@@ -339,6 +347,10 @@ def _root_instance(home: Path, folder: Path) -> Path:
         except OSError as error:
             failure = error
     raise failure or FileNotFoundError(str(ROOT_FOLDERS))
+
+
+def _instance_name(home: Path) -> str:
+    return hashlib.sha256(os.fsencode(home)).hexdigest()[:12]
 
 
 def _socket_dir(instance: Path) -> Path:

@@ -51,18 +51,23 @@ def running_pid(data_dir: Path) -> int | None:
 
 
 def clear_leftovers(layout: Layout) -> None:
-    """End a server whose data folder was deleted under it, and drop the pid file of one that died.
+    """End a server whose data folder was deleted under it, and drop the lock files of one that died.
 
-    PostgreSQL itself refuses to start when the number in a stale pid file is some other living
-    process, as happens in containers.
+    PostgreSQL itself refuses to start when the number in a stale lock file is some other living
+    process, as happens in containers. The files go only when no process works in the data folder.
     """
     living = running_pid(layout.data_dir)
     for process, folder, _home in find_servers():
         if folder == layout.data_dir and process.pid != living:
             log.warning("ending pid %d, a server whose data folder %s was deleted", process.pid, folder)
             _end(process, signal.SIGQUIT, 10.0)
+    deadline = time.monotonic() + 10.0
+    # the backends of a killed server notice within moments
+    while living is None and _processes_in(layout.data_dir) and time.monotonic() < deadline:
+        time.sleep(_POLL_SECONDS)
     if living is None and not _processes_in(layout.data_dir):
-        (layout.data_dir / "postmaster.pid").unlink(missing_ok=True)
+        for path in (layout.data_dir / "postmaster.pid", *layout.socket_dir.glob(".s.PGSQL.*")):
+            path.unlink(missing_ok=True)
 
 
 def launch(layout: Layout, bin_dir: Path, timeout: float) -> int:

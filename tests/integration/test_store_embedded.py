@@ -1,0 +1,196 @@
+"""The embedded server: who owns it, who may enter, and what it outlives."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import stat
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+import psycopg
+import pytest
+
+from gca_core.errors import StoreError
+from gca_core.store import embedded, layout
+from gca_core.store.connect import connect
+from gca_core.store.redact import make_dsn, parse_dsn
+from tests.integration.conftest import in_python
+
+START = (
+    "import sys; from pathlib import Path; from gca_core.store import embedded; "
+    "print(embedded.start(Path(sys.argv[1])).pid, flush=True)"
+)
+
+
+def finish(process) -> str:  # type: ignore[no-untyped-def]
+    out, err = process.communicate(timeout=90)
+    assert process.returncode == 0, err
+    return out.strip()
+
+
+def test_a_second_start_finds_the_running_server(gca_home: Path, embedded_dsn: str) -> None:
+    assert embedded.start(gca_home).pid == embedded.start(gca_home).pid
+
+
+def test_status_names_the_server_with_its_home_and_data(gca_home: Path, embedded_dsn: str) -> None:
+    [found] = [server for server in embedded.status() if server.home == gca_home.resolve()]
+    assert found.running
+    assert found.pid == embedded.start(gca_home).pid
+    assert found.data_dir is not None
+    assert (found.data_dir / "PG_VERSION").exists()
+    assert found.uptime_seconds is not None
+    assert found.size_bytes is not None
+    assert found.size_bytes > 1_000_000
+    assert embedded.status(gca_home)[0].pid == found.pid
+
+
+@pytest.mark.parametrize("role", ["postgres", "gca_admin", "gca_app", "gca_agent"])
+def test_no_role_enters_without_its_password(gca_home: Path, embedded_dsn: str, role: str) -> None:
+    parts = parse_dsn(embedded_dsn) | {"user": role}
+    parts.pop("password")
+    with pytest.raises(StoreError, match="password"):
+        connect(make_dsn(**parts))
+    with pytest.raises(StoreError, match="password authentication failed"):
+        connect(make_dsn(**parts, password="wrong"))
+
+
+def test_passwords_are_stored_as_scram_and_readable_by_their_owner_alone(gca_home: Path, embedded_dsn: str) -> None:
+    passwords = layout.read_credentials(gca_home)
+    dsn = make_dsn(**(parse_dsn(embedded_dsn) | {"user": "postgres", "password": passwords["postgres"]}))
+    with connect(dsn) as connection:
+        stored = connection.execute(
+            "select rolname, rolpassword from pg_authid where rolpassword is not null"
+        ).fetchall()
+        methods = connection.execute("select distinct auth_method from pg_hba_file_rules").fetchall()
+        assert connection.execute("show listen_addresses").fetchone() == ("",)
+    assert {name for name, _ in stored} == {"postgres", "gca_admin", "gca_app", "gca_agent"}
+    assert all(password.startswith("SCRAM-SHA-256$") for _, password in stored)
+    assert methods == [("scram-sha-256",)]
+    assert len(set(passwords.values())) == 4
+    assert stat.S_IMODE((gca_home / "postgres" / "credentials.json").stat().st_mode) == 0o600
+
+
+def test_no_parent_of_the_data_folder_was_opened_to_others(gca_home: Path, embedded_dsn: str) -> None:
+    assert stat.S_IMODE(gca_home.stat().st_mode) == 0o700
+    assert stat.S_IMODE((gca_home / "postgres").stat().st_mode) == 0o700
+    assert stat.S_IMODE(embedded.start(gca_home).data_dir.parent.stat().st_mode) == 0o700
+
+
+def test_two_processes_that_start_it_at_once_get_one_server(fresh_home: Path) -> None:
+    processes = [in_python(START, str(fresh_home)) for _ in range(2)]
+    pids = {finish(process) for process in processes}
+    assert len(pids) == 1
+    assert [str(server.pid) for server in embedded.status() if server.home == fresh_home.resolve()] == list(pids)
+
+
+def test_it_outlives_its_starter_and_can_be_stopped(fresh_home: Path) -> None:
+    starter = in_python(START + "; import time; time.sleep(60)", str(fresh_home))
+    assert starter.stdout is not None
+    pid = int(starter.stdout.readline())
+    server = psutil.Process(pid)
+    assert os.getpgid(pid) != starter.pid
+    assert pid not in {child.pid for child in psutil.Process(starter.pid).children(recursive=True)}
+    os.killpg(starter.pid, signal.SIGINT)
+    os.killpg(starter.pid, signal.SIGTERM)
+    os.killpg(starter.pid, signal.SIGKILL)
+    starter.communicate()
+    time.sleep(0.3)
+    with connect(embedded.start(fresh_home).dsn("app")) as connection:
+        assert connection.execute("select 1").fetchone() == (1,)
+    assert embedded.stop(fresh_home)
+    assert not server.is_running() or server.status() == psutil.STATUS_ZOMBIE
+    assert not embedded.stop(fresh_home)
+    assert [server.running for server in embedded.status(fresh_home)] == [False]
+
+
+def test_a_set_up_that_was_killed_is_completed_by_the_next_start(fresh_home: Path) -> None:
+    for delay in (0.15, 0.3, 0.45):
+        starter = in_python(START, str(fresh_home))
+        time.sleep(delay + 0.2)
+        os.killpg(starter.pid, signal.SIGKILL)
+        starter.communicate()
+    with connect(embedded.start(fresh_home).dsn("agent")) as connection:
+        assert connection.execute("select current_user").fetchone() == ("gca_agent",)
+
+
+def test_a_killed_server_starts_again_with_its_data(fresh_home: Path) -> None:
+    server = embedded.start(fresh_home)
+    with connect(server.dsn("admin")) as connection:
+        connection.execute("create table kept (value integer)")
+        connection.execute("insert into kept values (7)")
+    os.kill(server.pid, signal.SIGKILL)
+    # a number in the pid file that is some other process now, as after a container's restart
+    record = server.data_dir / "postmaster.pid"
+    lines = record.read_text().splitlines()
+    record.write_text("\n".join([str(os.getpid()), *lines[1:]]) + "\n")
+    again = embedded.start(fresh_home)
+    assert again.pid != server.pid
+    with connect(again.dsn("admin")) as connection:
+        assert connection.execute("select value from kept").fetchone() == (7,)
+
+
+def test_the_lock_of_another_host_is_respected(fresh_home: Path) -> None:
+    folder = fresh_home / "postgres"
+    folder.mkdir()
+    (folder / "owner.json").write_text(json.dumps({"host": "other-host", "user": "ada", "pid": 12}))
+    for action in (embedded.start, embedded.stop, embedded.status):
+        with pytest.raises(StoreError, match=r"belongs to host 'other-host'.*GCA_ATLAS_DSN"):
+            action(fresh_home)
+    assert not (folder / "credentials.json").exists()
+
+
+def test_the_lock_names_host_user_and_pid(gca_home: Path, embedded_dsn: str) -> None:
+    owner = layout.read_owner(gca_home / "postgres")
+    assert owner == layout.Owner(host=socket.gethostname(), user=layout.user_name(), pid=embedded.start(gca_home).pid)
+
+
+def test_a_server_whose_home_was_deleted_is_named_and_can_be_stopped(fresh_home: Path) -> None:
+    server = embedded.start(fresh_home)
+    shutil.rmtree(fresh_home)
+    [found] = [found for found in embedded.status() if found.home == fresh_home.resolve()]
+    assert (found.pid, found.home_exists) == (server.pid, False)
+    # a new home at the same place doesn't inherit a database whose passwords are gone
+    fresh_home.mkdir(mode=0o700)
+    again = embedded.start(fresh_home)
+    assert again.pid != server.pid
+    assert [found.pid for found in embedded.status() if found.home == fresh_home.resolve()] == [again.pid]
+
+
+def test_lost_passwords_are_said_and_destroy_nothing(fresh_home: Path) -> None:
+    server = embedded.start(fresh_home)
+    embedded.stop(fresh_home)
+    credentials = fresh_home / "postgres" / "credentials.json"
+    kept = credentials.read_text()
+    credentials.unlink()
+    with pytest.raises(StoreError, match="restore that file"):
+        embedded.start(fresh_home)
+    credentials.write_text(kept)
+    with connect(embedded.start(fresh_home).dsn("app")) as connection:
+        assert connection.execute("select 1").fetchone() == (1,)
+    assert server.data_dir.exists()
+
+
+def test_names_of_folders_are_never_commands(fresh_home: Path) -> None:
+    home = fresh_home / 'it\'s $(touch x) "q"; äöü'
+    try:
+        with connect(embedded.start(home).dsn("app")) as connection:
+            assert connection.execute("select 1").fetchone() == (1,)
+    finally:
+        embedded.remove(home)
+    assert not Path("x").exists()
+
+
+def test_a_path_too_long_for_a_socket_gets_a_short_one(fresh_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layout, "MAX_SOCKET_DIR", 16)
+    info = embedded.start(fresh_home)
+    assert info.socket_dir.parent == Path(tempfile.gettempdir())
+    with psycopg.connect(info.dsn("app")) as connection:
+        assert connection.execute("select 1").fetchone() == (1,)
+    embedded.remove(fresh_home)
+    assert not info.socket_dir.exists()

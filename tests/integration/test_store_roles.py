@@ -1,0 +1,157 @@
+"""Roles, migrations, and connections that fail."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import psycopg
+import pytest
+from pydantic import SecretStr
+
+from gca_core.config import Settings, load_settings
+from gca_core.errors import ConfigurationError, StoreError
+from gca_core.store import embedded
+from gca_core.store.connect import connect, resolve_dsn, with_limits
+from gca_core.store.layout import SUPERUSER, read_credentials
+from gca_core.store.migrations import available, current_version, migrate, require_current
+from gca_core.store.redact import make_dsn, parse_dsn
+
+WRITES = [
+    "insert into runs (run_id, question, status, phase, results_uri) values ('x', '', 'pending', 'done', '')",
+    "delete from datasets",
+    "update cell_groups set n_cells = 1",
+    "create table mine (a integer)",
+    "set default_transaction_read_only = off; delete from runs",
+]
+
+
+@pytest.fixture
+def superuser_dsn(gca_home: Path, embedded_dsn: str) -> str:
+    parts = parse_dsn(embedded_dsn) | {"user": SUPERUSER, "password": read_credentials(gca_home)[SUPERUSER]}
+    return make_dsn(**parts)
+
+
+@pytest.fixture
+def empty_database(superuser_dsn: str) -> str:
+    """A database on the same server as an administrator would hand it over; returns the superuser's DSN."""
+    with connect(superuser_dsn, autocommit=True) as connection:
+        connection.execute("drop database if exists other with (force)")
+        connection.execute("create database other")
+    return make_dsn(**(parse_dsn(superuser_dsn) | {"dbname": "other"}))
+
+
+@pytest.mark.parametrize("statement", WRITES)
+def test_the_agent_role_may_not_write(agent_dsn: str, statement: str) -> None:
+    with connect(agent_dsn) as connection, pytest.raises(psycopg.Error) as refused:
+        connection.execute(statement.encode())
+    assert isinstance(refused.value, (psycopg.errors.InsufficientPrivilege, psycopg.errors.ReadOnlySqlTransaction))
+
+
+def test_the_agent_role_is_limited_and_reads(agent_dsn: str) -> None:
+    with connect(agent_dsn) as connection:
+        limits = connection.execute(
+            "select current_setting('statement_timeout'), current_setting('work_mem')"
+        ).fetchone()
+        assert limits == ("30s", "256MB")
+        assert connection.execute("select count(*) >= 0 from cell_groups").fetchone() == (True,)
+
+
+def test_the_app_role_writes_runs_and_only_reads_the_atlas(embedded_dsn: str) -> None:
+    with connect(embedded_dsn) as connection:
+        connection.execute(WRITES[0].encode())
+        connection.rollback()
+        for statement in WRITES[1:4]:
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                connection.execute(statement.encode())
+            connection.rollback()
+
+
+def test_limits_hold_for_any_login(admin_dsn: str) -> None:
+    with connect(with_limits(admin_dsn)) as connection:
+        with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+            connection.execute("delete from runs")
+        connection.rollback()
+        assert connection.execute("show statement_timeout").fetchone() == ("30s",)
+
+
+def test_migrations_ran_once_and_two_at_once_do_no_harm(empty_database: str) -> None:
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            migrate(empty_database)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=run) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    assert current_version(empty_database) == available()[-1][0]
+    with connect(empty_database) as connection:
+        assert connection.execute("select count(*) from schema_version").fetchone() == (len(available()),)
+
+
+def test_a_server_without_the_schema_or_with_a_newer_one_is_refused(empty_database: str) -> None:
+    with pytest.raises(StoreError, match="gca atlas init"):
+        require_current(empty_database)
+    migrate(empty_database)
+    require_current(empty_database)
+    with connect(empty_database) as connection:
+        connection.execute("insert into schema_version (version, name, sha256) values (9999, 'later', '')")
+    with pytest.raises(StoreError, match="newer"):
+        require_current(empty_database)
+
+
+def test_a_login_without_rights_degrades_with_a_clear_word(empty_database: str, superuser_dsn: str) -> None:
+    with connect(superuser_dsn, autocommit=True) as connection:
+        connection.execute("drop role if exists plain")
+        connection.execute("create role plain login password 'p'")
+    plain = make_dsn(**(parse_dsn(empty_database) | {"user": "plain", "password": "p"}))
+    with pytest.raises(StoreError, match="create extension vector"):
+        migrate(plain)
+    with connect(empty_database) as connection:
+        connection.execute("create extension vector")
+    with pytest.raises(StoreError, match="permission denied"):
+        migrate(plain)
+    assert current_version(plain) == 0
+    with connect(empty_database) as connection:
+        connection.execute("grant create on schema public to plain")
+    # an owner of the tables who may make no roles: the roles there are get their rights, all else works
+    assert migrate(plain) == available()[-1][0]
+    with connect(superuser_dsn, autocommit=True) as connection:
+        connection.execute("drop database other with (force)")
+        connection.execute("drop role plain")
+
+
+def test_a_database_that_is_down_says_what_to_do(tmp_path: Path) -> None:
+    nowhere = make_dsn(host=str(tmp_path), port=5432, dbname="gca", user="gca_app", password="hush-hush")
+    with pytest.raises(StoreError, match="gca db start") as failed:
+        connect(nowhere)
+    assert "hush-hush" not in str(failed.value)
+    refused = "postgresql://me:hush-hush@127.0.0.1:1/gca"
+    with pytest.raises(StoreError, match="can't be reached as me at 127\\.0\\.0\\.1 port 1") as failed:
+        connect(refused)
+    assert "hush-hush" not in str(failed.value)
+
+
+def test_a_wrong_password_is_named_as_the_cause(embedded_dsn: str) -> None:
+    with pytest.raises(StoreError, match="check user and password"):
+        connect(make_dsn(**(parse_dsn(embedded_dsn) | {"password": "wrong"})))
+
+
+def test_a_dsn_in_the_settings_is_used_and_starts_nothing(embedded_dsn: str, tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path / "unused", atlas_dsn=SecretStr(embedded_dsn), profile="prod")
+    assert resolve_dsn(settings, "app") == embedded_dsn
+    assert "default_transaction_read_only" in resolve_dsn(settings, "agent")
+    assert not (tmp_path / "unused").exists()
+    assert all(server.home != tmp_path / "unused" for server in embedded.status())
+
+
+def test_the_prod_profile_without_a_dsn_refuses(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="GCA_ATLAS_DSN"):
+        resolve_dsn(load_settings(profile="prod", home=tmp_path / "unused"))
+    assert not (tmp_path / "unused").exists()
