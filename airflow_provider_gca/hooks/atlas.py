@@ -12,10 +12,10 @@ from gca_core.errors import ConfigurationError, GcaError
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
-    from gca_core.haystack.steps import HaystackContext
 
     from gca_core.atlas import Atlas
     from gca_core.config import Settings
+    from gca_core.haystack.context import HaystackContext
     from gca_core.runs.store import RunStore
     from gca_core.store.models import Role
 
@@ -73,7 +73,7 @@ class AtlasHook(BaseHook):
 
     def get_haystack_context(self) -> HaystackContext:
         """Everything a step of HAYSTACK reads: atlas, run records, ontology, catalogue, knowledge."""
-        from gca_core.haystack.steps import open_context
+        from gca_core.haystack.context import open_context
 
         return open_context(self.settings(), dsn=self.given_dsn(self.find_connection()))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from gca_core.runs.state import StateRef
 
 log = logging.getLogger(__name__)
+
+# a candidate may fail without its run; mapped tasks carry their index behind their name
+_TOLERATED = re.compile(r"\.(infer|evaluate)(_\d+)?$")
 
 Json = dict[str, Any]
 
@@ -214,7 +218,10 @@ def _text(value: str | None) -> str | None:
 
 
 def cancel_leftovers(group_id: str, gca_atlas_conn_id: str) -> None:
-    """Close the run's record when something else than ``finalize`` ended the run."""
+    """Close the run's record when something else than ``finalize`` ended the run.
+
+    Local jobs end with the task that started them, so no process is left to stop here.
+    """
     from gca_core.runs.models import RunStatus
 
     run_id = _own_run_id(group_id)
@@ -223,5 +230,19 @@ def cancel_leftovers(group_id: str, gca_atlas_conn_id: str) -> None:
     if row is None or row.status.is_final:
         log.info("nothing of run %s is left to cancel", run_id)
         return
-    store.upsert_run(row.model_copy(update={"status": RunStatus.CANCELLED, "termination_reason": "cancelled"}))
-    log.warning("run %s had not ended; its record now says cancelled", run_id)
+    failed = _failed_tasks(group_id)
+    ending = (RunStatus.FAILED, f"failed: {', '.join(failed)}") if failed else (RunStatus.CANCELLED, "cancelled")
+    store.upsert_run(row.model_copy(update={"status": ending[0], "termination_reason": ending[1]}))
+    log.warning("run %s had not ended; its record now says %s", run_id, ending[1])
+
+
+def _failed_tasks(group_id: str) -> list[str]:
+    """The failed tasks of the group that must not fail."""
+    context = get_current_context()
+    dag_run = context["dag_run"]
+    states = context["ti"].get_task_states(dag_id=dag_run.dag_id, run_ids=[dag_run.run_id]).get(dag_run.run_id, {})
+    return sorted(
+        task
+        for task, state in states.items()
+        if task.startswith(f"{group_id}.") and state == "failed" and not _TOLERATED.search(task)
+    )

@@ -1,0 +1,67 @@
+import pytest
+from pydantic import BaseModel, Field
+
+from airflow_provider_gca.operators.fields import (
+    check_literals,
+    given,
+    is_literal,
+    make_model,
+    require_choice,
+    require_positive,
+    require_text,
+)
+from gca_core.errors import ConfigurationError
+
+
+class Model(BaseModel):
+    name: str = Field(min_length=1)
+    count: int = Field(default=1, ge=1)
+
+
+@pytest.mark.parametrize("value", ["text", "", None, 3, ["a", {"b": "c"}], {"a": 1}])
+def test_plain_values_are_literals(value: object) -> None:
+    assert is_literal(value)
+
+
+@pytest.mark.parametrize("value", ["{{ params.x }}", "a{% if b %}", ["a", "{{ b }}"], {"a": {"b": "{{ c }}"}}])
+def test_a_template_anywhere_in_a_value_makes_it_wait(value: object) -> None:
+    assert not is_literal(value)
+
+
+def test_the_output_of_another_task_is_no_literal() -> None:
+    from airflow.sdk import DAG, BaseOperator
+
+    with DAG("d", schedule=None):
+        assert not is_literal(BaseOperator(task_id="t").output)
+
+
+def test_complaints_name_the_operator_the_field_and_what_would_do() -> None:
+    with pytest.raises(ConfigurationError, match="Op: uri has to be a text, found None"):
+        require_text("Op", uri=None)
+    with pytest.raises(ConfigurationError, match="Op: mode is 'x'; use one of a, b"):
+        require_choice("Op", ("b", "a"), mode="x")
+    with pytest.raises(ConfigurationError, match="Op: seconds has to be a number above 0, found 0"):
+        require_positive("Op", seconds=0)
+
+
+def test_templates_pass_every_check_until_they_are_rendered() -> None:
+    require_text("Op", uri="{{ x }}")
+    require_choice("Op", ("a",), mode="{{ x }}")
+    require_positive("Op", seconds="{{ x }}")
+    check_literals("Op", Model, {"name": "n", "count": "{{ x }}"})
+
+
+def test_a_wrong_literal_beside_a_template_is_still_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"Op: name: String should have at least 1 character$"):
+        check_literals("Op", Model, {"name": "", "count": "{{ x }}"})
+
+
+def test_rendered_values_are_converted_and_a_wrong_one_is_not_repeated() -> None:
+    assert make_model("Op", Model, {"name": "n", "count": "3"}).count == 3
+    with pytest.raises(ConfigurationError, match="Op: count: Input should be a valid integer") as raised:
+        make_model("Op", Model, {"name": "n", "count": "hunter2"})
+    assert "hunter2" not in str(raised.value)
+
+
+def test_what_a_template_makes_of_none_counts_as_not_given() -> None:
+    assert given({"a": None, "b": "None", "c": "", "d": 0, "e": False, "f": "x"}) == {"d": 0, "e": False, "f": "x"}

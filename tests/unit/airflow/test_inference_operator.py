@@ -1,0 +1,190 @@
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
+import scipy.sparse as sp
+
+from airflow_provider_gca._compat import AirflowException, AirflowFailException
+from airflow_provider_gca.operators.inference import StackBatchOperator
+from gca_core import io
+from gca_core.errors import ConfigurationError
+
+pytestmark = pytest.mark.usefixtures("airflow_home")
+
+
+def cells(path: Path, rate: float, n_cells: int = 30, *, n_genes: int = 40) -> str:
+    generator = np.random.default_rng(1)
+    rates = np.full(n_genes, 2.0)
+    rates[:5] *= rate
+    counts = sp.csr_matrix(generator.poisson(rates, size=(n_cells, n_genes)).astype(np.float32))
+    obs = pd.DataFrame({"pair": pd.Categorical(["p"] * n_cells)}, index=[f"c{i}" for i in range(n_cells)])
+    ad.AnnData(counts, obs=obs, var=pd.DataFrame(index=[f"G{i}" for i in range(n_genes)])).write_h5ad(path)
+    return path.as_uri()
+
+
+@pytest.fixture
+def request_for(tmp_path: Path) -> Any:
+    uris = {
+        "prompt_uri": cells(tmp_path / "prompt.h5ad", 4.0),
+        "control_uri": cells(tmp_path / "control.h5ad", 1.0),
+        "query_uri": cells(tmp_path / "query.h5ad", 1.0),
+    }
+
+    def make(candidate: str, **changes: Any) -> dict[str, Any]:
+        output = (tmp_path / f"{candidate}.h5ad").as_uri()
+        return {"candidate_id": candidate, "output_uri": output, **uris, **changes}
+
+    return make
+
+
+def operator(tmp_path: Path, requests: Any, **changes: Any) -> StackBatchOperator:
+    job = (tmp_path / "jobs" / "one" / "job.json").as_uri()
+    return StackBatchOperator(**{"task_id": "infer", "requests": requests, "job_uri": job, **changes})
+
+
+def test_runs_the_job_and_returns_a_row_per_request(tmp_path: Path, request_for: Any) -> None:
+    task = operator(tmp_path, [request_for("a"), request_for("b", seeds=[0, 1])])
+    results = task.execute({})
+    assert [(row["candidate_id"], row["status"]) for row in results] == [("a", "succeeded"), ("b", "succeeded")]
+    assert ad.read_h5ad(io.as_path(results[1]["prediction_uri"])).n_obs == 60
+
+
+def test_a_failed_request_is_a_row_that_says_why(tmp_path: Path, request_for: Any) -> None:
+    missing = request_for("bad", query_uri=(tmp_path / "nowhere.h5ad").as_uri())
+    results = operator(tmp_path, [missing, request_for("good")]).execute({})
+    assert [row["status"] for row in results] == ["failed", "succeeded"]
+    assert "nowhere.h5ad" in results[0]["error"]
+
+
+@pytest.mark.parametrize(("mode", "fails"), [("all", True), ("any", True), ("never", False)])
+def test_the_mode_says_whether_all_failed_fails_the_task(
+    tmp_path: Path, request_for: Any, mode: str, fails: bool
+) -> None:
+    task = operator(tmp_path, [request_for("bad", backend="no-such-backend")], fail_when=mode)
+    if fails:
+        with pytest.raises(AirflowException, match=r"1 of 1 requests failed, the first, bad, with: .*no-such-backend"):
+            task.execute({})
+    else:
+        assert task.execute({})[0]["status"] == "failed"
+
+
+def test_one_failure_of_several_fails_the_task_in_mode_any(tmp_path: Path, request_for: Any) -> None:
+    requests = [request_for("bad", backend="no-such-backend"), request_for("good")]
+    with pytest.raises(AirflowException, match="1 of 2 requests failed"):
+        operator(tmp_path, requests, fail_when="any").execute({})
+
+
+def test_another_execution_than_local_is_refused_when_the_dag_is_built(tmp_path: Path, request_for: Any) -> None:
+    with pytest.raises(ConfigurationError, match="'google_batch'; this version runs jobs with local only"):
+        operator(tmp_path, [request_for("a")], execution="google_batch")
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"fail_when": "sometimes"}, "fail_when is 'sometimes'; use one of all, any, never"),
+        ({"timeout_seconds": 0}, "timeout_seconds has to be a number above 0"),
+        ({"job_uri": ""}, "job_uri has to be a text"),
+        ({"requests": [{"candidate_id": "a"}]}, "request 0: prompt_uri: Field required"),
+    ],
+)
+def test_wrong_literals_are_refused_when_the_dag_is_built(
+    tmp_path: Path, request_for: Any, changes: dict[str, Any], complaint: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=complaint):
+        operator(tmp_path, **{"requests": [request_for("a")], **changes})
+
+
+def test_what_a_template_made_is_checked_when_the_task_runs(tmp_path: Path, request_for: Any) -> None:
+    task = operator(tmp_path, "{{ params.requests }}")
+    task.requests = "[]"
+    with pytest.raises(AirflowFailException, match="requests has to be a list"):
+        task.execute({})
+    task = operator(tmp_path, [request_for("a")], fail_when="{{ params.mode }}")
+    task.fail_when = "sometimes"
+    with pytest.raises(AirflowFailException, match="use one of all, any, never"):
+        task.execute({})
+
+
+def slow_request(tmp_path: Path, request_for: Any) -> dict[str, Any]:
+    """A request that takes many seconds and little memory."""
+    large = cells(tmp_path / "large.h5ad", 1.0, 4_000, n_genes=300)
+    uris = dict.fromkeys(("prompt_uri", "control_uri", "query_uri"), large)
+    return request_for("slow", seeds=list(range(100)), **uris)
+
+
+def test_on_kill_ends_the_subprocess_and_the_task(tmp_path: Path, request_for: Any) -> None:
+    slow = slow_request(tmp_path, request_for)
+    task = operator(tmp_path, [slow])
+    seen: list[psutil.Process] = []
+
+    def kill_when_it_runs() -> None:
+        for _ in range(400):
+            seen.extend(
+                child for child in psutil.Process().children() if "gca_core.inference.job" in " ".join(child.cmdline())
+            )
+            if seen:
+                task.on_kill()
+                return
+            time.sleep(0.02)
+
+    killer = threading.Thread(target=kill_when_it_runs)
+    killer.start()
+    with pytest.raises(AirflowException, match="killed"):
+        task.execute({})
+    killer.join()
+    assert seen
+    assert not any(alive(process) for process in seen)
+
+
+def test_a_task_killed_before_its_job_started_starts_none(tmp_path: Path, request_for: Any) -> None:
+    task = operator(tmp_path, [request_for("a")])
+    task.on_kill()
+    with pytest.raises(AirflowException, match="killed"):
+        task.execute({})
+    assert not (tmp_path / "a.h5ad").exists()
+
+
+def test_the_job_ends_when_the_tasks_process_is_killed(tmp_path: Path, request_for: Any) -> None:
+    slow = slow_request(tmp_path, request_for)
+    job = tmp_path / "jobs" / "one" / "job.json"
+    script = (
+        "import sys; from airflow_provider_gca.operators.inference import StackBatchOperator as Op; "
+        f"Op(task_id='t', requests=[{slow!r}], job_uri={job.as_uri()!r}).execute({{}})"
+    )
+    task = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        children = wait_for(lambda: at_work(psutil.Process(task.pid).children()), 30)
+    finally:
+        task.kill()
+        task.wait()
+    assert wait_for(lambda: not any(alive(child) for child in children), 20)
+
+
+def at_work(processes: list[psutil.Process]) -> list[psutil.Process]:
+    """Those that have loaded what a job needs."""
+    return [process for process in processes if process.memory_info().rss > 150 * 2**20]
+
+
+def alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def wait_for(condition: Any, seconds: float) -> Any:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if found := condition():
+            return found
+        time.sleep(0.1)
+    raise AssertionError(f"nothing within {seconds} s")
