@@ -36,6 +36,7 @@ Classifier = Literal["knn", "logistic_regression"]
 Matrix = npt.NDArray[np.floating[Any]]
 Labels = npt.NDArray[np.object_]
 MAX_ITERATIONS = 2000
+MAX_DENSE_GENES = 2000
 
 
 class ClassScore(BaseModel):
@@ -170,13 +171,15 @@ def evaluate_latent(
 
 
 def principal_components(expression: sp.csr_matrix, n_components: int) -> Matrix:
-    """Scores of the first components of centred expression, (cells, components), by a dense SVD.
+    """Scores of the first components of centred expression, (cells, components).
 
-    Costs O(min(cells, genes)^2 max(cells, genes)) up to 2,000 genes and cells, else a truncated solver.
+    Up to 2,000 genes by the eigenvectors of the covariance, O(cells genes^2); above that by a Lanczos solver
+    that keeps the matrix sparse.
     """
     n_components = min(n_components, *(size - 1 for size in expression.shape))
-    solver = "covariance_eigh" if expression.shape[1] <= 2000 else "randomized"
-    result: Matrix = PCA(n_components, svd_solver=solver, random_state=0).fit_transform(expression.toarray())
+    few = expression.shape[1] <= MAX_DENSE_GENES
+    pca = PCA(n_components, svd_solver="covariance_eigh" if few else "arpack", random_state=0)
+    result: Matrix = pca.fit_transform(expression.toarray() if few else expression)
     return result
 
 

@@ -19,12 +19,12 @@ import numpy as np
 import scanpy as sc
 import scipy.sparse as sp
 import torch
-from threadpoolctl import threadpool_limits
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from torch import Tensor
 
 from gca_core.latent.config import LatentConfig, load_config
 from gca_core.latent.data_adapter import DataAdapter
-from gca_core.latent.evaluate import Evaluation, evaluate_latent
+from gca_core.latent.evaluate import Classifier, Evaluation, Space, evaluate_latent
 from gca_core.latent.likelihood import CountLikelihood, CountParameters, CountTensor
 from gca_core.latent.model_adapter import EpochRecord, TorchVAE, TrainingHistory
 
@@ -32,7 +32,7 @@ SEEDS = (0, 1, 2)
 TARGET = 0.85
 TIMED_EPOCHS = 12
 ROUNDS = 3
-ROWS = (
+ROWS: tuple[tuple[Space, Classifier], ...] = (
     ("latent", "knn"),
     ("latent", "logistic_regression"),
     ("pca", "knn"),
@@ -126,7 +126,7 @@ def compare_scvi(config: LatentConfig) -> None:
     if importlib.util.find_spec("scvi") is None:
         print("skipped: scvi-tools is not installed")
         return
-    import scvi
+    import scvi  # type: ignore[import-not-found]
 
     data = DataAdapter(config)
     cells = ad.AnnData(X=data.counts.copy())

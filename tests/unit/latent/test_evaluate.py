@@ -72,7 +72,11 @@ def test_fewer_cells_than_neighbours_are_refused() -> None:
         evaluable_cells(labels, n_folds=5, knn_neighbors=15)
 
 
-def test_components_are_those_of_the_singular_value_decomposition() -> None:
+@pytest.mark.parametrize("max_dense_genes", [0, 2000])
+def test_components_are_those_of_the_singular_value_decomposition(
+    monkeypatch: pytest.MonkeyPatch, max_dense_genes: int
+) -> None:
+    monkeypatch.setattr("gca_core.latent.evaluate.MAX_DENSE_GENES", max_dense_genes)
     counts, _ = labelled()
     found = principal_components(counts, 3)
     dense = counts.toarray().astype(float)

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from gca_core.cli.vae import app
 from gca_core.errors import ConfigurationError, DataValidationError, GcaError
+from gca_core.io import read_json
 from gca_core.latent import TorchVAE, load_config, make_config
 from gca_core.latent.train import run_training
 from tests.unit.latent.conftest import Configure, Save, counts_with_groups, scaled_with_raw
@@ -150,6 +151,14 @@ def test_bad_input_fails_before_any_work_and_writes_nothing(
     with pytest.raises(GcaError, match=message):
         run_training(config)
     assert not Path(config.output_dir).exists()
+
+
+def test_results_can_go_to_an_object_store(save: Save, configure: Configure) -> None:
+    out = "memory://latent/run"
+    result = run_training(configure(save(counts_with_groups()), epochs=2).model_copy(update={"output_dir": out}))
+    assert all(uri.startswith(out) for uri in result["uris"].values())
+    assert read_json(result["uris"]["metrics"])["metrics"] == result["metrics"]
+    assert TorchVAE.load(result["uris"]["checkpoint"]).registry.genes[0] == "gene0"
 
 
 def test_an_output_folder_that_is_a_file_is_refused(save: Save, configure: Configure, tmp_path: Path) -> None:
