@@ -1,0 +1,80 @@
+"""Pure decisions on the state of a run: go on or stop, and which candidate is best."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gca_core.haystack.models import CandidateEvaluation, GateDecision, HaystackRun, IterationConfig, TerminationReason
+
+# scores are told apart to one decimal: redrawing the predicted cells moves them by a few hundredths
+SCORE_DECIMALS = 1
+LOWEST = 1.0
+
+
+def decide(run: HaystackRun, *, cancelled: bool = False) -> GateDecision:
+    """Whether another iteration runs after those of ``run``.
+
+    In this order: cancelled, an empty proposal, the score threshold, a plateau, the budget, the number of
+    iterations.
+    """
+    config, done = run.config, len(run.iterations)
+    if cancelled:
+        return _stop(TerminationReason.CANCELLED, "the run was cancelled")
+    if done and not run.iterations[-1].evaluations:
+        return _stop(TerminationReason.EMPTY_PROPOSAL, run.iterations[-1].empty_reason or "nothing was proposed")
+    best = best_of(run.evaluations())
+    if best is not None and best.score is not None and best.score >= config.score_threshold:
+        return _stop(
+            TerminationReason.THRESHOLD, f"the score {best.score:.2f} reaches the threshold {config.score_threshold:g}"
+        )
+    if is_plateau([record.best_score for record in run.iterations], config):
+        return _stop(
+            TerminationReason.PLATEAU,
+            f"no gain of {config.min_improvement:g} over the last {config.plateau_window} iterations",
+        )
+    if over := _over_budget(run):
+        return _stop(TerminationReason.BUDGET, over)
+    if done >= config.max_iterations:
+        return _stop(TerminationReason.MAX_ITERATIONS, f"{done} of {config.max_iterations} iterations have run")
+    return GateDecision(go=True, detail=f"iteration {done} of at most {config.max_iterations}")
+
+
+def is_plateau(scores: Sequence[float | None], config: IterationConfig) -> bool:
+    """Whether the best of the last window is no better by ``min_improvement`` than the best before it.
+
+    An iteration without a score counts as the lowest score.
+    """
+    values = [LOWEST if score is None else score for score in scores]
+    if len(values) <= config.plateau_window:
+        return False
+    before, window = values[: -config.plateau_window], values[-config.plateau_window :]
+    return max(window) - max(before) < config.min_improvement
+
+
+def best_of(evaluations: Sequence[CandidateEvaluation]) -> CandidateEvaluation | None:
+    """The evaluation with the best grounding score; equals go by relevance, then by candidate id.
+
+    Scores are compared to one decimal. Evaluations without a score come last, failed ones never.
+    """
+    usable = [e for e in evaluations if e.prediction_uri is not None]
+    return min(usable, key=preference, default=None)
+
+
+def preference(evaluation: CandidateEvaluation) -> tuple[float, float, str]:
+    """The sort key of :func:`best_of`, best first."""
+    score = LOWEST - 1 if evaluation.score is None else round(evaluation.score, SCORE_DECIMALS)
+    return -score, -evaluation.candidate.relevance, evaluation.candidate.candidate_id
+
+
+def _over_budget(run: HaystackRun) -> str:
+    config = run.config
+    spent = sum(evaluation.duration_seconds for evaluation in run.evaluations())
+    if config.max_evaluations is not None and len(run.evaluations()) >= config.max_evaluations:
+        return f"{len(run.evaluations())} of {config.max_evaluations} predictions are spent"
+    if config.budget_seconds is not None and spent >= config.budget_seconds:
+        return f"{spent:.0f} of {config.budget_seconds:g} inference seconds are spent"
+    return ""
+
+
+def _stop(reason: TerminationReason, detail: str) -> GateDecision:
+    return GateDecision(go=False, reason=reason, detail=detail)

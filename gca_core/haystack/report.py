@@ -1,0 +1,85 @@
+"""The HTML report and its figure."""
+
+from __future__ import annotations
+
+import base64
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import Environment, PackageLoader, select_autoescape
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from gca_core.haystack.models import CandidateEvaluation, HaystackOutputs, HaystackRun
+
+if TYPE_CHECKING:
+    from gca_core.haystack.outputs import Baseline
+
+UP, DOWN, CHOSEN, OTHER = "#b2452f", "#2f6db2", "#1b7f5c", "#9aa3ab"
+
+
+def render_report(
+    run: HaystackRun,
+    best: CandidateEvaluation | None,
+    outputs: HaystackOutputs,
+    detail: str,
+    baseline: Baseline,
+    image: bytes,
+) -> str:
+    """A self-contained page; every text from data is escaped."""
+    environment = Environment(
+        loader=PackageLoader("gca_core.haystack", "templates"), autoescape=select_autoescape(default=True)
+    )
+    return environment.get_template("report.html.j2").render(
+        run=run,
+        query=run.query,
+        best=best,
+        outputs=outputs,
+        detail=detail,
+        baseline=baseline,
+        image=base64.b64encode(image).decode() if image else "",
+    )
+
+
+def draw_figure(run: HaystackRun, best: CandidateEvaluation) -> bytes:
+    """PNG: the 50 largest predicted changes, and the score of every candidate by iteration."""
+    figure = Figure(figsize=(11, 8), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    left, middle, right = figure.subplots(1, 3, width_ratios=(1, 1, 1.1))
+    half = (len(best.top_genes) + 1) // 2
+    limit = max((abs(g.change) for g in best.top_genes), default=1.0) * 1.05
+    for axes, genes in ((left, best.top_genes[:half]), (middle, best.top_genes[half:])):
+        places = range(len(genes))
+        axes.barh(places, [g.change for g in genes], color=[UP if g.change > 0 else DOWN for g in genes])
+        axes.set_yticks(places, [g.gene for g in genes], fontsize=8)
+        axes.invert_yaxis()
+        axes.set_xlim(-limit, limit)
+        axes.axvline(0, color="black", linewidth=0.6)
+        axes.set_xlabel("predicted change of mean log1p(CP10k)", fontsize=8)
+    left.set_title(f"largest changes of {run.query.cell_type}", fontsize=9, loc="left")
+    middle.set_title(f"under {run.query.perturbation}", fontsize=9, loc="left")
+    _draw_scores(right, run, best)
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _draw_scores(axes: Any, run: HaystackRun, best: CandidateEvaluation) -> None:
+    for record in run.iterations:
+        for evaluation in record.evaluations:
+            if evaluation.score is not None:
+                chosen = evaluation.candidate.candidate_id == best.candidate.candidate_id
+                axes.scatter(
+                    record.iteration,
+                    evaluation.score,
+                    color=CHOSEN if chosen else OTHER,
+                    s=70 if chosen else 30,
+                    zorder=3 if chosen else 2,
+                )
+    axes.axhline(run.config.score_threshold, color="black", linestyle="--", linewidth=0.8)
+    axes.set_ylim(1, 10)
+    axes.set_xlim(-0.5, max(len(run.iterations) - 0.5, 0.5))
+    axes.set_xticks(range(len(run.iterations)))
+    axes.set_xlabel("iteration", fontsize=8)
+    axes.set_ylabel("grounding score", fontsize=8)
+    axes.set_title("candidates; the chosen one in green, threshold dashed", fontsize=9, loc="left")

@@ -1,0 +1,88 @@
+"""The plain loop: the same steps that the DAG drives, one after the other in this process."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+
+from gca_core import io
+from gca_core.config import Settings, load_settings
+from gca_core.haystack import steps
+from gca_core.haystack.context import HaystackContext, open_context
+from gca_core.haystack.models import (
+    CandidateEvaluation,
+    HaystackOutputs,
+    InferenceJob,
+    InferenceResult,
+    IterationConfig,
+)
+from gca_core.inference.local import DEFAULT_TIMEOUT, run_local_job
+
+log = logging.getLogger(__name__)
+
+_WORD = re.compile(r"[^a-z0-9]+")
+
+
+def run_haystack(
+    question: str,
+    *,
+    config: IterationConfig | None = None,
+    settings: Settings | None = None,
+    run_id: str | None = None,
+    results_uri: str | None = None,
+    dataset: str | None = None,
+    context: HaystackContext | None = None,
+    timeout: float = DEFAULT_TIMEOUT,
+) -> HaystackOutputs:
+    """Answer a question: understand, then propose, infer, evaluate and record until the gate stops, then finalize.
+
+    Args:
+        question: one human cell type and one perturbation.
+        config: bounds of the run and its backend.
+        settings: settings; read from the environment where None.
+        run_id: identity of the run; made from the question and config where None, so that the same call
+            gives the same run.
+        results_uri: folder of the results; ``<results root>/haystack/<run id>`` where None.
+        dataset: restricts the run to one dataset of the atlas.
+        context: opened from the settings where None.
+        timeout: seconds that one inference job may take.
+
+    Raises:
+        QueryParsingError: the question can't be read.
+        CellRetrievalError: the atlas lacks what the question needs.
+        InferenceError: every inference of an iteration failed.
+        StoreError: the database can't be reached.
+    """
+    settings = settings or load_settings()
+    config = config or IterationConfig(seed=settings.seed)
+    context = context or open_context(settings)
+    query = steps.understand(question, context, dataset=dataset)
+    run_id = run_id or make_run_id(question, config, dataset)
+    uri = results_uri or io.join_uri(settings.results_root(), "haystack", io.safe_name(run_id))
+    state = steps.start_run(query, run_id=run_id, results_uri=uri, config=config, context=context)
+    begun = time.monotonic()
+    iteration = 0
+    while steps.gate(state, iteration, context).go:
+        jobs = steps.propose(state, iteration, context)
+        results = [result for job in jobs for result in infer(job, timeout)]
+        evaluations: list[CandidateEvaluation] = [
+            steps.evaluate(state, iteration, result, context) for result in results
+        ]
+        state = steps.record(state, iteration, evaluations, context)
+        iteration += 1
+    outputs = steps.finalize(state, context)
+    log.info("finished in %.1f s: %s", time.monotonic() - begun, outputs.termination_reason)
+    return outputs
+
+
+def infer(job: InferenceJob, timeout: float = DEFAULT_TIMEOUT) -> list[InferenceResult]:
+    """Run a proposed job in a subprocess on this machine."""
+    return run_local_job(job.requests, job.job_uri, timeout=timeout, job_id=job.job_id)
+
+
+def make_run_id(question: str, config: IterationConfig, dataset: str | None = None) -> str:
+    """An id made of the question's words and a hash of everything that is asked."""
+    words = _WORD.sub("-", question.casefold()).strip("-")[:40].strip("-")
+    digest = io.content_hash({"question": question, "config": config.model_dump(mode="json"), "dataset": dataset})
+    return f"{words or 'run'}-{digest[:8]}"

@@ -1,0 +1,370 @@
+"""The steps of a run. Each takes and gives values that serialise to JSON.
+
+The plain loop of :mod:`gca_core.haystack.run` and the Airflow task groups call these same functions:
+
+``understand`` -> ``start_run`` -> per iteration ``gate``, ``propose``, inference of the jobs, ``evaluate``
+of each result, ``record`` -> ``finalize``. The state of a run is a chain of ``state-<i>.json``; a step
+reads the state it is given and nothing newer.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+
+from gca_core import io
+from gca_core.errors import EvaluationError, InferenceError
+from gca_core.grounding.score import score_prediction
+from gca_core.haystack.context import HaystackContext
+from gca_core.haystack.decide import best_of, decide
+from gca_core.haystack.models import (
+    CandidateEvaluation,
+    EvaluationStatus,
+    GateDecision,
+    GeneChange,
+    GroundingStatus,
+    HaystackOutputs,
+    HaystackRun,
+    InferenceJob,
+    InferenceResult,
+    InferenceStatus,
+    IterationConfig,
+    IterationRecord,
+    PromptCandidate,
+    Proposal,
+    StructuredQuery,
+)
+from gca_core.haystack.outputs import write_outputs
+from gca_core.haystack.prompts import query_uri, write_candidate, write_jobs, write_query
+from gca_core.haystack.query import parse_question
+from gca_core.haystack.ranking import make_candidates, rank_candidates
+from gca_core.haystack.refine import refine
+from gca_core.haystack.strategies import Pool, make_pool, run_strategies
+from gca_core.inference.predictor import require_backend
+from gca_core.matrix.compare import log_fold_change
+from gca_core.runs.models import IterationRow, RunPhase, RunRow, RunStatus
+from gca_core.runs.state import StateRef, read_state, write_state
+
+log = logging.getLogger(__name__)
+
+TOP_GENES = 50
+
+
+def understand(question: str, context: HaystackContext, *, dataset: str | None = None) -> StructuredQuery:
+    """Read a question by rules.
+
+    Raises:
+        QueryParsingError: the question names no, an unknown, or several cell types or perturbations.
+    """
+    atlas = context.atlas
+    query = parse_question(
+        question,
+        ontology=context.ontology,
+        catalogue=context.catalogue,
+        extra_perturbations=(lambda: atlas.perturbations(dataset)) if atlas else tuple,
+        dataset=dataset,
+    )
+    log.info("cell type %s (%s), perturbation %s", query.cell_type, query.cell_type_id, query.perturbation)
+    return query
+
+
+def start_run(
+    query: StructuredQuery, *, run_id: str, results_uri: str, config: IterationConfig, context: HaystackContext
+) -> StateRef:
+    """Write the first state and the run's row; a run of this id that is there begins anew.
+
+    Raises:
+        ConfigurationError: the backend can't run here.
+        StoreError: the database can't be reached.
+    """
+    require_backend(config.backend)
+    store = context.require_runs()
+    uri = io.as_uri(results_uri)
+    run = HaystackRun(run_id=run_id, results_uri=uri, query=query, config=config, provenance=context.provenance(config))
+    row = RunRow(
+        run_id=run_id,
+        question=query.question,
+        results_uri=uri,
+        status=RunStatus.RUNNING,
+        phase=RunPhase.PROPOSE,
+        config=config.model_dump(mode="json"),
+    )
+    store.upsert_run(row)
+    store.cut_back(run_id, 0)
+    state = write_state(uri, 0, run, rewrite=True)
+    store.upsert_run(row.model_copy(update={"state_uri": state.uri}))
+    return state
+
+
+def load_run(state: StateRef) -> HaystackRun:
+    """The run in a state.
+
+    Raises:
+        StoreError: the state was changed or is gone.
+    """
+    return read_state(state, HaystackRun)
+
+
+def gate(state: StateRef, iteration: int, context: HaystackContext) -> GateDecision:
+    """Whether iteration ``iteration`` runs after this state.
+
+    Raises:
+        EvaluationError: the state isn't the one before that iteration.
+    """
+    run = _run_before(state, iteration)
+    decision = decide(run, cancelled=_is_cancelled(run, context))
+    log.info("gate %d: %s %s", iteration, "go" if decision.go else f"stop ({decision.reason})", decision.detail)
+    return decision
+
+
+def propose(state: StateRef, iteration: int, context: HaystackContext) -> list[InferenceJob]:
+    """Choose candidates, write their files and job files.
+
+    An empty list means that nothing new is left to try; :func:`record` then keeps the reason.
+
+    Raises:
+        CellRetrievalError: the atlas lacks the target's control cells, or any useful perturbation.
+    """
+    run = _run_before(state, iteration)
+    pool = make_pool(run.query, run.config, context)
+    proposal = _choose(run, pool, iteration)
+    atlas = context.require_atlas()
+    if proposal.candidates:
+        query = write_query(atlas, proposal.candidates[0].query_group_ids, run.results_uri, run.config)
+        requests = [write_candidate(atlas, c, run.results_uri, query, run.config) for c in proposal.candidates]
+        jobs = tuple(write_jobs(requests, run.results_uri, run.config))
+        proposal = proposal.model_copy(update={"jobs": jobs})
+    io.write_json(_proposal_uri(run, iteration), proposal)
+    for candidate in proposal.candidates:
+        log.info("candidate %s (%s): %s", candidate.candidate_id, candidate.strategy, candidate.rationale)
+    if proposal.empty_reason:
+        log.info("nothing proposed: %s", proposal.empty_reason)
+    _set_phase(run, state, RunPhase.INFER, context)
+    return list(proposal.jobs)
+
+
+def evaluate(state: StateRef, iteration: int, result: InferenceResult, context: HaystackContext) -> CandidateEvaluation:
+    """Score one prediction against what the catalogue expects; a failed inference stays a failure.
+
+    Raises:
+        EvaluationError: the result is of no candidate of this iteration, or its file can't be scored.
+    """
+    run = _run_before(state, iteration)
+    candidate = _candidate(read_proposal(run, iteration), result.candidate_id)
+    if result.status is not InferenceStatus.SUCCEEDED or result.prediction_uri is None:
+        return CandidateEvaluation(
+            candidate=candidate,
+            status=EvaluationStatus.FAILED,
+            duration_seconds=result.duration_seconds,
+            backend=result.backend,
+            model=result.model,
+            error=result.error or f"the inference ended as {result.status}",
+        )
+    query = query_uri(run.results_uri)
+    lfc, genes = predicted_change(result.prediction_uri, query)
+    score = score_prediction(lfc, genes, run.query.expectation, context.knowledge, run.config.grounding)
+    log.info(
+        "candidate %s: %s", candidate.candidate_id, "ungroundable" if score.score is None else f"{score.score:.2f}"
+    )
+    scored = score.status is GroundingStatus.SCORED
+    return CandidateEvaluation(
+        candidate=candidate,
+        status=EvaluationStatus.SCORED if scored else EvaluationStatus.UNGROUNDABLE,
+        grounding=score,
+        prediction_uri=result.prediction_uri,
+        query_uri=query,
+        top_genes=largest_changes(lfc, genes),
+        metrics=result.metrics,
+        duration_seconds=result.duration_seconds,
+        backend=result.backend,
+        model=result.model,
+    )
+
+
+def record(
+    state: StateRef, iteration: int, evaluations: Sequence[CandidateEvaluation], context: HaystackContext
+) -> StateRef:
+    """Append an iteration to the state, and project it into the run's row.
+
+    Recording an iteration again replaces it and what followed from it.
+
+    Raises:
+        EvaluationError: an evaluation is missing, or of no candidate of this iteration.
+        InferenceError: every inference of the iteration failed.
+    """
+    run = _run_before(state, iteration)
+    proposal = read_proposal(run, iteration)
+    ordered = _in_order(proposal, evaluations)
+    best = best_of(ordered)
+    done = IterationRecord(
+        iteration=iteration,
+        evaluations=ordered,
+        best_candidate_id=best.candidate.candidate_id if best else None,
+        best_score=best.score if best else None,
+        empty_reason=proposal.empty_reason,
+        notes=proposal.notes,
+        duration_seconds=round(sum(e.duration_seconds for e in ordered), 3),
+    )
+    if ordered and best is None:
+        _set_status(run, state, RunStatus.FAILED, context)
+        reasons = "; ".join(f"{e.candidate.candidate_id}: {e.error}" for e in ordered)
+        raise InferenceError(f"every inference of iteration {iteration} failed: {reasons}")
+    after = run.model_copy(update={"iterations": (*run.iterations, done)})
+    store = context.require_runs()
+    store.cut_back(run.run_id, iteration)
+    following = write_state(run.results_uri, iteration + 1, after, previous=state, rewrite=True)
+    store.upsert_iteration(
+        run.run_id,
+        iteration,
+        IterationRow(
+            score=done.best_score,
+            state_uri=following.uri,
+            state_sha256=following.sha256,
+            record=_summary(done),
+        ),
+    )
+    _set_phase(after, following, RunPhase.RECORD, context)
+    log.info("iteration %d: best score %s", iteration, "none" if done.best_score is None else f"{done.best_score:.2f}")
+    return following
+
+
+def finalize(state: StateRef, context: HaystackContext) -> HaystackOutputs:
+    """Write the AnnData, report and log of the best iteration of all, and close the run's row."""
+    run = load_run(state)
+    cancelled = _is_cancelled(run, context)
+    outputs = write_outputs(run, state.uri, decide(run, cancelled=cancelled), context)
+    status = RunStatus.CANCELLED if cancelled else RunStatus.SUCCEEDED
+    row = _row(run, state, context).model_copy(
+        update={
+            "status": status,
+            "phase": RunPhase.DONE,
+            "best_score": outputs.best_score,
+            "best_iteration": outputs.best_iteration,
+            "termination_reason": outputs.termination_reason.value,
+        }
+    )
+    context.require_runs().upsert_run(row)
+    return outputs.model_copy(update={"status": status.value})
+
+
+def read_proposal(run: HaystackRun, iteration: int) -> Proposal:
+    """What :func:`propose` wrote for an iteration.
+
+    Raises:
+        DataValidationError: there is none.
+    """
+    return Proposal.model_validate(io.read_json(_proposal_uri(run, iteration), what="proposal"))
+
+
+def predicted_change(prediction_uri: str, control_uri: str) -> tuple[np.ndarray, list[str]]:
+    """Change of mean log1p(CP10k) of predicted against control cells, (n_genes,), and the genes.
+
+    Raises:
+        EvaluationError: the files hold different genes.
+    """
+    import anndata as ad
+
+    with io.local_copy(prediction_uri, what="prediction") as path:
+        predicted = ad.read_h5ad(path)
+    with io.local_copy(control_uri, what="control file") as path:
+        control = ad.read_h5ad(path)
+    if not predicted.var_names.equals(control.var_names):
+        raise EvaluationError("the prediction and its control hold different genes; run the inference again")
+    return log_fold_change(predicted.X, control.X), predicted.var_names.astype(str).tolist()
+
+
+def largest_changes(lfc: np.ndarray, genes: Sequence[str], k: int = TOP_GENES) -> tuple[GeneChange, ...]:
+    """The ``k`` genes with the largest absolute change, largest first, equals in gene order."""
+    order = np.argsort(-np.abs(lfc), kind="stable")[:k]
+    return tuple(GeneChange(gene=genes[i], change=round(float(lfc[i]), 6)) for i in order)
+
+
+def _choose(run: HaystackRun, pool: Pool, iteration: int) -> Proposal:
+    config, before = run.config, run.evaluations()
+    tried = {e.candidate.candidate_id for e in before}
+    drafts = run_strategies(pool, config)
+    if before:
+        drafts = refine(pool, before, config) + drafts
+    fresh = [c for c in make_candidates(drafts, pool.query_groups, config) if c.candidate_id not in tried]
+    left = config.max_evaluations - len(before) if config.max_evaluations is not None else len(fresh)
+    k = min(config.candidates_per_iteration, left)
+    ranked = rank_candidates(fresh, config.weights, k, picked=[e.candidate for e in before])
+    reason = "" if ranked else f"all {len(tried)} prompts within the bounds were tried"
+    return Proposal(iteration=iteration, candidates=tuple(ranked), empty_reason=reason, notes=pool.notes)
+
+
+def _run_before(state: StateRef, iteration: int) -> HaystackRun:
+    run = load_run(state)
+    if len(run.iterations) != iteration:
+        raise EvaluationError(
+            f"the state {state.uri} stands after {len(run.iterations)} iterations, but iteration {iteration} was asked "
+            "for; pass the state that the iteration before wrote"
+        )
+    return run
+
+
+def _candidate(proposal: Proposal, candidate_id: str) -> PromptCandidate:
+    for candidate in proposal.candidates:
+        if candidate.candidate_id == candidate_id:
+            return candidate
+    raise EvaluationError(f"{candidate_id!r} is no candidate of iteration {proposal.iteration}; propose it first")
+
+
+def _in_order(proposal: Proposal, evaluations: Sequence[CandidateEvaluation]) -> tuple[CandidateEvaluation, ...]:
+    given = {e.candidate.candidate_id: e for e in evaluations}
+    expected = [c.candidate_id for c in proposal.candidates]
+    if set(given) != set(expected):
+        odd = ", ".join(sorted(set(given) ^ set(expected)))
+        raise EvaluationError(f"the evaluations don't fit the candidates of iteration {proposal.iteration}: {odd}")
+    return tuple(given[candidate_id] for candidate_id in expected)
+
+
+def _proposal_uri(run: HaystackRun, iteration: int) -> str:
+    return io.join_uri(run.results_uri, f"proposal-{iteration}.json")
+
+
+def _summary(done: IterationRecord) -> dict[str, object]:
+    rows = [
+        {
+            "candidate_id": e.candidate.candidate_id,
+            "strategies": [s.value for s in e.candidate.strategies],
+            "cell_types": list(e.candidate.cell_types),
+            "perturbations": list(e.candidate.perturbations),
+            "status": e.status.value,
+            "score": e.score,
+            "error": e.error,
+        }
+        for e in done.evaluations
+    ]
+    return {"best_candidate_id": done.best_candidate_id, "empty_reason": done.empty_reason, "candidates": rows}
+
+
+def _is_cancelled(run: HaystackRun, context: HaystackContext) -> bool:
+    row = context.require_runs().get(run.run_id)
+    return row is not None and row.status is RunStatus.CANCELLED
+
+
+def _row(run: HaystackRun, state: StateRef, context: HaystackContext) -> RunRow:
+    """The row that a state projects to; a run that was cancelled stays so."""
+    best = best_of(run.evaluations())
+    iteration = next((r.iteration for r in run.iterations if best in r.evaluations), None) if best else None
+    return RunRow(
+        run_id=run.run_id,
+        question=run.query.question,
+        results_uri=run.results_uri,
+        status=RunStatus.CANCELLED if _is_cancelled(run, context) else RunStatus.RUNNING,
+        best_score=best.score if best else None,
+        best_iteration=iteration,
+        state_uri=state.uri,
+        config=run.config.model_dump(mode="json"),
+    )
+
+
+def _set_phase(run: HaystackRun, state: StateRef, phase: RunPhase, context: HaystackContext) -> None:
+    context.require_runs().upsert_run(_row(run, state, context).model_copy(update={"phase": phase}))
+
+
+def _set_status(run: HaystackRun, state: StateRef, status: RunStatus, context: HaystackContext) -> None:
+    context.require_runs().upsert_run(_row(run, state, context).model_copy(update={"status": status}))
