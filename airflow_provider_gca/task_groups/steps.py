@@ -16,6 +16,8 @@ from airflow_provider_gca.operators.fields import NOTHING, make_model
 from gca_core.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from gca_core.runs.state import StateRef
 
 log = logging.getLogger(__name__)
@@ -75,7 +77,7 @@ def understand(question: str, dataset: str | None, gca_atlas_conn_id: str) -> Js
     context = AtlasHook(gca_atlas_conn_id).get_haystack_context()
     query = steps.understand(question, context, dataset=_text(dataset))
     log.info("cell type %s (%s), perturbation %s", query.cell_type, query.cell_type_id, query.perturbation)
-    return query.model_dump(mode="json")
+    return _dump(query)
 
 
 @fails_as_task
@@ -104,7 +106,7 @@ def start(
         config=bounds,
         context=context,
     )
-    return {"run_id": run_id, **state.model_dump(mode="json")}
+    return {"run_id": run_id, **_dump(state)}
 
 
 @fails_as_task
@@ -128,7 +130,7 @@ def propose(decision: Json, gca_atlas_conn_id: str) -> list[Json]:
     from gca_core.haystack import steps
 
     context = AtlasHook(gca_atlas_conn_id).get_haystack_context()
-    return [job.model_dump(mode="json") for job in steps.propose(_state(going["state"]), going["iteration"], context)]
+    return [_dump(job) for job in steps.propose(_state(going["state"]), going["iteration"], context)]
 
 
 @fails_as_task
@@ -149,26 +151,34 @@ def evaluate(decision: Json, result: Json, gca_atlas_conn_id: str) -> Json:
 
     context = AtlasHook(gca_atlas_conn_id).get_haystack_context()
     answer = InferenceResult.model_validate(result)
-    return steps.evaluate(_state(going["state"]), going["iteration"], answer, context).model_dump(mode="json")
+    return _dump(steps.evaluate(_state(going["state"]), going["iteration"], answer, context))
 
 
 @fails_as_task
 def record(
     decision: Json | None, results: list[Json] | None, evaluations: Iterable[Json] | None, gca_atlas_conn_id: str
 ) -> Json:
-    """The next state, with the iteration's evaluations and its best candidate."""
+    """The next state, with the iteration's evaluations and its best candidate.
+
+    A candidate whose ``evaluate`` task left nothing counts as failed.
+    """
     going = _going(decision)
     if results is None:
         raise AirflowSkipException("there are no results; see the logs of propose and collect")
     from gca_core.haystack import steps
     from gca_core.haystack.models import CandidateEvaluation
+    from gca_core.inference.models import InferenceResult, InferenceStatus
 
     context = AtlasHook(gca_atlas_conn_id).get_haystack_context()
+    state, iteration = _state(going["state"]), going["iteration"]
     scored = [CandidateEvaluation.model_validate(evaluation) for evaluation in evaluations or ()]
-    if len(scored) < len(results):
-        log.warning("%d of %d evaluations are missing; see their logs", len(results) - len(scored), len(results))
-    state = steps.record(_state(going["state"]), going["iteration"], scored, context)
-    return state.model_dump(mode="json")
+    there = {evaluation.candidate.candidate_id for evaluation in scored}
+    for result in map(InferenceResult.model_validate, results):
+        if result.candidate_id not in there:
+            log.warning("the evaluation of %s is missing; see the log of its task", result.candidate_id)
+            lost = {"status": InferenceStatus.FAILED, "error": result.error or "its evaluation failed; see its log"}
+            scored.append(steps.evaluate(state, iteration, result.model_copy(update=lost), context))
+    return _dump(steps.record(state, iteration, scored, context))
 
 
 @fails_as_task
@@ -178,7 +188,7 @@ def finalize(states: Sequence[Json | None], gca_atlas_conn_id: str) -> Json:
 
     last = [state for state in states if state is not None][-1]
     context = AtlasHook(gca_atlas_conn_id).get_haystack_context()
-    return steps.finalize(_state(last), context).model_dump(mode="json")
+    return _dump(steps.finalize(_state(last), context))
 
 
 def notify(outputs: Json) -> None:
@@ -204,6 +214,10 @@ def aligned(jobs: Iterable[Json], answers: Iterable[list[Json]]) -> list[Json]:
             )
             rows.append(found.get(request["candidate_id"]) or missing.model_dump(mode="json"))
     return rows
+
+
+def _dump(value: BaseModel) -> Json:
+    return value.model_dump(mode="json")
 
 
 def _state(value: Mapping[str, Any]) -> StateRef:
