@@ -35,10 +35,11 @@ _BLOCKING_AFTER = re.compile(
     r"receptors?|knockout|knockdown|deficien\w+|depletion|ko|withdrawal|removal)$"
 )
 _BLOCKING_BEFORE = re.compile(r"^(anti|blocking|inhibiting|neutrali[sz]ing|without|lacking)$")
-_STOP_WORDS = """a an the of in to by with under upon after on for from and or is are be how what which would do does did will
-    can could should happens happen if when i we my me you give given show tell predict respond responds response
-    responses react reacts reaction change changes look looks like treated treat treatment stimulated stimulate
-    stimulation exposed exposure effect effects human gene genes expression cell cells their its it this that"""
+_STOP_WORDS = """a an the of in to by with under upon after on for from and or is are be how what which would do does
+    did will can could should happens happen if when we my me you give given show tell predict respond responds
+    response responses react reacts reaction change changes look looks like treated treat treatment stimulated
+    stimulate stimulation exposed exposure effect effects human gene genes expression cell cells their its it this
+    that"""
 _STOP = frozenset(_STOP_WORDS.split())
 _CELL_WORD = re.compile(r"^\w*(cells?|cytes?|blasts?|phages?|clasts?|phils?)$", re.IGNORECASE)
 _CUES = frozenset({"to", "with", "by", "under", "upon", "after"})
@@ -175,7 +176,7 @@ def _scan(
     return sorted(matches, key=lambda match: match.start)
 
 
-_STOP_EDGES = _STOP - {"cell", "cells", "i", "a"}
+_STOP_EDGES = _STOP - {"cell", "cells", "a"}
 
 
 def _refuse_blocking(words: Sequence[str], match: _Match, catalogue: PerturbationCatalogue) -> None:
