@@ -7,10 +7,36 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gca_core.annotation.cells import annotate_cells
+    from gca_core.annotation.clusters import annotate_anndata
+    from gca_core.annotation.markers import MarkerDatabase, load_marker_database
+    from gca_core.annotation.models import Annotation, ClusterMarkers, DatasetReport
+    from gca_core.annotation.run import AnnotationConfig, AnnotationResult, annotate_file
 
-__all__ = ["annotate_cells"]
+__all__ = [
+    "Annotation",
+    "AnnotationConfig",
+    "AnnotationResult",
+    "ClusterMarkers",
+    "DatasetReport",
+    "MarkerDatabase",
+    "annotate_anndata",
+    "annotate_cells",
+    "annotate_file",
+    "load_marker_database",
+]
 
-_HOMES = {"annotate_cells": "cells"}
+_HOMES = {
+    "Annotation": "models",
+    "AnnotationConfig": "run",
+    "AnnotationResult": "run",
+    "ClusterMarkers": "models",
+    "DatasetReport": "models",
+    "MarkerDatabase": "markers",
+    "annotate_anndata": "clusters",
+    "annotate_cells": "cells",
+    "annotate_file": "run",
+    "load_marker_database": "markers",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-import scanpy as sc
 import scipy.sparse as sp
-from anndata import AnnData
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import NearestNeighbors
 
+from gca_core.annotation.embedding import principal_components
 from gca_core.annotation.inputs import Expression, read_expression
 from gca_core.annotation.markers import MarkerDatabase, load_marker_database
 from gca_core.annotation.scoring import Array, MarkerModel, build_model, own_scores, total_scores
@@ -29,14 +28,14 @@ from gca_core.knowledge.ontology import CellOntology, load_ontology
 if TYPE_CHECKING:
     import os
 
+    from anndata import AnnData
+
 log = logging.getLogger(__name__)
 
 MIN_CELLS = 30
 MIN_SEEDS = 5
 MAX_SEEDS = 200
 SEED_SHARE = 0.5
-N_COMPONENTS = 30
-N_VARIABLE = 2000
 N_NEIGHBOURS = 15
 # how far a label's marker score may lie below the best one's, in units of the scores' spread
 MAX_DISAGREEMENT = 1.0
@@ -94,7 +93,7 @@ def annotate_cells(
     expression = read_expression(adata, database, layer=layer, species=species)
     model = build_model(database, expression.genes, ontology, tissue=tissue)
     candidates = _candidates(model, cell_types, ontology)
-    components = _components(expression, seed)
+    components = principal_components(expression, seed)
     scores = _cell_scores(expression, model, components)
     best = _candidate_scores(scores, candidates)
     classes, seeds = _seeds(best)
@@ -126,20 +125,6 @@ def _candidates(model: MarkerModel, cell_types: Sequence[str] | None, ontology: 
     if bare or not ids:
         raise ConfigurationError(f"the marker database has no markers for: {', '.join(bare) or 'no cell types at all'}")
     return _Candidates(tuple(ids), members)
-
-
-def _components(expression: Expression, seed: int) -> Array:
-    """(n_cells, k) principal components of the most variable genes, scaled to unit variance and clipped at 10."""
-    data = AnnData(X=expression.matrix.astype(np.float32), var=pd.DataFrame(index=list(expression.genes)))
-    sc.pp.filter_genes(data, min_cells=3)
-    if data.n_vars < 2:
-        raise DataValidationError("fewer than two genes are found in three cells or more")
-    if data.n_vars > N_VARIABLE:
-        sc.pp.highly_variable_genes(data, n_top_genes=N_VARIABLE, flavor="seurat", subset=True)
-    sc.pp.scale(data, max_value=10)
-    k = min(N_COMPONENTS, data.n_vars - 1, data.n_obs - 1)
-    sc.pp.pca(data, n_comps=k, svd_solver="arpack", random_state=seed)
-    return np.asarray(data.obsm["X_pca"], dtype=np.float64)
 
 
 def _cell_scores(expression: Expression, model: MarkerModel, components: Array) -> Array:

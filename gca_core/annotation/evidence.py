@@ -1,0 +1,66 @@
+"""From rankings and expression to evidence: how much each marker gene marks each cluster, -1 to 1."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import scipy.sparse as sp
+
+from gca_core.annotation.inputs import Expression
+from gca_core.annotation.models import ClusterMarkers
+from gca_core.annotation.scoring import Array, MarkerModel
+from gca_core.matrix.stats import group_mean_variance
+
+RANK_DECAY = 0.1
+# share of expressing cells, in the cluster that expresses a gene most, from which the gene is trusted fully
+FULL_FRACTION = 0.2
+# trust in a gene that all clusters express alike, against one that some cluster lacks
+FLAT_TRUST = 0.3
+
+
+def rank_weights(clusters: Sequence[ClusterMarkers], model: MarkerModel) -> Array:
+    """(n, g): 1 / (1 + 0.1 rank) for the genes that a cluster's ranking holds, else 0; ranks from 0."""
+    column = {gene: j for j, gene in enumerate(model.genes)}
+    weights = np.zeros((len(clusters), len(column)))
+    for i, cluster in enumerate(clusters):
+        for rank, ranked in enumerate(cluster.genes):
+            j = column.get(ranked.gene)
+            if j is not None and weights[i, j] == 0:
+                weights[i, j] = 1.0 / (1.0 + RANK_DECAY * rank)
+    return weights
+
+
+def expression_evidence(
+    expression: Expression, codes: Sequence[int], clusters: Sequence[ClusterMarkers], model: MarkerModel
+) -> Array:
+    """(n, g) evidence from each cluster's mean expression, in relation to the cluster that expresses a gene most.
+
+    A gene at that maximum gives 1, one without any expression -1. Both shrink with how few cells express the
+    gene where it is highest, and with how alike all clusters express it. Positive evidence is halved for genes
+    outside the cluster's ranking and grows with the rank inside. A single cluster has nothing to be compared
+    with: there the share of expressing cells decides.
+    """
+    column = {gene: j for j, gene in enumerate(expression.genes)}
+    matrix = sp.csr_matrix(expression.matrix[:, [column[gene] for gene in model.genes]])
+    found = group_mean_variance(matrix, codes, len(clusters))
+    if len(clusters) == 1:
+        level = np.clip(found.fraction / FULL_FRACTION, 0.0, 1.0)
+    else:
+        level = _contrast(found.mean, found.fraction)
+    boost = 0.5 + 0.5 * rank_weights(clusters, model)
+    return np.where(level > 0, level * boost, level)
+
+
+def ranking_evidence(clusters: Sequence[ClusterMarkers], model: MarkerModel) -> Array:
+    """(n, g) evidence from rankings alone: absence from a short list says nothing, so it is never negative."""
+    return rank_weights(clusters, model)
+
+
+def _contrast(mean: Array, fraction: Array) -> Array:
+    highest, lowest = mean.max(axis=0), mean.min(axis=0)
+    ceiling = np.where(highest > 0, highest, 1.0)
+    trust = np.clip(fraction.max(axis=0) / FULL_FRACTION, 0.0, 1.0)
+    trust *= FLAT_TRUST + (1.0 - FLAT_TRUST) * (highest - lowest) / ceiling
+    contrast: Array = (2.0 * mean / ceiling - 1.0) * trust
+    return contrast

@@ -1,0 +1,229 @@
+"""The offline annotator: the label that the weighed evidence supports, at the level it supports."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from gca_core.annotation.models import (
+    UNKNOWN,
+    Alternative,
+    Annotation,
+    ClusterMarkers,
+    Confidence,
+    Evidence,
+    FlagReason,
+    GeneEvidence,
+    Status,
+)
+from gca_core.annotation.scoring import Array, MarkerModel, own_scores, total_scores
+from gca_core.errors import ConfigurationError
+from gca_core.knowledge.ontology import CellOntology
+
+MIN_OVERLAP = 2
+MIN_SCORE = 0.5
+# a label within this share of the best score can't be told apart from it
+TIE = 0.1
+CONTRADICTION_SHARE = 0.5
+NOTABLE = 0.2
+ABSENT = -0.5
+STRONG = 0.8
+N_ALTERNATIVES = 3
+N_SHOWN = 12
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """One cluster's evidence (g,) and the scores of all types (t,)."""
+
+    evidence: Array
+    support: Array
+    contradiction: Array
+    total: Array
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """The chosen term, the type of the model that stands for it, and what it couldn't be told apart from."""
+
+    term: str
+    index: int
+    tied: tuple[int, ...] = ()
+
+
+def annotate_clusters(
+    clusters: Sequence[ClusterMarkers],
+    evidence: Array,
+    model: MarkerModel,
+    ontology: CellOntology,
+    *,
+    min_overlap: int = MIN_OVERLAP,
+) -> list[Annotation]:
+    """Label each cluster by weighed marker evidence.
+
+    Scores add up along the ontology; the best one is the label. Where others come within a tenth of it, the
+    answer is their common parent, if the marker database knows that or something above it. Fewer than
+    ``min_overlap`` supporting markers, or a score below 0.5, make the label ``Unknown or Novel``.
+
+    Args:
+        clusters: n clusters.
+        evidence: (n, g), -1 to 1, over the genes of ``model``.
+        model: the marker database over the measured genes.
+        ontology: the Cell Ontology.
+        min_overlap: fewest supporting markers.
+    """
+    if min_overlap < 1:
+        raise ConfigurationError(f"min_overlap is {min_overlap}; expected at least one marker")
+    support, contradiction = own_scores(model, evidence)
+    total = total_scores(model, support, contradiction)
+    return [
+        _annotate(c, _Scored(evidence[i], support[i], contradiction[i], total[i]), model, ontology, min_overlap)
+        for i, c in enumerate(clusters)
+    ]
+
+
+def _annotate(
+    cluster: ClusterMarkers, scored: _Scored, model: MarkerModel, ontology: CellOntology, min_overlap: int
+) -> Annotation:
+    answer = _choose(scored.total, model, ontology)
+    found = _gather(answer, scored, model, ontology)
+    label = ontology.label(answer.term)
+    flags = _flags(found, model.factor[answer.index], cluster, min_overlap)
+    unknown = FlagReason.LOW_MARKER_OVERLAP in flags or FlagReason.NO_MARKERS_SUPPLIED in flags
+    return Annotation(
+        cluster=cluster.cluster,
+        n_cells=cluster.n_cells,
+        primary_label=UNKNOWN if unknown else label,
+        ontology_id=None if unknown else answer.term,
+        confidence=_confidence(found, flags, answer),
+        status=Status.FLAGGED if flags else Status.SUPPORTED,
+        flag_reasons=flags,
+        rationale=_rationale(label, found, unknown),
+        caveats=_caveats(answer, found, model),
+        alternatives=_alternatives(answer, scored.total, model, ontology),
+        markers=tuple(g.gene for g in cluster.genes),
+        proposed_label=label if unknown and found.supporting else None,
+        evidence=found,
+    )
+
+
+def _choose(total: Array, model: MarkerModel, ontology: CellOntology) -> _Answer:
+    """The best type, or the common parent of those that come too close to it."""
+    best = int(np.argmax(total))
+    term = model.types[best].ontology_id
+    if total[best] <= 0:
+        return _Answer(term, best)
+    close = np.flatnonzero(total >= (1.0 - TIE) * total[best])
+    rivals = [int(i) for i in close if not ontology.is_a(term, model.types[int(i)].ontology_id)]
+    if not rivals:
+        return _Answer(term, best)
+    parent = ontology.common_parent([term, *(model.types[i].ontology_id for i in rivals)])
+    if any(ontology.is_a(parent, t.ontology_id) for t in model.types):
+        return _Answer(parent, best, (best, *rivals))
+    return _Answer(term, best)
+
+
+def _gather(answer: _Answer, scored: _Scored, model: MarkerModel, ontology: CellOntology) -> Evidence:
+    """The genes behind the answer, over its type and the ancestors of that."""
+    chain = [int(i) for i in np.flatnonzero(model.chain[answer.index])]
+    own = [i for i in chain if ontology.is_a(answer.term, model.types[i].ontology_id)] or chain
+    used = own if answer.tied else chain
+    unrelated = [
+        scored.total[i]
+        for i, t in enumerate(model.types)
+        if not ontology.is_a(t.ontology_id, answer.term) and not ontology.is_a(answer.term, t.ontology_id)
+    ]
+    score = float(scored.total[answer.index])
+    return Evidence(
+        supporting=_genes(model.positive, scored.evidence, used, model, sign=1.0),
+        contradicting=_genes(model.negative, scored.evidence, used, model, sign=-1.0),
+        missing=_missing(used, scored.evidence, model),
+        support=round(float(scored.support[used].sum()), 4),
+        contradiction=round(float(scored.contradiction[used].sum()), 4),
+        score=round(score, 4),
+        margin=round(score - float(max(unrelated, default=0.0)), 4),
+    )
+
+
+def _genes(
+    weights: Array, evidence: Array, used: Sequence[int], model: MarkerModel, *, sign: float
+) -> tuple[GeneEvidence, ...]:
+    rows = {
+        gene: GeneEvidence(
+            gene=gene, weight=round(float(sign * weights[i, j] * evidence[j]), 4), marks=model.types[i].label
+        )
+        for i in used
+        for j, gene in enumerate(model.genes)
+        if weights[i, j] > 0 and evidence[j] >= NOTABLE
+    }
+    return tuple(sorted(rows.values(), key=lambda row: (-abs(row.weight), row.gene)))
+
+
+def _missing(used: Sequence[int], evidence: Array, model: MarkerModel) -> tuple[str, ...]:
+    absent = evidence <= ABSENT
+    strong = (model.positive[list(used)] >= STRONG).any(axis=0)
+    return tuple(gene for gene, is_missing in zip(model.genes, absent & strong, strict=True) if is_missing)
+
+
+def _flags(found: Evidence, factor: float, cluster: ClusterMarkers, min_overlap: int) -> tuple[FlagReason, ...]:
+    flags = []
+    if not cluster.genes:
+        flags.append(FlagReason.NO_MARKERS_SUPPLIED)
+    if len(found.supporting) < min_overlap or found.score < MIN_SCORE:
+        flags.append(FlagReason.LOW_MARKER_OVERLAP)
+    if found.contradiction > CONTRADICTION_SHARE * max(found.support, 0.0) and found.contradicting:
+        flags.append(FlagReason.CONTRADICTORY_MARKERS)
+    if factor < 1.0:
+        flags.append(FlagReason.TISSUE_MISMATCH)
+    return tuple(flags)
+
+
+def _confidence(found: Evidence, flags: Sequence[FlagReason], answer: _Answer) -> Confidence:
+    if flags or found.score <= 0:
+        return Confidence.LOW
+    lead = found.margin / found.score
+    if len(found.supporting) >= 3 and lead >= 0.3:
+        return Confidence.MEDIUM if answer.tied else Confidence.HIGH
+    return Confidence.MEDIUM if len(found.supporting) >= 2 and lead >= TIE else Confidence.LOW
+
+
+def _rationale(label: str, found: Evidence, unknown: bool) -> str:
+    names = ", ".join(g.gene for g in found.supporting[:6]) or "no markers"
+    text = f"{label}: {len(found.supporting)} markers found ({names})"
+    if found.contradicting:
+        text += f"; against it {', '.join(g.gene for g in found.contradicting[:4])}"
+    if found.missing:
+        text += f"; absent {', '.join(found.missing[:4])}"
+    return f"too little evidence for a label; nearest is {text}" if unknown else text
+
+
+def _caveats(answer: _Answer, found: Evidence, model: MarkerModel) -> tuple[str, ...]:
+    caveats = []
+    if answer.tied:
+        names = ", ".join(sorted(model.types[i].label for i in answer.tied))
+        caveats.append(f"the evidence can't tell these apart, so their common parent is given: {names}")
+    elif 0 <= found.margin < TIE * found.score:
+        caveats.append("another cell type scores almost as well; see the alternatives")
+    return tuple(caveats)
+
+
+def _alternatives(answer: _Answer, total: Array, model: MarkerModel, ontology: CellOntology) -> tuple[Alternative, ...]:
+    """The next best types, without those above the answer."""
+    found: list[Alternative] = []
+    best = float(total[answer.index])
+    for i in np.argsort(-total, kind="stable"):
+        cell_type = model.types[int(i)]
+        if total[i] <= 0 or len(found) == N_ALTERNATIVES:
+            break
+        if ontology.is_a(answer.term, cell_type.ontology_id):
+            continue
+        behind = f"scores {total[i]:.2f} against {best:.2f}"
+        reason = f"a subtype; {behind}" if ontology.is_a(cell_type.ontology_id, answer.term) else behind
+        found.append(
+            Alternative(
+                label=cell_type.label, ontology_id=cell_type.ontology_id, score=round(float(total[i]), 4), reason=reason
+            )
+        )
+    return tuple(found)
