@@ -37,25 +37,31 @@ def pipeline(
     ] = None,
     output_dir: Annotated[
         str | None,
-        typer.Option("--output-dir", "--output_dir", help="Folder for the results. [default: results/latent/<input>]"),
+        typer.Option(
+            "--output-dir",
+            "--output_dir",
+            help="Folder for the results. Default: latent/<input> under GCA_RESULTS_URI.",
+        ),
     ] = None,
     label_column: Annotated[
         str | None, typer.Option(help="obs column with known labels, for the evaluation alone.")
     ] = None,
     batch_column: Annotated[str | None, typer.Option(help="obs column with batches, a covariate.")] = None,
     counts_layer: Annotated[
-        str | None, typer.Option(help="Where the counts are: X, raw or the name of a layer. [default: X]")
+        str | None, typer.Option(help="Where the counts are: X, raw or the name of a layer. Default: X.")
     ] = None,
     recover_counts: Annotated[
         bool | None,
         typer.Option("--recover-counts/--no-recover-counts", help="Recover counts from log-normalised values."),
     ] = None,
-    likelihood: Annotated[CountModel | None, typer.Option(help="Distribution of the counts. [default: nb]")] = None,
-    latent_dim: Annotated[int | None, typer.Option(help="Size of the latent space. [default: 10]")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the cells at most. [default: 200]")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Cells per step. [default: 128]")] = None,
-    threads: Annotated[int | None, typer.Option(help="CPU threads; part of what decides the digits.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of every random choice. [default: GCA_SEED]")] = None,
+    likelihood: Annotated[CountModel | None, typer.Option(help="Distribution of the counts. Default: nb.")] = None,
+    latent_dim: Annotated[int | None, typer.Option(help="Size of the latent space. Default: 10.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the cells at most. Default: 200.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Cells per step. Default: 128.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="CPU threads; another number can change the last digits. Default: 1.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of every random choice. Default: GCA_SEED, or 0.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON instead of a table.")] = False,
 ) -> None:
     """Train, evaluate and draw in one go; options given here win over the configuration's."""

@@ -78,8 +78,8 @@ class ModelAdapter(Protocol):
         """Learn from the training batches; labels are not seen."""
         ...
 
-    def predict(self, batches: Iterable[CountBatch], *, genes: Sequence[str]) -> FloatArray:
-        """Latent means (cells, latent) of batches whose columns are ``genes``."""
+    def predict(self, batches: Iterable[CountBatch], *, registry: Registry) -> FloatArray:
+        """Latent means (cells, latent) of cells whose genes and batches ``registry`` names."""
         ...
 
     def save(self, uri: str) -> str:
@@ -158,16 +158,18 @@ class TorchVAE:
         self._fitted = (vae.eval(), source.registry)
         return history
 
-    def predict(self, batches: Iterable[CountBatch], *, genes: Sequence[str]) -> FloatArray:
-        """Latent means (cells, latent) of batches whose columns are ``genes``.
+    def predict(self, batches: Iterable[CountBatch], *, registry: Registry) -> FloatArray:
+        """Latent means (cells, latent) of cells whose genes and batches ``registry`` names.
 
         Raises:
-            DataValidationError: the model isn't fitted, or ``genes`` aren't the ones it was fitted to.
+            DataValidationError: the model isn't fitted, the genes aren't the ones it was fitted to, or a
+                batch isn't one of its own.
         """
-        vae, registry = self._parts()
-        require_same_genes(registry.genes, genes)
+        vae, own = self._parts()
+        require_same_genes(own.genes, registry.genes)
+        codes = torch.from_numpy(_own_batch_codes(own.batches, registry.batches))
         with reproducible(self.config.seed, self.config.threads), torch.no_grad():
-            means = [vae.encode(b.counts, b.batch_codes).mean for b in map(_TensorBatch.of, batches)]
+            means = [vae.encode(b.counts, codes[b.batch_codes]).mean for b in map(_TensorBatch.of, batches)]
         return torch.cat(means).numpy() if means else np.zeros((0, self.architecture.latent_dim), dtype=np.float32)
 
     def save(self, uri: str) -> str:
@@ -297,6 +299,19 @@ def require_same_genes(expected: Sequence[str], found: Sequence[str]) -> None:
         f"the model was fitted to {len(expected)} genes, the data have {len(found)}: {difference}; "
         "select and order the genes as in the model's registry.json"
     )
+
+
+def _own_batch_codes(own: Sequence[str], found: Sequence[str]) -> npt.NDArray[np.int64]:
+    """The model's code of each batch of the data; a model with fewer than two batches doesn't look at them."""
+    if len(own) < 2:
+        return np.zeros(max(len(found), 1), dtype=np.int64)
+    unknown = [name for name in found if name not in own]
+    if unknown or not found:
+        raise DataValidationError(
+            f"the model was fitted with the batches {_listed(own)}; the data have {_listed(unknown) or 'none'}; "
+            "set batch_key to a column with batches the model knows, or train anew with these cells"
+        )
+    return np.array([own.index(name) for name in found], dtype=np.int64)
 
 
 def _listed(names: Sequence[str], limit: int = 5) -> str:

@@ -106,7 +106,7 @@ def compute(data: DataAdapter, seconds: dict[str, float] | None = None) -> Laten
     with _timed(seconds, "train"):
         history = model.fit(data)
     with _timed(seconds, "embed"):
-        latent = model.predict(data.iter_batches(), genes=data.registry.genes)
+        latent = model.predict(data.iter_batches(), registry=data.registry)
     evaluation = None
     with _timed(seconds, "evaluate"):
         if data.labels is not None:

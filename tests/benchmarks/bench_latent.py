@@ -100,7 +100,7 @@ def run_seed(config: LatentConfig) -> tuple[Evaluation, TrainingHistory, float]:
     start = time.perf_counter()
     history = model.fit(data)
     seconds = time.perf_counter() - start
-    return score(data, model.predict(data.iter_batches(), genes=data.registry.genes)), history, seconds
+    return score(data, model.predict(data.iter_batches(), registry=data.registry)), history, seconds
 
 
 def compare_spaces(config: LatentConfig) -> None:

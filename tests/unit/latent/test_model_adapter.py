@@ -13,7 +13,7 @@ from sklearn.model_selection import cross_val_score
 
 from gca_core.errors import DataValidationError
 from gca_core.io import sha256_file
-from gca_core.latent.data_adapter import DataAdapter
+from gca_core.latent.data_adapter import DataAdapter, Registry
 from gca_core.latent.model_adapter import EpochRecord, ModelAdapter, TorchVAE, reproducible, require_same_genes
 from tests.unit.latent.conftest import Configure, Save, counts_with_groups
 
@@ -25,7 +25,7 @@ def fitted(data: DataAdapter) -> TorchVAE:
 
 
 def latent_of(model: ModelAdapter, data: DataAdapter) -> np.ndarray:
-    return model.predict(data.iter_batches(), genes=data.registry.genes)
+    return model.predict(data.iter_batches(), registry=data.registry)
 
 
 @pytest.fixture
@@ -207,12 +207,30 @@ def set_registry(folder: Path, **changes: object) -> None:
 
 
 def test_another_gene_set_is_refused_by_name(data: DataAdapter) -> None:
-    model = fitted(data)
-    genes = data.registry.genes
+    model, genes = fitted(data), data.registry.genes
+
+    def renamed(names: tuple[str, ...]) -> Registry:
+        return data.registry.model_copy(update={"genes": names})
+
     with pytest.raises(DataValidationError, match=r"1 missing \(gene0\) and 1 not known \(novel\)"):
-        model.predict(data.iter_batches(), genes=["novel", *genes[1:]])
+        model.predict(data.iter_batches(), registry=renamed(("novel", *genes[1:])))
     with pytest.raises(DataValidationError, match="another order"):
-        model.predict(data.iter_batches(), genes=genes[::-1])
+        model.predict(data.iter_batches(), registry=renamed(genes[::-1]))
+
+
+def test_batches_are_matched_by_name_and_unknown_ones_refused(save: Save, configure: Configure) -> None:
+    cells = counts_with_groups(batch_effect=1.0)
+    data = DataAdapter(configure(save(cells), batch_key="batch", epochs=3))
+    model = fitted(data)
+    only_q = cells[cells.obs["batch"] == "q"].copy()
+    part = DataAdapter(configure(save(only_q), batch_key="batch"))
+    assert part.registry.batches == ("q",)
+    np.testing.assert_allclose(latent_of(model, part), latent_of(model, data)[data.batch_codes == 1], atol=1e-5)
+    only_q.obs["batch"] = "z"
+    with pytest.raises(DataValidationError, match="fitted with the batches p, q; the data have z"):
+        latent_of(model, DataAdapter(configure(save(only_q), batch_key="batch")))
+    with pytest.raises(DataValidationError, match="the data have none"):
+        latent_of(model, DataAdapter(configure(save(only_q))))
 
 
 def test_many_differing_genes_are_abridged() -> None:

@@ -82,7 +82,7 @@ def test_the_latent_file_and_the_checkpoint_agree(results: list[dict[str, Any]],
     used = load_config(path_of(results[0]["uris"]["config"]))
     data = DataAdapter(used)
     model = TorchVAE.load(results[0]["uris"]["checkpoint"])
-    np.testing.assert_allclose(model.predict(data.iter_batches(), genes=data.registry.genes), latent.X, atol=1e-6)
+    np.testing.assert_allclose(model.predict(data.iter_batches(), registry=data.registry), latent.X, atol=1e-6)
 
 
 def test_the_used_configuration_is_complete(results: list[dict[str, Any]], folder: Path) -> None:
