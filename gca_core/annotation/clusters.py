@@ -158,8 +158,8 @@ def _groups(adata: AnnData, cluster_key: str | None, expression: Expression, res
         raise DataValidationError(f"the cluster column {cluster_key!r} is empty: every cell's cluster is missing")
     if n > max(200, adata.n_obs // 2) or (n == adata.n_obs and n > 1):
         raise DataValidationError(
-            f"the cluster column {cluster_key!r} has {n} values for {adata.n_obs} cells; that looks like a measurement or "
-            "a name, not clusters"
+            f"the cluster column {cluster_key!r} has {n} values for {adata.n_obs} cells; that looks like a "
+            "measurement or a name, not clusters"
         )
     return found
 
