@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import anndata as ad
 import numpy as np
@@ -27,8 +27,8 @@ log = logging.getLogger(__name__)
 
 _GROUP_QUERY = """
 select g.group_id, g.dataset, g.perturbation, g.is_control, g.cell_type_id, t.label as cell_type, g.donor, g.n_cells,
-       g.control_group_id, g.control_match
-from cell_groups g join cell_types t using (cell_type_id)
+       g.control_group_id, g.control_match, g.row_start, d.store_uri
+from cell_groups g join cell_types t using (cell_type_id) join datasets d using (dataset)
 where (%(dataset)s::text is null or g.dataset = %(dataset)s)
   and (%(perturbation)s::text is null or g.perturbation = %(perturbation)s)
   and (%(cell_type_ids)s::text[] is null or g.cell_type_id = any(%(cell_type_ids)s))
@@ -36,12 +36,19 @@ where (%(dataset)s::text is null or g.dataset = %(dataset)s)
   and (%(group_ids)s::text[] is null or g.group_id = any(%(group_ids)s))
 order by g.group_id
 """
+_ANY: Mapping[str, None] = dict.fromkeys(("dataset", "perturbation", "cell_type_ids", "is_control", "group_ids"))
 _SEARCH_QUERIES: Mapping[EntityKind, str] = {
     "perturbation": "select name as id, name as label, embedding <=> %s::vector as distance from perturbations "
     "order by distance, id limit %s",
     "cell_type": "select cell_type_id as id, label, embedding <=> %s::vector as distance from cell_types "
     "order by distance, id limit %s",
 }
+
+
+class _Located(NamedTuple):
+    group: CellGroup
+    row_start: int
+    store_uri: str
 
 
 class Atlas:
@@ -71,10 +78,13 @@ class Atlas:
         is_control: bool | None = None,
     ) -> list[CellGroup]:
         """The groups that meet every condition given, by id."""
-        types = None if cell_type_ids is None else sorted(cell_type_ids)
-        return self._groups(
-            dataset=dataset, perturbation=perturbation, cell_type_ids=types, is_control=is_control, group_ids=None
-        )
+        conditions = {
+            "dataset": dataset,
+            "perturbation": perturbation,
+            "cell_type_ids": None if cell_type_ids is None else sorted(cell_type_ids),
+            "is_control": is_control,
+        }
+        return [_located(row).group for row in self._rows(_GROUP_QUERY, {**_ANY, **conditions})]
 
     def get_groups(self, group_ids: Sequence[str]) -> list[CellGroup]:
         """The groups with these ids, in the order asked.
@@ -82,16 +92,7 @@ class Atlas:
         Raises:
             CellRetrievalError: an id isn't in the atlas.
         """
-        wanted = sorted(set(group_ids))
-        nothing = {"dataset": None, "perturbation": None, "cell_type_ids": None, "is_control": None}
-        found = {group.group_id: group for group in self._groups(**nothing, group_ids=wanted)}
-        missing = [name for name in wanted if name not in found]
-        if missing:
-            raise CellRetrievalError(
-                f"the atlas has no groups {', '.join(missing[:5])}{' and more' if len(missing) > 5 else ''}; "
-                "they may be of a dataset that was replaced: ask for the groups again"
-            )
-        return [found[name] for name in group_ids]
+        return [item.group for item in self._located(group_ids)] if group_ids else []
 
     def datasets(self) -> list[DatasetInfo]:
         """The datasets, by name."""
@@ -136,14 +137,13 @@ class Atlas:
         Raises:
             CellRetrievalError: an id is unknown, no id was given, or the datasets share no gene.
         """
-        groups = self._required(group_ids)
-        by_dataset = _by_dataset(groups)
-        stores = {dataset: self._store(dataset) for dataset in by_dataset}
-        genes_of = {dataset: store.genes() for dataset, store in stores.items()}
+        found = self._located(group_ids)
+        stores, genes_of = _open_stores(found)
         genes = shared_genes(genes_of)
-        result = np.empty((len(groups), len(genes)))
-        for dataset, places in by_dataset.items():
-            means = stores[dataset].means([groups[place].group_id for place in places])
+        result = np.empty((len(found), len(genes)))
+        for dataset, store in stores.items():
+            places = [place for place, item in enumerate(found) if item.group.dataset == dataset]
+            means = store.means([found[place].group.group_id for place in places])
             result[places] = means[:, _columns(genes_of[dataset], genes)]
         return result, genes
 
@@ -161,16 +161,15 @@ class Atlas:
         Raises:
             CellRetrievalError: an id is unknown, none was given, or the budget has no cell per group.
         """
-        groups = self._required(list(dict.fromkeys(group_ids)))
-        shares = share_out([group.n_cells for group in groups], max_cells)
-        starts = self._row_starts([group.group_id for group in groups])
-        stores = {dataset: self._store(dataset) for dataset in _by_dataset(groups)}
-        genes_of = {dataset: store.genes() for dataset, store in stores.items()}
+        found = self._located(list(dict.fromkeys(group_ids)))
+        shares = share_out([item.group.n_cells for item in found], max_cells)
+        stores, genes_of = _open_stores(found)
         genes = shared_genes(genes_of)
         parts, tables = [], []
-        for group, share in zip(groups, shares, strict=True):
+        for item, share in zip(found, shares, strict=True):
+            group = item.group
             rows = _choose(group, share, seed)
-            counts, names = stores[group.dataset].rows(starts[group.group_id] + rows)
+            counts, names = stores[group.dataset].rows(item.row_start + rows)
             columns = genes_of[group.dataset]
             parts.append(counts if columns == genes else counts[:, _columns(columns, genes)])
             tables.append(_cell_table(group, rows, names))
@@ -190,17 +189,19 @@ class Atlas:
         rows = self._rows(_SEARCH_QUERIES[kind], [vector_text(vector), limit])
         return [SearchHit(kind=kind, **row) for row in rows]
 
-    def _groups(self, **conditions: Any) -> list[CellGroup]:
-        return [CellGroup.model_validate(row) for row in self._rows(_GROUP_QUERY, conditions)]
-
-    def _required(self, group_ids: Sequence[str]) -> list[CellGroup]:
+    def _located(self, group_ids: Sequence[str]) -> list[_Located]:
+        """Groups with the place of their cells, all of one moment: a dataset may be replaced meanwhile."""
         if not group_ids:
             raise CellRetrievalError("no groups were asked for; expected at least one group id")
-        return self.get_groups(group_ids)
-
-    def _row_starts(self, group_ids: Sequence[str]) -> dict[str, int]:
-        query = "select group_id, row_start from cell_groups where group_id = any(%(ids)s)"
-        return {row["group_id"]: row["row_start"] for row in self._rows(query, {"ids": list(group_ids)})}
+        wanted = sorted(set(group_ids))
+        found = {row["group_id"]: _located(row) for row in self._rows(_GROUP_QUERY, {**_ANY, "group_ids": wanted})}
+        missing = [name for name in wanted if name not in found]
+        if missing:
+            raise CellRetrievalError(
+                f"the atlas has no groups {', '.join(missing[:5])}{' and more' if len(missing) > 5 else ''}; "
+                "they may be of a dataset that was replaced: ask for the groups again"
+            )
+        return [found[name] for name in group_ids]
 
     def _store(self, dataset: str) -> ExpressionStore:
         rows = self._rows("select store_uri from datasets where dataset = %(dataset)s", {"dataset": dataset})
@@ -298,11 +299,15 @@ def shared_genes(genes_of: Mapping[str, list[str]]) -> list[str]:
     return [gene for gene in lists[0] if gene in common]
 
 
-def _by_dataset(groups: Sequence[CellGroup]) -> dict[str, list[int]]:
-    found: dict[str, list[int]] = {}
-    for place, group in enumerate(groups):
-        found.setdefault(group.dataset, []).append(place)
-    return found
+def _located(row: Mapping[str, Any]) -> _Located:
+    group = CellGroup.model_validate({name: row[name] for name in CellGroup.model_fields})
+    return _Located(group, row["row_start"], row["store_uri"])
+
+
+def _open_stores(found: Sequence[_Located]) -> tuple[dict[str, ExpressionStore], dict[str, list[str]]]:
+    """The store and the genes of every dataset among the groups, in their order."""
+    stores = {item.group.dataset: ExpressionStore(item.store_uri) for item in found}
+    return stores, {dataset: store.genes() for dataset, store in stores.items()}
 
 
 def _columns(genes: list[str], wanted: list[str]) -> npt.NDArray[np.int64]:

@@ -278,18 +278,33 @@ def binaries(layout: Layout) -> Path:
         ConfigurationError: the extra is not installed.
     """
     found = _packaged_binaries()
-    if layout.system_user is None or _can_run(found / "postgres", layout.system_user):
+    if layout.system_user is None or _can_run(found / "initdb", layout.system_user):
         return found
     stamp = hashlib.sha256(f"{found}-{(found / 'postgres').stat().st_mtime_ns}".encode()).hexdigest()[:12]
     target = layout.instance.parent / f"postgresql-{stamp}"
     if not target.exists():
-        staging = Path(tempfile.mkdtemp(prefix=".postgresql-", dir=target.parent))
-        shutil.copytree(found.parent, staging / "install", symlinks=True)
-        for path in (staging, *(staging / "install").rglob("*")):
-            if not path.is_symlink():
-                path.chmod(path.stat().st_mode | (0o555 if path.is_dir() or path.parent.name == "bin" else 0o444))
-        staging.replace(target)
-    return target / "install" / found.name
+        _copy_programs(found.parent, target)
+    return target / found.relative_to(found.parents[2])
+
+
+def _copy_programs(install: Path, target: Path) -> None:
+    """Copy an installation and the libraries that lie beside its package, all or nothing."""
+    package = install.parent
+    staging = Path(tempfile.mkdtemp(prefix=".postgresql-", dir=target.parent))
+    shutil.copytree(install, staging / package.name / install.name, symlinks=True)
+    libraries = package.with_name(f"{package.name}.libs")
+    if libraries.exists():
+        shutil.copytree(libraries, staging / libraries.name, symlinks=True)
+    for path in (staging, *staging.rglob("*")):
+        if not path.is_symlink():
+            path.chmod(path.stat().st_mode | (0o555 if path.is_dir() or path.parent.name == "bin" else 0o444))
+    try:
+        staging.rename(target)
+    except OSError:
+        # another GCA_HOME's first start was faster
+        shutil.rmtree(staging, ignore_errors=True)
+        if not target.exists():
+            raise
 
 
 def _packaged_binaries() -> Path:

@@ -25,29 +25,35 @@ _DETACH = '"$0" -D "$1" -c "gca.home=$2" &'
 
 def find_servers() -> list[tuple[psutil.Process, Path, Path]]:
     """Every embedded server of this user on this machine: process, data folder, GCA_HOME."""
-    found = []
-    uid = os.geteuid()
-    for process in psutil.process_iter():
-        try:
-            if process.name() != "postgres" or process.status() == psutil.STATUS_ZOMBIE:
-                continue
-            command = process.cmdline()
-            home = next((arg.removeprefix(HOME_SETTING) for arg in command if arg.startswith(HOME_SETTING)), None)
-            if home is None or "-D" not in command or (uid != 0 and process.uids().effective != uid):
-                continue
-            found.append((process, Path(command[command.index("-D") + 1]), Path(home)))
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue
-    return sorted(found, key=lambda item: item[0].pid)
+    found = [(process, _folders(process)) for process in psutil.process_iter()]
+    servers = [(process, *folders) for process, folders in found if folders is not None]
+    return sorted(servers, key=lambda item: item[0].pid)
 
 
 def running_pid(data_dir: Path) -> int | None:
     """The pid of the server that runs on this data folder, by its own record and a live process."""
     pid, _ = _postmaster(data_dir)
-    for process, folder, _home in find_servers():
-        if process.pid == pid and folder == data_dir:
-            return pid
-    return None
+    try:
+        folders = None if pid is None else _folders(psutil.Process(pid))
+    except psutil.NoSuchProcess:
+        return None
+    return pid if folders is not None and folders[0] == data_dir else None
+
+
+def _folders(process: psutil.Process) -> tuple[Path, Path] | None:
+    """Data folder and GCA_HOME of a process that is an embedded server of this user."""
+    try:
+        if process.name() != "postgres" or process.status() == psutil.STATUS_ZOMBIE:
+            return None
+        command = process.cmdline()
+        if os.geteuid() not in {0, process.uids().effective}:
+            return None
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return None
+    home = next((arg.removeprefix(HOME_SETTING) for arg in command if arg.startswith(HOME_SETTING)), None)
+    if home is None or "-D" not in command:
+        return None
+    return Path(command[command.index("-D") + 1]), Path(home)
 
 
 def clear_leftovers(layout: Layout) -> None:

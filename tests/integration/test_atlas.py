@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from gca_core.atlas import Atlas, IngestConfig, IngestReport, open_atlas
+from gca_core.atlas import Atlas, IngestConfig, IngestReport, open_atlas, reader
 from gca_core.atlas.ingest import ingest
 from gca_core.atlas.models import make_group_id
 from gca_core.config import Settings
@@ -132,6 +132,30 @@ def test_other_content_replaces_a_dataset(take_in: TakeIn, atlas: Atlas, tmp_pat
     with connect(atlas.dsn) as connection:
         query = "select count(*) from cells where dataset = 'replaced'"
         assert connection.execute(query).fetchone() == (185,)
+
+
+def test_a_reader_whose_dataset_is_replaced_meanwhile_gets_the_old_cells(
+    take_in: TakeIn, atlas: Atlas, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "cells.h5ad"
+    make_cells(1).write_h5ad(path)
+    take_in(ingest_config(path, "moving"))
+    ids = [group.group_id for group in atlas.groups(dataset="moving")]
+    before = atlas.materialise(ids)
+    open_stores = reader._open_stores
+
+    def replace_first(*args: object) -> object:
+        make_cells(2).write_h5ad(path)
+        take_in(ingest_config(path, "moving"))
+        return open_stores(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(reader, "_open_stores", replace_first)
+    during = atlas.materialise(ids)
+    monkeypatch.undo()
+    assert (during.X != before.X).nnz == 0
+    assert during.obs["cell_name"].tolist() == before.obs["cell_name"].tolist()
+    after = atlas.materialise([group.group_id for group in atlas.groups(dataset="moving")])
+    assert after.obs["cell_name"].tolist() != before.obs["cell_name"].tolist()
 
 
 def test_a_lost_expression_store_is_made_again(take_in: TakeIn, atlas: Atlas, cells_file: Path) -> None:

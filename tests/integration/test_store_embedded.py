@@ -194,3 +194,25 @@ def test_a_path_too_long_for_a_socket_gets_a_short_one(fresh_home: Path, monkeyp
         assert connection.execute("select 1").fetchone() == (1,)
     embedded.remove(fresh_home)
     assert not info.socket_dir.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root's programs can lie where PostgreSQL's user can't reach them")
+def test_programs_in_a_closed_folder_are_copied_and_the_folder_stays_closed(
+    fresh_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    install = layout._packaged_binaries().parent
+    for folder in (install, install.parents[1] / f"{install.parent.name}.libs"):
+        shutil.copytree(folder, closed / folder.relative_to(install.parents[1]), symlinks=True)
+    monkeypatch.setattr(layout, "_packaged_binaries", lambda: closed / install.parent.name / install.name / "bin")
+    info = embedded.start(fresh_home)
+    program = Path(psutil.Process(info.pid).exe())
+    try:
+        assert program.parents[4] == info.data_dir.parent.parent
+        assert stat.S_IMODE(closed.stat().st_mode) == 0o700
+        embedded.stop(fresh_home)
+        assert embedded.start(fresh_home).data_dir == info.data_dir
+    finally:
+        embedded.stop(fresh_home)
+        shutil.rmtree(program.parents[3])
