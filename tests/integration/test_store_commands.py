@@ -1,0 +1,98 @@
+"""``gca db`` and ``gca atlas`` as users type them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from gca_core.cli import atlas as atlas_commands
+from gca_core.cli import db as db_commands
+from gca_core.errors import ConfigurationError, DataValidationError, StoreError
+from tests.integration.conftest import make_cells
+
+Say = Callable[..., str]
+
+
+@pytest.fixture
+def db(gca_home: Path, embedded_dsn: str, monkeypatch: pytest.MonkeyPatch) -> Say:
+    monkeypatch.setenv("GCA_HOME", str(gca_home))
+    return runner(db_commands.app)
+
+
+@pytest.fixture
+def atlas_command(db: Say) -> Say:
+    return runner(atlas_commands.app)
+
+
+def runner(app: object) -> Say:
+    def say(*args: str) -> str:
+        done = CliRunner().invoke(app, args, env={"COLUMNS": "200"}, catch_exceptions=False)  # type: ignore[arg-type]
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    return say
+
+
+OPTIONS = ("--perturbation-column", "condition", "--control-value", "ctrl", "--cell-type-column", "cell_type")
+
+
+def test_the_server_is_shown_and_started(db: Say, gca_home: Path) -> None:
+    shown = json.loads(db("status", "--json"))
+    [mine] = [server for server in shown if server["home"] == str(gca_home.resolve())]
+    assert mine["running"]
+    assert f"pid {mine['pid']}" in db("start")
+    table = db("status")
+    assert str(mine["pid"]) in table
+    assert str(gca_home.resolve()) in table
+
+
+def test_a_home_without_a_server_is_shown_and_nothing_is_made(db: Say, tmp_path: Path) -> None:
+    home = tmp_path / "unused"
+    assert "not set up" in db("status", "--home", str(home))
+    assert "not running" in db("stop", "--home", str(home))
+    assert "there is no embedded database" in db("remove", "--yes", "--home", str(home))
+    assert not home.exists()
+
+
+def test_a_file_is_ingested_and_shown(atlas_command: Say, tmp_path: Path) -> None:
+    cells = make_cells()
+    cells.obs["cell_type"] = cells.obs["cell_type"].astype(object).replace({"CD4 T": "CD4+ T cells", "B": "B cells"})
+    path = tmp_path / "cells.h5ad"
+    cells.write_h5ad(path)
+    assert "schema version" in atlas_command("init")
+    names = ("--donor-column", "donor", "--perturbation-name", "stim=interferon beta")
+    said = atlas_command("ingest", str(path), "--dataset", "typed", *OPTIONS, *names)
+    assert "ingested: 225 of 240 cells, 11 groups, typed" in said
+    assert "10 cells without a cell type" in said
+    assert "5 cells labelled 'mystery'" in said
+    again = json.loads(atlas_command("ingest", str(path), "--dataset", "typed", *OPTIONS, *names, "--json"))
+    assert again["unchanged"]
+    assert again["cell_types"]["CL:0000236"] == "B cell"
+    shown = json.loads(atlas_command("status", "--json"))
+    assert "password" not in json.dumps(shown)
+    assert "typed" in [info["dataset"] for info in shown["datasets"]]
+    assert "interferon beta" in atlas_command("status")
+
+
+def test_what_is_wrong_is_said_before_anything_starts(
+    atlas_command: Say, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("GCA_HOME", str(tmp_path / "unused"))
+    with pytest.raises(DataValidationError, match="does not exist"):
+        atlas_command("ingest", "/no/such.h5ad", "--dataset", "x", *OPTIONS)
+    done = CliRunner().invoke(
+        atlas_commands.app, ["ingest", "x.h5ad", "--dataset", "x", *OPTIONS, "--perturbation-name", "stim"]
+    )
+    assert done.exit_code == 2
+    assert "not VALUE=NAME" in done.output.replace("\n", " ")
+    monkeypatch.setenv("GCA_PROFILE", "prod")
+    with pytest.raises(ConfigurationError, match="GCA_ATLAS_DSN"):
+        atlas_command("status")
+    monkeypatch.setenv("GCA_ATLAS_DSN", "postgresql://me:hush@127.0.0.1:1/gca")
+    with pytest.raises(StoreError, match="can't be reached"):
+        atlas_command("status")
+    assert not (tmp_path / "unused").exists()
