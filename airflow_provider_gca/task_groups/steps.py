@@ -134,12 +134,12 @@ def propose(decision: Json, gca_atlas_conn_id: str) -> list[Json]:
 
 
 @fails_as_task
-def collect(decision: Json | None, jobs: list[Json] | None, answers: Iterable[list[Json]] | None) -> list[Json]:
+def collect(decision: Json | None, jobs: list[Json] | None, answers: Sequence[list[Json]] | None) -> list[Json]:
     """One result per request of every job, in the order of the jobs; an answer that is missing is a failure."""
     _going(decision)
     if jobs is None:
         raise AirflowSkipException("there is no proposal; see the log of propose")
-    return aligned(jobs, answers or ())
+    return aligned(jobs, _all(answers))
 
 
 @fails_as_task
@@ -156,7 +156,7 @@ def evaluate(decision: Json, result: Json, gca_atlas_conn_id: str) -> Json:
 
 @fails_as_task
 def record(
-    decision: Json | None, results: list[Json] | None, evaluations: Iterable[Json] | None, gca_atlas_conn_id: str
+    decision: Json | None, results: list[Json] | None, evaluations: Sequence[Json] | None, gca_atlas_conn_id: str
 ) -> Json:
     """The next state, with the iteration's evaluations and its best candidate.
 
@@ -171,7 +171,7 @@ def record(
 
     context = AtlasHook(gca_atlas_conn_id).get_haystack_context()
     state, iteration = _state(going["state"]), going["iteration"]
-    scored = [CandidateEvaluation.model_validate(evaluation) for evaluation in evaluations or ()]
+    scored = [CandidateEvaluation.model_validate(evaluation) for evaluation in _all(evaluations)]
     there = {evaluation.candidate.candidate_id for evaluation in scored}
     for result in map(InferenceResult.model_validate, results):
         if result.candidate_id not in there:
@@ -214,6 +214,12 @@ def aligned(jobs: Iterable[Json], answers: Iterable[list[Json]]) -> list[Json]:
             )
             rows.append(found.get(request["candidate_id"]) or missing.model_dump(mode="json"))
     return rows
+
+
+def _all(values: Sequence[Any] | None) -> list[Any]:
+    """What mapped tasks left. Airflow's lazy sequence is read as a slice: iterating it asks for one entry more
+    than there are, which it logs as an error."""
+    return [] if values is None else list(values[:])
 
 
 def _dump(value: BaseModel) -> Json:

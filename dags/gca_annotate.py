@@ -1,0 +1,84 @@
+"""Label the clusters of an AnnData file offline, and say how well that agrees with known labels.
+
+With no parameter set it takes the 700 PBMC that come with scanpy. The results are an h5ad with the labels in
+`obs`, JSON, CSV, an HTML report and a labelled UMAP; `summary` prints the agreement at Cell Ontology level.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.sdk import Param, dag, task
+
+from airflow_provider_gca.failures import fails_as_task
+from airflow_provider_gca.operators.annotation import AnnotateAnnDataOperator
+
+OPTIONAL = ["null", "string"]
+
+
+@dag(
+    dag_id="gca_annotate",
+    schedule=None,
+    catchup=False,
+    tags=["gca", "annotation"],
+    doc_md=__doc__,
+    params={
+        "input_uri": Param(
+            None, type=OPTIONAL, description="An h5ad file; empty takes the PBMC that come with scanpy."
+        ),
+        "cluster_key": Param(
+            None, type=OPTIONAL, description="Column of obs with the clusters; empty clusters the cells first."
+        ),
+        "label_column": Param(
+            None, type=OPTIONAL, description="Column of obs with known labels to compare with, for your own file."
+        ),
+        "species": Param("human", type="string", description="Species of the cells."),
+        "tissue": Param("blood", type=OPTIONAL, description="Tissue of the cells, where known."),
+    },
+)
+def gca_annotate() -> None:
+    @task(multiple_outputs=True)
+    @fails_as_task
+    def prepare(dag_run: Any = None, params: Any = None) -> dict[str, str | None]:
+        """Say what to annotate, and where the results go."""
+        from airflow_provider_gca.summary import results_folder
+        from gca_core.datasets import pbmc68k_reduced
+        from gca_core.io import join_uri, staged
+
+        folder = results_folder(dag_run.dag_id, dag_run.run_id)
+        if params["input_uri"]:
+            return {"input": params["input_uri"], "output": folder, "labels": params["label_column"]}
+        uri = join_uri(folder, "pbmc68k_reduced.h5ad")
+        with staged(uri) as path:
+            pbmc68k_reduced().write_h5ad(path)
+        return {"input": uri, "output": folder, "labels": "bulk_labels"}
+
+    @task
+    @fails_as_task
+    def summary(result: dict[str, Any]) -> dict[str, Any]:
+        """Write and print what came out."""
+        from airflow_provider_gca.summary import write_summary
+
+        figures = {"clusters": result["n_clusters"], "cells": result["n_cells"]}
+        for name, value in (result["agreement"] or {}).items():
+            if isinstance(value, float):
+                figures[f"agreement, {name.replace('_', ' ')}"] = value
+        database = f"{result['annotator']} annotator, marker table {result['marker_database_sha256'][:12]}"
+        return write_summary(system="annotation", ran_on=database, figures=figures, files=result["uris"])
+
+    prepared = prepare()
+    # [START howto_operator_annotate]
+    annotate = AnnotateAnnDataOperator(
+        task_id="annotate",
+        input_uri=prepared["input"],
+        output_uri=prepared["output"],
+        cluster_key="{{ params.cluster_key }}",
+        label_column=prepared["labels"],
+        species="{{ params.species }}",
+        tissue="{{ params.tissue }}",
+    )
+    # [END howto_operator_annotate]
+    summary(annotate.output)
+
+
+gca_annotate()

@@ -1,0 +1,130 @@
+"""Predict how a cell type responds to a perturbation, on an atlas whose true answer was put aside.
+
+The atlas is built from the bundled Kang 2018 cells, without the stimulated cells of the type that is asked about.
+The loop proposes prompts, predicts, scores and refines within three unrolled, gated iterations; at the end the
+prediction is compared with the cells that were put aside, which nothing before had seen.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.sdk import Param, dag, task
+
+from airflow_provider_gca.failures import fails_as_task
+from airflow_provider_gca.operators.atlas import IngestAtlasOperator
+from airflow_provider_gca.task_groups.haystack import haystack_loop
+
+ITERATIONS = 3
+DATASET = "kang2018_mini_withheld"
+PERTURBATION = "interferon beta"
+
+
+@dag(
+    dag_id="gca_haystack",
+    schedule=None,
+    catchup=False,
+    tags=["gca", "haystack"],
+    doc_md=__doc__,
+    params={
+        "question": Param(
+            "How would CD14+ monocytes respond to interferon beta?",
+            type="string",
+            minLength=1,
+            description="What to predict; the stimulated cells of the type it names are put aside.",
+        ),
+        "max_iterations": Param(
+            ITERATIONS, type="integer", minimum=1, maximum=ITERATIONS, description="Iterations of this run at most."
+        ),
+        "score_threshold": Param(
+            9.0, type="number", minimum=1, maximum=10, description="A grounding score that ends the run early."
+        ),
+        "seed": Param(0, type="integer", minimum=0, description="Seed of every random choice."),
+    },
+)
+def gca_haystack() -> None:
+    @task(multiple_outputs=True)
+    @fails_as_task
+    def prepare(dag_run: Any = None, params: Any = None) -> dict[str, str]:
+        """Put the true answer aside, and write the rest as the atlas's source."""
+        from airflow_provider_gca.summary import results_folder
+        from gca_core.datasets import kang2018_mini
+        from gca_core.haystack.context import open_knowledge
+        from gca_core.haystack.holdout import split_withheld
+        from gca_core.haystack.steps import understand
+        from gca_core.io import join_uri, staged
+
+        query = understand(params["question"], open_knowledge())
+        folder = results_folder(dag_run.dag_id, dag_run.run_id)
+        kept, truth = split_withheld(kang2018_mini(), query.cell_type_id, perturbed_value="stim")
+        same_type = kept.obs["cell_type_ontology_id"] == query.cell_type_id
+        parts = {"atlas": kept, "truth": truth, "control": kept[same_type & (kept.obs["condition"] == "ctrl")]}
+        uris = {name: join_uri(folder, f"{name}.h5ad") for name in parts}
+        for name, cells in parts.items():
+            with staged(uris[name]) as path:
+                cells.write_h5ad(path)
+        return {**uris, "run": join_uri(folder, "run")}
+
+    @task(multiple_outputs=False)
+    @fails_as_task
+    def compare(outputs: dict[str, Any], truth_uri: str, control_uri: str) -> dict[str, float]:
+        """Hold the prediction against the cells that were put aside."""
+        from anndata import read_h5ad
+
+        from gca_core.haystack.holdout import compare_with_truth
+        from gca_core.io import local_copy
+
+        with local_copy(truth_uri) as truth, local_copy(control_uri) as control:
+            comparison = compare_with_truth(outputs["h5ad_uri"], read_h5ad(truth), read_h5ad(control))
+        return comparison.model_dump(mode="json")
+
+    @task
+    @fails_as_task
+    def summary(outputs: dict[str, Any], comparison: dict[str, float], report: dict[str, Any]) -> dict[str, Any]:
+        """Write and print what came out."""
+        from airflow_provider_gca.summary import write_summary
+
+        return write_summary(
+            system="haystack",
+            ran_on=f"mean shift, atlas of {report['n_cells']} cells in PostgreSQL",
+            figures={
+                "grounding score": outputs["best_score"],
+                "best iteration, from 0": outputs["best_iteration"],
+                "iterations": outputs["n_iterations"],
+                "ended by": outputs["termination_reason"],
+                "Pearson of log fold change": comparison["pearson_lfc"],
+                "overlap of the 50 largest changes": comparison["de_overlap_50"],
+                "cells put aside": comparison["n_true_cells"],
+            },
+            files={name.removesuffix("_uri"): outputs[name] for name in outputs if name.endswith("_uri")},
+        )
+
+    prepared = prepare()
+    # [START howto_operator_ingest_atlas]
+    ingest = IngestAtlasOperator(
+        task_id="ingest",
+        input_uri=prepared["atlas"],
+        dataset=DATASET,
+        perturbation_column="condition",
+        control_value="ctrl",
+        perturbation_names={"stim": PERTURBATION},
+        cell_type_column="cell_type",
+        cell_type_id_column="cell_type_ontology_id",
+    )
+    # [END howto_operator_ingest_atlas]
+    # [START howto_task_group_haystack]
+    loop = haystack_loop(
+        question="{{ params.question }}",
+        iterations=ITERATIONS,
+        max_iterations="{{ params.max_iterations }}",
+        dataset=DATASET,
+        results_uri=prepared["run"],
+        config={"score_threshold": "{{ params.score_threshold }}", "seed": "{{ params.seed }}"},
+    )
+    # [END howto_task_group_haystack]
+    ingest >> loop.group
+    comparison = compare(loop.outputs, prepared["truth"], prepared["control"])
+    summary(loop.outputs, comparison, ingest.output)
+
+
+gca_haystack()
