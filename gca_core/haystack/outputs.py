@@ -107,6 +107,8 @@ def write_anndata(run: HaystackRun, best: CandidateEvaluation, uri: str) -> str:
         "model": best.model,
         "note": "generated cells are not replicates: rank genes by effect size, not by p-values over these cells",
     }
+    for column in both.obs.select_dtypes("object").columns:
+        both.obs[column] = both.obs[column].astype("category")
     with io.staged(uri) as path:
         both.write_h5ad(path, compression="gzip")
     return io.as_uri(uri)

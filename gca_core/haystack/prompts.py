@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from gca_core import io
 from gca_core.atlas import Atlas
@@ -41,7 +42,7 @@ def write_candidate(
     """
     folder = io.as_uri(io.as_path(results_uri) / "candidates" / io.safe_name(candidate.candidate_id))
     prompt = atlas.materialise(list(candidate.cell_group_ids), max_cells=config.prompt_cells, seed=config.seed)
-    prompt.obs[PAIR] = prompt.obs["cell_group_id"].astype(str)
+    prompt.obs[PAIR] = prompt.obs["cell_group_id"].astype(str).astype("category")
     control = _paired_control(atlas, candidate, config)
     return InferenceRequest(
         candidate_id=candidate.candidate_id,
@@ -81,7 +82,7 @@ def _paired_control(atlas: Atlas, candidate: PromptCandidate, config: IterationC
         rows.append(found)
         pairs += [perturbed] * len(found)
     result = cells[np.concatenate(rows)].copy()
-    result.obs[PAIR] = pairs
+    result.obs[PAIR] = pd.Categorical(pairs)
     result.obs_names = [f"{name}:{pair}" for name, pair in zip(result.obs_names, pairs, strict=True)]
     return result
 
