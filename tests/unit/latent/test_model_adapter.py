@@ -51,6 +51,14 @@ def test_training_lowers_the_held_out_loss_and_raises_the_weight_of_the_kl_term(
     assert weights[-1] == 1
 
 
+def test_a_slow_warm_up_leaves_more_information_in_the_latent_space(save: Save, configure: Configure) -> None:
+    uri = save(counts_with_groups())
+    slow, none = (DataAdapter(configure(uri, kl_warmup_epochs=warmup)) for warmup in (100_000, 0))
+    assert (
+        TorchVAE(slow.config).fit(slow).epochs[-1].train_kl > 1.2 * TorchVAE(none.config).fit(none).epochs[-1].train_kl
+    )
+
+
 def test_labels_have_no_part_in_training(save: Save, configure: Configure) -> None:
     cells = counts_with_groups()
     one = DataAdapter(configure(save(cells), label_key="group", epochs=3))
