@@ -16,7 +16,7 @@ from anndata.io import read_elem, sparse_dataset
 from gca_core.errors import DataValidationError
 from gca_core.matrix.kinds import require_counts
 
-BLOCK_ROWS = 8192
+BLOCK_ROWS = 4096
 _SAMPLE_ROWS = 500
 
 
@@ -59,8 +59,9 @@ class CountSource:
     def _check_kind(self) -> None:
         """Look at some rows of every matrix, so that the message can say where counts are."""
         layers = {name: self._head(f"layers/{name}") for name in self._file.get("layers", {})}
-        sample = ad.AnnData(X=self._head("X") if "X" in self._file else None, layers=layers)
-        if "raw" in self._file and "X" in self._file["raw"]:
+        sample = ad.AnnData(X=self._head("X") if _holds_values(self._file.get("X")) else None, layers=layers)
+        raw = self._file.get("raw")
+        if isinstance(raw, h5py.Group) and _holds_values(raw.get("X")):
             sample.raw = ad.AnnData(X=self._head("raw/X"))
         try:
             require_counts(sample, self._layer)
@@ -91,4 +92,15 @@ def open_counts(path: Path, name: str, layer: str | None) -> Iterator[CountSourc
     except OSError as error:
         raise DataValidationError(f"{name} is not a readable h5ad file: {error}") from None
     with file:
-        yield CountSource(file, name, layer)
+        try:
+            source = CountSource(file, name, layer)
+        except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
+            raise DataValidationError(
+                f"{name} can't be read as h5ad ({type(error).__name__}: {error}); write it anew with anndata"
+            ) from error
+        yield source
+
+
+def _holds_values(element: Any) -> bool:
+    """Whether an element of the file is a matrix; newer files mark what is absent with an empty dataset."""
+    return isinstance(element, h5py.Group) or (isinstance(element, h5py.Dataset) and element.shape is not None)

@@ -67,6 +67,7 @@ def status(
     found = embedded.status()
     if all(server.home != mine for server in found):
         found += embedded.status(mine)
+    found += [server for server in embedded.left_behind() if server.home != mine]
     if as_json:
         typer.echo(json.dumps([server.model_dump(mode="json") for server in found], indent=2))
         return

@@ -66,6 +66,7 @@ def start(home: Path, *, timeout: float = START_SECONDS) -> ServerInfo:
         places.claim(layout, 0)
         _drop_abandoned(layout)
         places.update_state(layout, instance=str(layout.instance), home=str(home))
+        places.name_home(layout)
         return _start(layout, timeout)
 
 
@@ -104,6 +105,13 @@ def status(home: Path | None = None) -> list[ServerStatus]:
     if layout is None:
         return [ServerStatus(home=home, home_exists=home.exists(), running=False)]
     return [_status(home, layout.data_dir, processes.running_pid(layout.data_dir))]
+
+
+def left_behind() -> list[ServerStatus]:
+    """Root's data folders that don't run and whose GCA_HOME was deleted; :func:`remove` deletes them."""
+    running = {data for _process, data, _home in processes.find_servers()}
+    found = [(home, instance / "data") for home, instance in places.root_instances() if not home.exists()]
+    return [_status(home, data, None) for home, data in found if data.exists() and data not in running]
 
 
 def remove(home: Path, *, timeout: float = STOP_SECONDS) -> bool:

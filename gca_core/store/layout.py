@@ -133,6 +133,20 @@ def expected_layout(home: Path) -> Layout:
     return Layout(home=home, folder=folder, instance=instance, socket_dir=_socket_dir(instance))
 
 
+def name_home(layout: Layout) -> None:
+    """Write beside root's data folder which GCA_HOME it belongs to."""
+    if layout.instance != layout.folder:
+        (layout.instance / "home").write_text(str(layout.home), encoding="utf-8")
+
+
+def root_instances() -> list[tuple[Path, Path]]:
+    """GCA_HOME and instance folder of every data folder that lies in root's places; none for others."""
+    if not is_root():
+        return []
+    files = [path for base in ROOT_FOLDERS if base.exists() for path in sorted(base.glob("*/home"))]
+    return [(Path(path.read_text(encoding="utf-8")), path.parent) for path in files]
+
+
 def read_state(folder: Path) -> dict[str, Any]:
     """The set-up record, empty when there is none."""
     return _read_json(folder / "server.json") or {}

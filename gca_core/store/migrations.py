@@ -144,7 +144,7 @@ def _optional_trigrams(connection: psycopg.Connection) -> None:
                     )
                 )
     except psycopg.Error as error:
-        log.info("no trigram indexes: %s", str(error).splitlines()[0])
+        log.debug("no trigram indexes: %s", str(error).splitlines()[0])
 
 
 def _grant(connection: psycopg.Connection, role: str, grants: tuple[str, ...]) -> None:

@@ -162,6 +162,17 @@ def test_a_server_whose_home_was_deleted_is_named_and_can_be_stopped(fresh_home:
     assert [found.pid for found in embedded.status() if found.home == fresh_home.resolve()] == [again.pid]
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root's data lies outside GCA_HOME")
+def test_data_whose_home_was_deleted_is_listed_and_can_be_removed(fresh_home: Path) -> None:
+    server = embedded.start(fresh_home)
+    embedded.stop(fresh_home)
+    shutil.rmtree(fresh_home)
+    [found] = [found for found in embedded.left_behind() if found.home == fresh_home.resolve()]
+    assert (found.running, found.home_exists, found.data_dir) == (False, False, server.data_dir)
+    assert embedded.remove(fresh_home)
+    assert not server.data_dir.parent.exists()
+
+
 def test_lost_passwords_are_said_and_destroy_nothing(fresh_home: Path) -> None:
     server = embedded.start(fresh_home)
     embedded.stop(fresh_home)

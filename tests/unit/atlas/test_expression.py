@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import anndata as ad
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -129,3 +130,32 @@ def test_without_a_budget_all_cells_are_taken() -> None:
     assert share_out([3, 1], None) == [3, 1]
     with pytest.raises(CellRetrievalError, match="max_cells is 1 for 2 groups"):
         share_out([3, 1], 1)
+
+
+def test_what_a_file_marks_as_absent_is_no_matrix(tmp_path: Path) -> None:
+    cells = make_cells()
+    cells.layers["counts"] = cells.X.copy()
+    path = tmp_path / "absent.h5ad"
+    cells.write_h5ad(path)
+    with h5py.File(path, "r+") as file:
+        for name in ("X", "raw"):
+            file.pop(name, None)
+            file.create_dataset(name, data=h5py.Empty("f")).attrs.update(
+                {"encoding-type": "null", "encoding-version": "0.1.0"}
+            )
+    with source.open_counts(path, "absent", "counts") as opened:
+        assert sum(block.shape[0] for _, block in opened.blocks()) == cells.n_obs
+    with (
+        pytest.raises(DataValidationError, match="counts were found in layers/counts"),
+        source.open_counts(path, "a", None),
+    ):
+        pass
+
+
+def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "damaged.h5ad"
+    make_cells().write_h5ad(path)
+    with h5py.File(path, "r+") as file:
+        del file["X/indptr"]
+    with pytest.raises(DataValidationError, match="can't be read as h5ad"), source.open_counts(path, "damaged", None):
+        pass
