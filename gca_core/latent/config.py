@@ -147,6 +147,12 @@ def load_config(
     return make_config({**(defaults or {}), **values, **given})
 
 
+def dump_config(config: LatentConfig) -> str:
+    """``config`` as YAML that :func:`load_config` reads back exactly."""
+    # escapes other than ASCII: PyYAML folds some Unicode line breaks when they stand as they are
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=False)
+
+
 def example_configs() -> dict[str, dict[str, Any]]:
     """The bundled example configurations by name; each lacks ``input_uri`` and ``output_dir``."""
     folder = resources.files(__package__).joinpath("examples")

@@ -17,14 +17,13 @@ import anndata as ad
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import yaml
 from matplotlib.figure import Figure
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from gca_core import __version__
 from gca_core.errors import ConfigurationError
 from gca_core.io import as_path, as_uri, join_uri, staged, write_json, write_text
-from gca_core.latent.config import LatentConfig
+from gca_core.latent.config import LatentConfig, dump_config
 from gca_core.latent.data_adapter import DataAdapter
 from gca_core.latent.evaluate import Evaluation, evaluable_cells, evaluate_latent
 from gca_core.latent.model_adapter import TorchVAE, TrainingHistory
@@ -148,7 +147,7 @@ def write_results(run: LatentRun) -> dict[str, str]:
         "latent": _write_latent(join_uri(out, "latent.h5ad"), run),
         "umap": _write_bytes(join_uri(out, "figures", "umap.png"), umap_png),
         "training": _write_bytes(join_uri(out, "figures", "training.png"), training_png),
-        "config": write_text(join_uri(out, "config.used.yaml"), _used_config(config)),
+        "config": write_text(join_uri(out, "config.used.yaml"), dump_config(config)),
         "report": write_text(
             join_uri(out, "report.html"),
             render_report(config, metrics, run.evaluation, umap_png=umap_png, training_png=training_png),
@@ -205,10 +204,6 @@ def _write_bytes(uri: str, content: bytes) -> str:
     with staged(uri) as target:
         target.write_bytes(content)
     return as_uri(uri)
-
-
-def _used_config(config: LatentConfig) -> str:
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
 def _versions() -> dict[str, str]:

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from gca_core.errors import ConfigurationError, DataValidationError
-from gca_core.latent.config import LatentConfig, example_configs, load_config, make_config
+from gca_core.latent.config import LatentConfig, dump_config, example_configs, load_config, make_config
 
 PLACES = {"input_uri": "in.h5ad", "output_dir": "out"}
 configs = st.builds(
@@ -34,12 +34,14 @@ configs = st.builds(
 
 
 @given(configs)
+@example(make_config({**PLACES, "label_key": "label", "label_map": {"\x85": None, "\u03b3\u03b4 T": "yes"}}))
+@settings(deadline=None)
 def test_a_configuration_survives_yaml(config: LatentConfig) -> None:
-    text = yaml.safe_dump(config.model_dump(mode="json"), allow_unicode=True)
-    assert make_config(yaml.safe_load(text)) == config
+    assert make_config(yaml.safe_load(dump_config(config))) == config
 
 
 @given(configs)
+@settings(deadline=None)
 def test_the_warm_up_is_never_negative_and_half_the_epochs_unless_given(config: LatentConfig) -> None:
     expected = config.epochs // 2 if config.kl_warmup_epochs is None else config.kl_warmup_epochs
     assert config.warmup == expected >= 0

@@ -4,7 +4,7 @@ import anndata as ad
 import numpy as np
 import pytest
 import scipy.sparse as sp
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -174,6 +174,7 @@ def test_an_epoch_sees_each_training_cell_once_and_no_cell_alone(
     st.floats(0.01, 0.5),
     st.integers(0, 2**31),
 )
+@settings(deadline=None)
 def test_a_split_is_a_partition_with_every_stratum_in_training(strata: np.ndarray, fraction: float, seed: int) -> None:
     train, validation = stratified_split(strata, fraction, seed)
     assert sorted([*train, *validation]) == list(range(len(strata)))
