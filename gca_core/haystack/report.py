@@ -43,21 +43,23 @@ def render_report(
 
 def draw_figure(run: HaystackRun, best: CandidateEvaluation) -> bytes:
     """PNG: the 50 largest predicted changes, and the score of every candidate by iteration."""
-    figure = Figure(figsize=(11, 8), dpi=110, layout="constrained")
+    figure = Figure(figsize=(11, 7.5), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
-    left, middle, right = figure.subplots(1, 3, width_ratios=(1, 1, 1.1))
+    figure.suptitle(f"{run.query.cell_type} under {run.query.perturbation}", fontsize=11)
+    left, middle, right = figure.subplots(1, 3, width_ratios=(1, 1, 1))
     half = (len(best.top_genes) + 1) // 2
-    limit = max((abs(g.change) for g in best.top_genes), default=1.0) * 1.05
-    for axes, genes in ((left, best.top_genes[:half]), (middle, best.top_genes[half:])):
+    changes = [gene.change for gene in best.top_genes] or [1.0]
+    low, high = min(0.0, *changes), max(0.0, *changes)
+    for axes, genes, first in ((left, best.top_genes[:half], 1), (middle, best.top_genes[half:], half + 1)):
         places = range(len(genes))
         axes.barh(places, [g.change for g in genes], color=[UP if g.change > 0 else DOWN for g in genes])
         axes.set_yticks(places, [g.gene for g in genes], fontsize=8)
         axes.invert_yaxis()
-        axes.set_xlim(-limit, limit)
+        axes.set_xlim(low * 1.05, high * 1.05)
         axes.axvline(0, color="black", linewidth=0.6)
         axes.set_xlabel("predicted change of mean log1p(CP10k)", fontsize=8)
-    left.set_title(f"largest changes of {run.query.cell_type}", fontsize=9, loc="left")
-    middle.set_title(f"under {run.query.perturbation}", fontsize=9, loc="left")
+        axes.set_title(f"genes {first} to {first + len(genes) - 1} by effect size", fontsize=9)
+        axes.spines[["top", "right"]].set_visible(False)
     _draw_scores(right, run, best)
     buffer = BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
@@ -77,9 +79,19 @@ def _draw_scores(axes: Any, run: HaystackRun, best: CandidateEvaluation) -> None
                     zorder=3 if chosen else 2,
                 )
     axes.axhline(run.config.score_threshold, color="black", linestyle="--", linewidth=0.8)
+    axes.text(
+        0.99,
+        run.config.score_threshold,
+        "threshold",
+        fontsize=7,
+        ha="right",
+        va="bottom",
+        transform=axes.get_yaxis_transform(),
+    )
     axes.set_ylim(1, 10)
     axes.set_xlim(-0.5, max(len(run.iterations) - 0.5, 0.5))
     axes.set_xticks(range(len(run.iterations)))
     axes.set_xlabel("iteration", fontsize=8)
     axes.set_ylabel("grounding score", fontsize=8)
-    axes.set_title("candidates; the chosen one in green, threshold dashed", fontsize=9, loc="left")
+    axes.set_title("candidates by iteration; green: chosen", fontsize=9)
+    axes.spines[["top", "right"]].set_visible(False)

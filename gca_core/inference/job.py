@@ -119,9 +119,8 @@ def _first_line(error: ValidationError) -> str:
     return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
 
 
-def _exit_with_parent() -> None:
+def _exit_with_parent(parent: int) -> None:
     """End this process soon after the one that started it is gone, so that none is left behind."""
-    parent = os.getppid()
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -135,11 +134,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the entrypoint and return its exit status."""
     parser = argparse.ArgumentParser(prog="python -m gca_core.inference.job", description="run an inference job")
     parser.add_argument("job", help="path or URI of the job file")
-    parser.add_argument("--exit-with-parent", action="store_true", help="end when the starting process ends")
+    parser.add_argument("--exit-with-parent", type=int, metavar="PID", help="end when this parent process has ended")
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-    if given.exit_with_parent:
-        _exit_with_parent()
+    if given.exit_with_parent is not None:
+        _exit_with_parent(given.exit_with_parent)
     try:
         results = run_job(given.job)
     except GcaError as error:

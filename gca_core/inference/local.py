@@ -67,7 +67,8 @@ class LocalJob:
     def start(self) -> None:
         """Start the subprocess; results of an earlier run of this job file are removed first."""
         io.as_path(results_uri(self.job_uri)).unlink(missing_ok=True)
-        command = [sys.executable, "-P", "-m", "gca_core.inference.job", self.job_uri, "--exit-with-parent"]
+        command = [sys.executable, "-P", "-m", "gca_core.inference.job", self.job_uri]
+        command += ["--exit-with-parent", str(os.getpid())]
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,

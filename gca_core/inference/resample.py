@@ -99,6 +99,8 @@ def _solve(counts: sp.csr_matrix, libraries: Array, target: Array) -> GeneRates:
         grid = np.linspace(0.0, 1.0, GRID)
         curves = histogram[falling] @ _thinning_table(values, centres, grid)
         keep[falling], reachable[falling] = _invert(curves, grid, wanted[falling])
+        silenced = falling & (target <= 0)
+        keep[silenced], reachable[silenced] = 0.0, True
     if rising.any():
         grid = np.concatenate(([0.0], np.geomspace(1e-4, MAX_RATE, GRID - 1)))
         curves = histogram[rising] @ _adding_table(values, centres, grid)
