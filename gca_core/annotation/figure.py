@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from io import BytesIO
 from typing import TYPE_CHECKING
 
@@ -44,6 +45,6 @@ def umap_png(coordinates: Array, labels: pd.Series, *, title: str) -> bytes:
 
 def _write_name(axes: Axes, name: str, middle: Array) -> None:
     # a dollar sign would start a formula
-    text = str(name).replace("$", r"\$")
+    text = "\n".join(textwrap.wrap(str(name), 26)).replace("$", r"\$")
     box = {"boxstyle": "round,pad=0.2", "facecolor": "white", "alpha": 0.7, "linewidth": 0}
     axes.annotate(text, (float(middle[0]), float(middle[1])), ha="center", va="center", fontsize=8, bbox=box)

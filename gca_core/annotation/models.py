@@ -37,6 +37,7 @@ class FlagReason(StrEnum):
     NO_MARKERS_SUPPLIED = "no_markers_supplied"
     LOW_MARKER_OVERLAP = "low_marker_overlap"
     CONTRADICTORY_MARKERS = "contradictory_markers"
+    AMBIGUOUS_EVIDENCE = "ambiguous_evidence"
 
 
 class RankedGene(_Value):

@@ -23,7 +23,8 @@ from gca_core.errors import ConfigurationError
 from gca_core.knowledge.ontology import CellOntology
 
 MIN_OVERLAP = 2
-MIN_SCORE = 0.5
+# what one strong marker found in nothing but this type gives
+MIN_SCORE = 1.0
 # a label within this share of the best score can't be told apart from it
 TIE = 0.1
 CONTRADICTION_SHARE = 0.5
@@ -46,11 +47,15 @@ class _Scored:
 
 @dataclass(frozen=True)
 class _Answer:
-    """The chosen term, the type of the model that stands for it, and what it couldn't be told apart from."""
+    """The chosen term, the type of the model that stands for it, and what it couldn't be told apart from.
+
+    ``tied`` types have the term as their common parent; ``rivals`` are unrelated types that score as well.
+    """
 
     term: str
     index: int
     tied: tuple[int, ...] = ()
+    rivals: tuple[int, ...] = ()
 
 
 def annotate_clusters(
@@ -65,7 +70,7 @@ def annotate_clusters(
 
     Scores add up along the ontology; the best one is the label. Where others come within a tenth of it, the
     answer is their common parent, if the marker database knows that or something above it. Fewer than
-    ``min_overlap`` supporting markers, or a score below 0.5, make the label ``Unknown or Novel``.
+    ``min_overlap`` supporting markers, or a score below 1, make the label ``Unknown or Novel``.
 
     Args:
         clusters: n clusters.
@@ -90,7 +95,7 @@ def _annotate(
     answer = _choose(scored.total, model, ontology)
     found = _gather(answer, scored, model, ontology)
     label = ontology.label(answer.term)
-    flags = _flags(found, model.factor[answer.index], cluster, min_overlap)
+    flags = _flags(answer, found, model.factor[answer.index], cluster, min_overlap)
     unknown = FlagReason.LOW_MARKER_OVERLAP in flags or FlagReason.NO_MARKERS_SUPPLIED in flags
     return Annotation(
         cluster=cluster.cluster,
@@ -101,7 +106,7 @@ def _annotate(
         status=Status.FLAGGED if flags else Status.SUPPORTED,
         flag_reasons=flags,
         rationale=_rationale(label, found, unknown),
-        caveats=_caveats(answer, found, model),
+        caveats=_caveats(answer, model),
         alternatives=_alternatives(answer, scored.total, model, ontology),
         markers=tuple(g.gene for g in cluster.genes),
         proposed_label=label if unknown and found.supporting else None,
@@ -115,14 +120,18 @@ def _choose(total: Array, model: MarkerModel, ontology: CellOntology) -> _Answer
     term = model.types[best].ontology_id
     if total[best] <= 0:
         return _Answer(term, best)
-    close = np.flatnonzero(total >= (1.0 - TIE) * total[best])
-    rivals = [int(i) for i in close if not ontology.is_a(term, model.types[int(i)].ontology_id)]
+    close = (int(i) for i in np.flatnonzero(total >= (1.0 - TIE) * total[best]))
+    rivals = tuple(i for i in close if not _on_one_line(term, model.types[i].ontology_id, ontology))
     if not rivals:
         return _Answer(term, best)
     parent = ontology.common_parent([term, *(model.types[i].ontology_id for i in rivals)])
     if any(ontology.is_a(parent, t.ontology_id) for t in model.types):
-        return _Answer(parent, best, (best, *rivals))
-    return _Answer(term, best)
+        return _Answer(parent, best, tied=(best, *rivals))
+    return _Answer(term, best, rivals=rivals)
+
+
+def _on_one_line(a: str, b: str, ontology: CellOntology) -> bool:
+    return ontology.is_a(a, b) or ontology.is_a(b, a)
 
 
 def _gather(answer: _Answer, scored: _Scored, model: MarkerModel, ontology: CellOntology) -> Evidence:
@@ -131,9 +140,7 @@ def _gather(answer: _Answer, scored: _Scored, model: MarkerModel, ontology: Cell
     own = [i for i in chain if ontology.is_a(answer.term, model.types[i].ontology_id)] or chain
     used = own if answer.tied else chain
     unrelated = [
-        scored.total[i]
-        for i, t in enumerate(model.types)
-        if not ontology.is_a(t.ontology_id, answer.term) and not ontology.is_a(answer.term, t.ontology_id)
+        scored.total[i] for i, t in enumerate(model.types) if not _on_one_line(t.ontology_id, answer.term, ontology)
     ]
     score = float(scored.total[answer.index])
     return Evidence(
@@ -167,7 +174,9 @@ def _missing(used: Sequence[int], evidence: Array, model: MarkerModel) -> tuple[
     return tuple(gene for gene, is_missing in zip(model.genes, absent & strong, strict=True) if is_missing)
 
 
-def _flags(found: Evidence, factor: float, cluster: ClusterMarkers, min_overlap: int) -> tuple[FlagReason, ...]:
+def _flags(
+    answer: _Answer, found: Evidence, factor: float, cluster: ClusterMarkers, min_overlap: int
+) -> tuple[FlagReason, ...]:
     flags = []
     if not cluster.genes:
         flags.append(FlagReason.NO_MARKERS_SUPPLIED)
@@ -177,6 +186,8 @@ def _flags(found: Evidence, factor: float, cluster: ClusterMarkers, min_overlap:
         flags.append(FlagReason.CONTRADICTORY_MARKERS)
     if factor < 1.0:
         flags.append(FlagReason.TISSUE_MISMATCH)
+    if answer.rivals:
+        flags.append(FlagReason.AMBIGUOUS_EVIDENCE)
     return tuple(flags)
 
 
@@ -199,13 +210,14 @@ def _rationale(label: str, found: Evidence, unknown: bool) -> str:
     return f"too little evidence for a label; nearest is {text}" if unknown else text
 
 
-def _caveats(answer: _Answer, found: Evidence, model: MarkerModel) -> tuple[str, ...]:
+def _caveats(answer: _Answer, model: MarkerModel) -> tuple[str, ...]:
     caveats = []
     if answer.tied:
         names = ", ".join(sorted(model.types[i].label for i in answer.tied))
         caveats.append(f"the evidence can't tell these apart, so their common parent is given: {names}")
-    elif 0 <= found.margin < TIE * found.score:
-        caveats.append("another cell type scores almost as well; see the alternatives")
+    if answer.rivals:
+        names = ", ".join(model.types[i].label for i in answer.rivals)
+        caveats.append(f"unrelated types score almost as well, as in a mixture or doublets: {names}")
     return tuple(caveats)
 
 

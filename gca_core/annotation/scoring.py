@@ -42,7 +42,8 @@ class MarkerModel:
     Attributes:
         types: t cell types.
         genes: the g genes of the database that were measured.
-        positive, negative: (t, g) weights of each type's own markers: evidence score times specificity.
+        positive, negative: (t, g) weights of each type's own markers: evidence score times specificity. A gene
+            that an ancestor lists has no weight here: it doesn't tell which of the ancestor's subtypes this is.
         chain: (t, t), 1 where the column's type is the row's type or one of its ancestors.
         factor: (t,) 1, or below for types that the tissue isn't known to hold.
     """
@@ -71,6 +72,9 @@ def build_model(
     chain = np.array(
         [[float(ontology.is_a(a.ontology_id, b.ontology_id)) for b in types] for a in types], dtype=np.float64
     )
+    above = chain - np.eye(len(types))
+    positive[above @ (positive > 0) > 0] = 0.0
+    negative[above @ (negative > 0) > 0] = 0.0
     return MarkerModel(types, measured, positive, negative, chain, _tissue_factor(types, tissue))
 
 

@@ -19,7 +19,10 @@ def datasets() -> None:
 def list_files(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Show every bundled file with its size, licence, source and checksum; exits with 1 if one isn't intact."""
+    """Show every bundled file with its size, licence, source and checksum; --json adds description and citation.
+
+    Exits with 1 if a file isn't what its manifest says.
+    """
     from gca_core.datasets import ChecksumState, list_data_files
 
     files = list_data_files()
@@ -31,12 +34,12 @@ def list_files(
         from rich.table import Table
         from rich.text import Text
 
-        table = Table("file", "bytes", "licence", "source", "checksum", show_lines=True)
+        table = Table("file", "bytes", "licence", "source", "checksum")
+        table.columns[0].overflow = "fold"
         for f in files:
-            source = f"{f.description}. {f.source}." + (f" {f.citation}" if f.citation else "")
             state = f.checksum_state
             colour = "green" if state is ChecksumState.OK else "red"
-            table.add_row(f.file, f"{f.bytes:,}", Text(f.licence), Text(source), Text(state.value, style=colour))
+            table.add_row(f.file, f"{f.bytes:,}", Text(f.licence), Text(f.source), Text(state.value, style=colour))
         Console().print(table)
     if any(f.checksum_state is not ChecksumState.OK for f in files):
         raise typer.Exit(1)
