@@ -128,16 +128,11 @@ def parse_markers(text: str, *, species: str = "human", ontology: CellOntology |
         MarkerDatabaseError: as there; names up to five faulty lines.
     """
     ontology = ontology or load_ontology()
-    first = text.split("\n", 1)[0]
-    reader = csv.DictReader(StringIO(text.lstrip("\ufeff")), delimiter="\t" if "\t" in first else ",")
-    missing = [name for name in _REQUIRED if name not in (reader.fieldnames or [])]
-    if missing:
-        raise MarkerDatabaseError(
-            f"the marker table lacks the columns {', '.join(missing)}; found "
-            f"{', '.join(reader.fieldnames or []) or 'none'}, expected {', '.join(COLUMNS)}"
-        )
-    markers, faults = [], []
+    markers: list[Marker] = []
+    faults: list[str] = []
+    reader = csv.DictReader(StringIO(text.lstrip("\ufeff"), newline=""), delimiter=_delimiter(text))
     try:
+        _check_header(reader.fieldnames or [])
         for row in reader:
             marker = _parse_row(row, ontology)
             if isinstance(marker, str):
@@ -172,6 +167,19 @@ def _read(path: str | os.PathLike[str]) -> str:
         return read_text(path, what="marker database")
     except UnicodeDecodeError as error:
         raise MarkerDatabaseError(f"the marker database {os.fspath(path)!r} is not UTF-8 text: {error}") from None
+
+
+def _delimiter(text: str) -> str:
+    return "\t" if "\t" in text.split("\n", 1)[0] else ","
+
+
+def _check_header(names: Sequence[str]) -> None:
+    missing = [name for name in _REQUIRED if name not in names]
+    if missing:
+        raise MarkerDatabaseError(
+            f"the marker table lacks the columns {', '.join(missing)}; found {', '.join(names) or 'none'}, "
+            f"expected {', '.join(COLUMNS)}"
+        )
 
 
 def _parse_row(row: dict[str, str | None], ontology: CellOntology) -> Marker | str:
