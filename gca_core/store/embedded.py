@@ -144,6 +144,9 @@ def _start(layout: Layout, timeout: float) -> ServerInfo:
     passwords = places.make_credentials(layout)
     bin_dir = places.binaries(layout)
     if not (layout.data_dir / "PG_VERSION").exists():
+        if places.read_state(layout.folder).get("complete"):
+            log.warning("the data folder %s is gone; starting with an empty database", layout.data_dir)
+        places.update_state(layout, complete=False)
         log.info("setting up an embedded PostgreSQL in %s", layout.data_dir)
         _initdb(layout, bin_dir, passwords[places.SUPERUSER])
     pid = processes.running_pid(layout.data_dir)

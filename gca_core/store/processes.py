@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 
 HOME_SETTING = "gca.home="
 _POLL_SECONDS = 0.02
+_APPEAR_SECONDS = 2.0
 # the shell ends at once and the server goes on as a child of init, in a session of its own: no signal
 # to the starter's process group reaches it, and nobody who walks the starter's children finds it
 _DETACH = '"$0" -D "$1" -c "gca.home=$2" &'
@@ -136,14 +137,17 @@ def _wait_ready(layout: Layout, offset: int, timeout: float) -> int:
         if pid is not None and state == "ready" and running_pid(layout.data_dir) == pid:
             return pid
         # the process needs a moment to appear
-        alive = any(folder == layout.data_dir for _process, folder, _home in find_servers())
-        if not alive and time.monotonic() - started > 2.0:
+        if time.monotonic() - started > _APPEAR_SECONDS and not _is_alive(layout.data_dir):
             raise StoreError(f"the embedded PostgreSQL ended while starting: {_log_tail(layout.log, offset)}")
         time.sleep(_POLL_SECONDS)
     raise StoreError(
         f"the embedded PostgreSQL is not ready after {timeout:.0f} s; it may still be recovering on a slow disk: wait, "
         f"then repeat the command. its log {layout.log} ends with: {_log_tail(layout.log, offset)}"
     )
+
+
+def _is_alive(data_dir: Path) -> bool:
+    return any(folder == data_dir for _process, folder, _home in find_servers())
 
 
 def _postmaster(data_dir: Path) -> tuple[int | None, str | None]:

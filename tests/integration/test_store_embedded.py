@@ -173,6 +173,14 @@ def test_data_whose_home_was_deleted_is_listed_and_can_be_removed(fresh_home: Pa
     assert not server.data_dir.parent.exists()
 
 
+def test_a_data_folder_that_is_gone_is_made_again_whole(fresh_home: Path) -> None:
+    server = embedded.start(fresh_home)
+    embedded.stop(fresh_home)
+    shutil.rmtree(server.data_dir)
+    with connect(embedded.start(fresh_home).dsn("agent")) as connection:
+        assert connection.execute("select current_user").fetchone() == ("gca_agent",)
+
+
 def test_lost_passwords_are_said_and_destroy_nothing(fresh_home: Path) -> None:
     server = embedded.start(fresh_home)
     embedded.stop(fresh_home)
