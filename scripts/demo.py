@@ -34,7 +34,7 @@ TASK_LINE = re.compile(
     r"\[DAG TEST\] (?P<what>starting|end task|marking).*?task_id=(?P<task>[^\s=]+)(?: map_index=(?P<index>-?\d+))?"
 )
 
-console = Console(highlight=False)
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
 
 
 def demo_environment() -> dict[str, str]:
@@ -132,23 +132,22 @@ def run_dag(dag_id: str, environment: dict[str, str]) -> dict[str, Any]:
 
 
 def show(results: list[dict[str, Any]]) -> None:
-    """Print the closing table."""
+    """Print the closing table, and where the files lie."""
     table = Table(title="airflow-provider-gca demo", show_lines=True)
     for column in ("system", "ran on", "figures", "seconds"):
         table.add_column(column, justify="right" if column == "seconds" else "left", overflow="fold")
     for result in results:
-        figures = "\n".join(
-            f"{name}  {value:.3f}" if isinstance(value, float) else f"{name}  {value}"
-            for name, value in result["figures"].items()
-        )
+        figures = Table.grid(padding=(0, 2))
+        for name, value in result["figures"].items():
+            figures.add_row(name, f"{value:.3f}" if isinstance(value, float) else str(value))
         table.add_row(result["system"], result["ran_on"], figures, f"{result['seconds']:.0f}")
     console.print(table)
-    console.print("results")
     for result in results:
-        for name, uri in result["files"].items():
-            path = Path(str(io.as_path(uri)))
-            shown = path.relative_to(REPOSITORY) if path.is_relative_to(REPOSITORY) else path
-            console.print(f"  {result['system']:<12} {name:<12} {shown}", markup=False, soft_wrap=True)
+        paths = sorted(Path(str(io.as_path(uri))) for uri in result["files"].values())
+        folder = Path(os.path.commonpath([path.parent for path in paths]))
+        shown = folder.relative_to(REPOSITORY) if folder.is_relative_to(REPOSITORY) else folder
+        names = "  ".join(str(path.relative_to(folder)) for path in paths)
+        console.print(f"{result['system']} results in {shown}\n  {names}", markup=False, soft_wrap=True)
 
 
 def main() -> None:
