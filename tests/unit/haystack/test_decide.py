@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from gca_core.haystack.decide import best_of, decide, is_plateau
+from gca_core.haystack.models import HaystackRun, IterationConfig, TerminationReason
+from tests.unit.haystack.conftest import evaluation
+
+MakeRun = Callable[..., HaystackRun]
+
+
+def test_a_run_begins(run_with: MakeRun) -> None:
+    assert decide(run_with()).go
+
+
+@pytest.mark.parametrize(
+    ("scores", "options", "reason"),
+    [
+        ([7.0], {}, TerminationReason.THRESHOLD),
+        ([5.0, 5.2, 5.1, 5.3], {}, TerminationReason.PLATEAU),
+        ([5.0, 6.2], {"max_iterations": 2}, TerminationReason.MAX_ITERATIONS),
+        ([5.0, 6.2], {"max_evaluations": 2}, TerminationReason.BUDGET),
+        ([5.0, 6.2], {"budget_seconds": 1.5}, TerminationReason.BUDGET),
+        ([5.0, []], {}, TerminationReason.EMPTY_PROPOSAL),
+        ([None, None, None, None], {}, TerminationReason.PLATEAU),
+    ],
+)
+def test_a_run_stops_and_says_why(
+    run_with: MakeRun, scores: list[float], options: dict[str, object], reason: TerminationReason
+) -> None:
+    decision = decide(run_with(*scores, **options))
+    assert not decision.go
+    assert decision.reason is reason
+    assert decision.detail
+
+
+@pytest.mark.parametrize("scores", [[6.9], [5.0, 5.2, 5.1], [3.0, 3.5, 4.0, 4.2]])
+def test_a_run_goes_on(run_with: MakeRun, scores: list[float]) -> None:
+    assert decide(run_with(*scores)).go
+
+
+def test_cancelled_comes_first(run_with: MakeRun) -> None:
+    assert decide(run_with(9.0), cancelled=True).reason is TerminationReason.CANCELLED
+
+
+def test_a_plateau_needs_a_full_window_after_the_first() -> None:
+    config = IterationConfig(plateau_window=2, min_improvement=0.5)
+    assert not is_plateau([5.0, 5.1], config)
+    assert is_plateau([5.0, 5.1, 5.4], config)
+    assert not is_plateau([5.0, 5.1, 5.5], config)
+
+
+def test_the_best_is_the_best_of_all_and_not_the_last() -> None:
+    best = best_of([evaluation("a", 5.0), evaluation("b", 8.0), evaluation("c", 6.0)])
+    assert best is not None
+    assert best.candidate.candidate_id == "b"
+
+
+def test_equal_scores_go_by_relevance_and_then_by_id() -> None:
+    near, far = evaluation("z", 7.51, relevance=0.9), evaluation("a", 7.53, relevance=0.2)
+    assert best_of([far, near]) is near
+    twins = [evaluation("b", 7.5), evaluation("a", 7.5)]
+    best = best_of(twins)
+    assert best is twins[1]
+    assert best_of(twins[::-1]) is best
+
+
+def test_ungroundable_comes_last_and_failed_never() -> None:
+    ungroundable = evaluation("a", None)
+    assert best_of([ungroundable, evaluation("b", 1.0)]) is not ungroundable
+    assert best_of([ungroundable, evaluation("c", None, failed=True)]) is ungroundable
+    assert best_of([evaluation("c", None, failed=True)]) is None

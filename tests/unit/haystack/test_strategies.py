@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from gca_core.atlas.models import SearchHit
+from gca_core.errors import CellRetrievalError
+from gca_core.haystack.context import HaystackContext
+from gca_core.haystack.models import IterationConfig, RankingWeights, Strategy, StructuredQuery
+from gca_core.haystack.ranking import make_candidates, rank_candidates
+from gca_core.haystack.strategies import Draft, direct, likeness, make_pool, ontology, other_perturbation
+from gca_core.knowledge.catalogue import load_catalogue
+from tests.unit.haystack.conftest import TYPES, cell_group
+
+CONFIG = IterationConfig()
+MakeContext = Callable[..., HaystackContext]
+
+
+def types_of(draft: Draft) -> set[str]:
+    return {group.cell_type_id for group, _ in draft.members}
+
+
+def test_direct_takes_the_nearest_type(query: StructuredQuery, kang_context: HaystackContext) -> None:
+    (draft,) = direct(make_pool(query, CONFIG, kang_context))
+    assert types_of(draft) == {"CL:0002396"}
+    assert [relevance for _, relevance in draft.members] == [pytest.approx(1 / 3)]
+
+
+def test_direct_takes_the_target_itself_where_it_was_measured(query: StructuredQuery, context_of: MakeContext) -> None:
+    context = context_of(*(cell_group(p, t) for t in TYPES for p in ("ctrl", "interferon beta")))
+    (draft,) = direct(make_pool(query, CONFIG, context))
+    assert types_of(draft) == {"CL:0002057"}
+    assert draft.members[0][1] == 1.0
+
+
+def test_ontology_stays_within_its_distance(query: StructuredQuery, kang_context: HaystackContext) -> None:
+    pool = make_pool(query, CONFIG, kang_context)
+    assert [types_of(d) for d in ontology(pool, 2)] == [{"CL:0002396"}]
+    wider = [types_of(d) for d in ontology(pool, 4)]
+    assert wider == [{"CL:0002396"}, {"CL:0000451"}, {"CL:0002396", "CL:0000451"}]
+
+
+def test_ontology_widens_where_nothing_is_near(query: StructuredQuery, context_of: MakeContext) -> None:
+    context = context_of(
+        cell_group("ctrl", "CL:0002057"), cell_group("interferon beta", "CL:0000236"),
+        cell_group("interferon beta", "CL:0000625"),
+    )  # fmt: skip
+    drafts = ontology(make_pool(query, CONFIG, context), 2)
+    assert [types_of(d) for d in drafts] == [{"CL:0000236"}]
+
+
+def test_groups_without_control_are_left_out_and_counted(query: StructuredQuery, context_of: MakeContext) -> None:
+    context = context_of(
+        cell_group("ctrl", "CL:0002057"), cell_group("interferon beta", "CL:0002396", controlled=False),
+        cell_group("interferon beta", "CL:0000236"),
+    )  # fmt: skip
+    pool = make_pool(query, CONFIG, context)
+    assert set(pool.same) == {"CL:0000236"}
+    assert pool.notes == ("1 groups without a matched control were left out",)
+
+
+def test_the_atlas_own_spelling_of_a_perturbation_is_found(query: StructuredQuery, context_of: MakeContext) -> None:
+    context = context_of(cell_group("ctrl", "CL:0002057"), cell_group("IFN-b", "CL:0002396"))
+    assert set(make_pool(query, CONFIG, context).same) == {"CL:0002396"}
+
+
+def test_missing_control_cells_say_what_is_there(query: StructuredQuery, context_of: MakeContext) -> None:
+    context = context_of(cell_group("ctrl", "CL:0000236"), cell_group("interferon beta", "CL:0000236"))
+    with pytest.raises(CellRetrievalError, match=r"no control cells of .*it has: B cell"):
+        make_pool(query, CONFIG, context)
+
+
+def test_a_missing_perturbation_says_what_is_there(query: StructuredQuery, context_of: MakeContext) -> None:
+    context = context_of(cell_group("ctrl", "CL:0002057"), cell_group("dexamethasone", "CL:0000236"))
+    with pytest.raises(CellRetrievalError, match="its perturbations: dexamethasone"):
+        make_pool(query, CONFIG, context)
+
+
+def test_mechanistic_finds_what_acts_alike_and_not_the_inhibitor(
+    query: StructuredQuery, context_of: MakeContext
+) -> None:
+    others = ("interferon alpha", "ruxolitinib", "TGF-beta 1")
+    context = context_of(cell_group("ctrl", "CL:0002057"), *(cell_group(name, "CL:0002396") for name in others))
+    drafts = other_perturbation(make_pool(query, CONFIG, context), Strategy.MECHANISTIC)
+    assert [{g.perturbation for g, _ in d.members} for d in drafts] == [{"interferon alpha"}]
+
+
+def test_semantic_takes_near_names_but_never_an_opposed_one(query: StructuredQuery, context_of: MakeContext) -> None:
+    hits = tuple(
+        SearchHit(kind="perturbation", id=name, label=name, distance=distance)
+        for name, distance in (("interferon betas", 0.2), ("ruxolitinib", 0.3), ("unrelated", 0.9))
+    )
+    names = [hit.id for hit in hits]
+    context = context_of(
+        cell_group("ctrl", "CL:0002057"), *(cell_group(name, "CL:0002396") for name in names), hits=hits
+    )
+    drafts = other_perturbation(make_pool(query, CONFIG, context), Strategy.SEMANTIC)
+    assert [{g.perturbation for g, _ in d.members} for d in drafts] == [{"interferon betas"}]
+
+
+def test_vectors_of_another_model_are_not_searched(query: StructuredQuery, context_of: MakeContext) -> None:
+    context = context_of(
+        cell_group("ctrl", "CL:0002057"), cell_group("interferon beta", "CL:0002396"),
+        cell_group("compound", "CL:0002396"), models=("another",),
+    )  # fmt: skip
+    assert any("another" in note for note in make_pool(query, CONFIG, context).notes)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "sign"),
+    [
+        ("interferon beta", "interferon alpha", 1),
+        ("interferon beta", "interferon gamma", 1),
+        ("interferon beta", "ruxolitinib", -1),
+        ("TGF-beta 1", "galunisertib", -1),
+        ("tumor necrosis factor", "dexamethasone", -1),
+        ("interleukin 4", "interleukin 13", 1),
+    ],
+)
+def test_likeness_is_signed(a: str, b: str, sign: int) -> None:
+    catalogue = load_catalogue()
+    first, second = catalogue.get(a), catalogue.get(b)
+    assert first is not None
+    assert second is not None
+    assert likeness(first, second) * sign > 0
+    assert likeness(first, second) == pytest.approx(likeness(second, first))
+    assert likeness(first, first) == pytest.approx(1.0)
+
+
+def test_drafts_of_the_same_groups_become_one_candidate(query: StructuredQuery, kang_context: HaystackContext) -> None:
+    pool = make_pool(query, CONFIG, kang_context)
+    (candidate,) = make_candidates([*direct(pool), *ontology(pool, 2)], pool.query_groups, CONFIG)
+    assert candidate.strategies == (Strategy.DIRECT, Strategy.ONTOLOGY)
+
+
+def test_a_candidate_is_named_by_its_content(query: StructuredQuery, kang_context: HaystackContext) -> None:
+    pool = make_pool(query, CONFIG, kang_context)
+    drafts = ontology(pool, 9)
+
+    def ids(config: IterationConfig, *, turned: bool = False) -> set[str]:
+        chosen = drafts[::-1] if turned else drafts
+        return {c.candidate_id for c in make_candidates(chosen, pool.query_groups, config)}
+
+    assert ids(CONFIG) == ids(CONFIG, turned=True)
+    for change in ({"seed": 1}, {"nonce": "again"}, {"backend": "other"}, {"prediction_seeds": 2}):
+        assert not ids(CONFIG) & ids(CONFIG.model_copy(update=change))
+    assert ids(CONFIG) == ids(CONFIG.model_copy(update={"score_threshold": 9.0, "max_iterations": 2}))
+
+
+def test_ranking_weighs_relevance_diversity_and_quality(query: StructuredQuery, kang_context: HaystackContext) -> None:
+    pool = make_pool(query, CONFIG, kang_context)
+    candidates = make_candidates(ontology(pool, 9), pool.query_groups, CONFIG)
+    ranked = rank_candidates(candidates, RankingWeights(), 3)
+    assert ranked[0].cell_types == ("non-classical monocyte",)
+    assert all(c.rank_score <= ranked[0].rank_score for c in ranked)
+    assert not set(ranked[0].cell_group_ids) & set(ranked[1].cell_group_ids)
+    relevant = rank_candidates(candidates, RankingWeights(relevance=1, diversity=0, quality=0), 9)
+    assert [c.relevance for c in relevant] == sorted((c.relevance for c in relevant), reverse=True)
+
+
+def test_few_cells_lower_the_quality(query: StructuredQuery, context_of: MakeContext) -> None:
+    context = context_of(cell_group("ctrl", "CL:0002057"), cell_group("interferon beta", "CL:0002396", n_cells=20))
+    pool = make_pool(query, CONFIG, context)
+    (candidate,) = make_candidates(direct(pool), pool.query_groups, CONFIG)
+    assert candidate.quality == pytest.approx(0.2)
