@@ -52,8 +52,8 @@ def write_state(
         iteration: index in the chain.
         data: the state.
         previous: the state it followed from.
-        rewrite: replace other content at this index; the states after it are then removed, since they
-            followed from what is replaced. For a run that was cut back on purpose.
+        rewrite: remove the states after this index, and replace other content at it. For a run that was
+            cut back on purpose.
 
     Raises:
         StoreError: other content stands at this index and ``rewrite`` is off, or ``previous`` isn't the
@@ -69,6 +69,8 @@ def write_state(
     )
     text = _text(envelope)
     reference = StateRef(uri=uri, sha256=io.sha256_bytes(text.encode()), iteration=iteration)
+    if rewrite:
+        remove_states(results_uri, iteration + 1)
     if io.as_path(uri).exists():
         if io.sha256_file(uri) == reference.sha256:
             return reference
@@ -77,8 +79,6 @@ def write_state(
                 f"{uri} already holds another state; states are never changed. to recompute from iteration "
                 f"{iteration}, cut the run back first"
             )
-    if rewrite:
-        remove_states(results_uri, iteration + 1)
     io.write_text(uri, text)
     return reference
 

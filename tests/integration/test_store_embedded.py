@@ -173,15 +173,7 @@ def test_data_whose_home_was_deleted_is_listed_and_can_be_removed(fresh_home: Pa
     assert not server.data_dir.parent.exists()
 
 
-def test_a_data_folder_that_is_gone_is_made_again_whole(fresh_home: Path) -> None:
-    server = embedded.start(fresh_home)
-    embedded.stop(fresh_home)
-    shutil.rmtree(server.data_dir)
-    with connect(embedded.start(fresh_home).dsn("agent")) as connection:
-        assert connection.execute("select current_user").fetchone() == ("gca_agent",)
-
-
-def test_lost_passwords_are_said_and_destroy_nothing(fresh_home: Path) -> None:
+def test_lost_passwords_destroy_nothing_and_lost_data_is_made_again(fresh_home: Path) -> None:
     server = embedded.start(fresh_home)
     embedded.stop(fresh_home)
     credentials = fresh_home / "postgres" / "credentials.json"
@@ -192,7 +184,11 @@ def test_lost_passwords_are_said_and_destroy_nothing(fresh_home: Path) -> None:
     credentials.write_text(kept)
     with connect(embedded.start(fresh_home).dsn("app")) as connection:
         assert connection.execute("select 1").fetchone() == (1,)
-    assert server.data_dir.exists()
+    embedded.stop(fresh_home)
+    # a container that kept GCA_HOME and not root's data folder
+    shutil.rmtree(server.data_dir)
+    with connect(embedded.start(fresh_home).dsn("agent")) as connection:
+        assert connection.execute("select current_user").fetchone() == ("gca_agent",)
 
 
 def test_names_of_folders_are_never_commands(fresh_home: Path) -> None:

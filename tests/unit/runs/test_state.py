@@ -54,6 +54,13 @@ def test_a_rewrite_removes_what_followed(tmp_path: Path) -> None:
         read_state(refs[1], Data)
 
 
+def test_a_rewrite_with_the_same_content_removes_what_followed_too(tmp_path: Path) -> None:
+    refs = chain(tmp_path, 4)
+    same = write_state(tmp_path.as_uri(), 1, read_state(refs[1], Data), previous=refs[0], rewrite=True)
+    assert same == refs[1]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["state-0.json", "state-1.json"]
+
+
 def test_cutting_back_removes_the_states_from_an_index_on(tmp_path: Path) -> None:
     refs = chain(tmp_path, 12)
     (tmp_path / "state-3.json.note").write_text("not a state")
