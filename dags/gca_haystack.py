@@ -16,7 +16,6 @@ from airflow_provider_gca.operators.atlas import IngestAtlasOperator
 from airflow_provider_gca.task_groups.haystack import haystack_loop
 
 ITERATIONS = 3
-DATASET = "kang2018_mini_withheld"
 PERTURBATION = "interferon beta"
 
 
@@ -52,7 +51,7 @@ def gca_haystack() -> None:
         from gca_core.haystack.context import open_knowledge
         from gca_core.haystack.holdout import split_withheld
         from gca_core.haystack.steps import understand
-        from gca_core.io import join_uri, staged
+        from gca_core.io import join_uri, safe_name, staged
 
         query = understand(params["question"], open_knowledge())
         folder = results_folder(dag_run.dag_id, dag_run.run_id)
@@ -63,7 +62,8 @@ def gca_haystack() -> None:
         for name, cells in parts.items():
             with staged(uris[name]) as path:
                 cells.write_h5ad(path)
-        return {**uris, "run": join_uri(folder, "run")}
+        dataset = safe_name(f"kang2018-mini-without-{query.cell_type_id.replace(':', '')}")
+        return {**uris, "dataset": dataset, "run": join_uri(folder, "run")}
 
     @task(multiple_outputs=False)
     @fails_as_task
@@ -104,7 +104,7 @@ def gca_haystack() -> None:
     ingest = IngestAtlasOperator(
         task_id="ingest",
         input_uri=prepared["atlas"],
-        dataset=DATASET,
+        dataset=prepared["dataset"],
         perturbation_column="condition",
         control_value="ctrl",
         perturbation_names={"stim": PERTURBATION},
@@ -117,7 +117,7 @@ def gca_haystack() -> None:
         question="{{ params.question }}",
         iterations=ITERATIONS,
         max_iterations="{{ params.max_iterations }}",
-        dataset=DATASET,
+        dataset=prepared["dataset"],
         results_uri=prepared["run"],
         config={"score_threshold": "{{ params.score_threshold }}", "seed": "{{ params.seed }}"},
     )

@@ -17,14 +17,13 @@ MAX_BOUND = 10
 DEFAULT_CONNECTION = "gca_atlas_default"
 
 # where the functions take values the tasks take the outputs of other tasks, which their types can't say
+_QUIET: dict[str, Any] = {"multiple_outputs": False, "show_return_value_in_logs": False}
 understand: Any = task(multiple_outputs=False)(steps.understand)
 start: Any = task(multiple_outputs=True)(steps.start)
 gate: Any = task(multiple_outputs=False, trigger_rule=TriggerRule.NONE_FAILED)(steps.gate)
-propose: Any = task(multiple_outputs=False, show_return_value_in_logs=False)(steps.propose)
-collect: Any = task(multiple_outputs=False, show_return_value_in_logs=False, trigger_rule=TriggerRule.ALL_DONE)(
-    steps.collect
-)
-evaluate: Any = task(multiple_outputs=False, show_return_value_in_logs=False)(steps.evaluate)
+propose: Any = task(**_QUIET)(steps.propose)
+collect: Any = task(**_QUIET, trigger_rule=TriggerRule.ALL_DONE)(steps.collect)
+evaluate: Any = task(**_QUIET, map_index_template="{{ task.op_kwargs['result']['candidate_id'] }}")(steps.evaluate)
 record: Any = task(multiple_outputs=False, trigger_rule=TriggerRule.ALL_DONE)(steps.record)
 finalize: Any = task(multiple_outputs=False, trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS)(steps.finalize)
 notify: Any = task(steps.notify)
@@ -121,11 +120,7 @@ def _iteration(
             task_id="infer", fail_when="never", map_index_template="{{ task.job_id }}", **infer
         ).expand_kwargs(jobs)
         results = collect(decision=decision, jobs=jobs, answers=predicted.output)
-        evaluations = (
-            evaluate.override(map_index_template="{{ task.op_kwargs['result']['candidate_id'] }}")
-            .partial(decision=decision, **common)
-            .expand(result=results)
-        )
+        evaluations = evaluate.partial(decision=decision, **common).expand(result=results)
         recorded = record(decision=decision, results=results, evaluations=evaluations, **common)
     return recorded, [decision, jobs, results, recorded]
 

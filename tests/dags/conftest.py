@@ -42,11 +42,14 @@ def dag_bag(airflow_home: Path) -> Any:
 
 
 @pytest.fixture
-def run_dag(dag_bag: Any, gca_home: Path) -> RunDag:
+def run_dag(airflow_home: Path, gca_home: Path) -> RunDag:
     """Run an example DAG by ``dag.test()``; returns the DAG run."""
+    from airflow.dag_processing.dagbag import DagBag
 
     def run(dag_id: str, **conf: Any) -> Any:
-        return dag_bag.dags[dag_id].test(run_conf=conf or None)
+        # parsed anew, since a test run leaves its conf in the params of the DAG object
+        bag = DagBag(dag_folder=REPOSITORY / "dags" / f"{dag_id}.py")
+        return bag.dags[dag_id].test(run_conf=conf or None)
 
     return run
 

@@ -1,0 +1,178 @@
+"""The loop as a DAG: its figures, and what it does when something goes wrong on the way."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gca_core.haystack import steps
+from gca_core.haystack.models import HaystackRun, InferenceJob, IterationConfig
+from gca_core.haystack.run import run_haystack
+from gca_core.io import as_path, read_json
+from gca_core.runs.state import StateRef, read_state
+from tests.dags.conftest import output, states
+
+QUESTION = "How would CD14+ monocytes respond to interferon beta?"
+
+
+def run_row(run: Any) -> Any:
+    from airflow_provider_gca.hooks.atlas import AtlasHook
+
+    (run_id,) = output(run, "haystack.start", "run_id")
+    return AtlasHook().get_run_store().get(run_id)
+
+
+def state_after(run: Any, iteration: int) -> HaystackRun:
+    (state,) = output(run, f"haystack.iteration_{iteration}.record")
+    return read_state(StateRef.model_validate(state), HaystackRun)
+
+
+def iteration_states(run: Any, iteration: int) -> dict[str, list[str]]:
+    prefix = f"haystack.iteration_{iteration}."
+    return {name.removeprefix(prefix): value for name, value in states(run).items() if name.startswith(prefix)}
+
+
+@pytest.fixture(scope="module")
+def finished() -> dict[str, Any]:
+    return {}
+
+
+@pytest.fixture
+def full_run(run_dag: Any, finished: dict[str, Any]) -> Any:
+    """One run of two iterations, shared by the tests of this file."""
+    if "run" not in finished:
+        finished["run"] = run_dag("gca_haystack", max_iterations=2)
+    return finished["run"]
+
+
+def test_predicts_what_was_put_aside_over_gated_iterations(full_run: Any, gca_home: Path) -> None:
+    assert full_run.state == "success"
+    assert output(full_run, "haystack.iteration_2.gate")[0]["reason"].startswith("max_iterations: 2 of 2")
+    assert [iteration_states(full_run, index)["record"] for index in (0, 1)] == [["success"], ["success"]]
+    summary = json.loads((gca_home / "results" / "gca_haystack" / "summary.json").read_text())
+    figures = summary["figures"]
+    assert figures["Pearson of log fold change"] >= 0.85
+    assert figures["overlap of the 50 largest changes"] >= 0.60
+    assert figures["iterations"] == 2
+    assert 1 <= figures["grounding score"] <= 10
+    assert all(as_path(uri).exists() for uri in summary["files"].values())
+
+
+def test_the_cells_put_aside_are_not_in_the_atlas(full_run: Any) -> None:
+    from airflow_provider_gca.hooks.atlas import AtlasHook
+
+    (dataset,) = output(full_run, "prepare", "dataset")
+    groups = AtlasHook().get_conn().groups(dataset=dataset, cell_type_ids=["CL:0002057"])
+    assert groups
+    assert all(group.is_control for group in groups)
+
+
+def test_the_run_row_and_the_chain_of_states_tell_the_same(full_run: Any) -> None:
+    row = run_row(full_run)
+    (outputs,) = output(full_run, "haystack.finalize")
+    assert row.status == "succeeded"
+    assert (row.best_score, row.best_iteration) == (outputs["best_score"], outputs["best_iteration"])
+    assert row.termination_reason == outputs["termination_reason"]
+    assert row.state_uri == outputs["state_uri"]
+    assert full_run.run_id.split("__")[0] in row.run_id
+
+
+def test_what_travels_between_tasks_is_small(full_run: Any) -> None:
+    from airflow.models.xcom import XComModel
+    from airflow.utils.session import create_session
+
+    with create_session() as session:
+        values = session.scalars(XComModel.get_many(run_id=full_run.run_id, dag_ids="gca_haystack")).all()
+        sizes = {f"{value.task_id}[{value.map_index}] {value.key}": len(str(value.value)) for value in values}
+    assert sizes
+    assert max(sizes.values()) < 16_000, sizes
+
+
+def test_mapped_tasks_carry_the_name_of_their_job_or_candidate(full_run: Any) -> None:
+    names = {
+        (instance.task_id.rpartition(".")[2], (instance.rendered_map_index or "")[:2])
+        for instance in full_run.get_task_instances()
+        if instance.map_index >= 0
+    }
+    assert names == {("infer", "j-"), ("evaluate", "c-")}
+
+
+def test_the_plain_loop_gives_the_same_for_the_same_seed(full_run: Any, tmp_path: Path) -> None:
+    (dataset,) = output(full_run, "prepare", "dataset")
+    (outputs,) = output(full_run, "haystack.finalize")
+    config = IterationConfig(max_iterations=2, score_threshold=9.0, seed=0)
+    plain = run_haystack(QUESTION, config=config, dataset=dataset, run_id="plain", results_uri=tmp_path.as_uri())
+    same = ("best_score", "best_iteration", "best_candidate_id", "n_iterations", "n_evaluations", "status")
+    assert {name: getattr(plain, name) for name in same} == {name: outputs[name] for name in same}
+    assert plain.termination_reason == outputs["termination_reason"]
+
+    def tried(uri: str) -> list[Any]:
+        evaluations = [e for entry in read_json(uri)["state"]["iterations"] for e in entry["evaluations"]]
+        return [(e["candidate"], e["status"], e["grounding"], e["top_genes"]) for e in evaluations]
+
+    assert tried(plain.state_uri) == tried(outputs["state_uri"])
+
+
+def test_a_gate_that_stops_says_why_and_the_rest_is_skipped(run_dag: Any) -> None:
+    run = run_dag("gca_haystack", score_threshold=1)
+    assert run.state == "success"
+    for index in (1, 2):
+        skipped = {name: ["skipped"] for name in ("propose", "infer", "collect", "evaluate", "record")}
+        assert iteration_states(run, index) == {"gate": ["success"], **skipped}
+    (decision,) = output(run, "haystack.iteration_1.gate")
+    assert not decision["go"]
+    assert decision["reason"].startswith("threshold: the score")
+    assert run_row(run).termination_reason == "threshold"
+    (outputs,) = output(run, "haystack.finalize")
+    assert (outputs["n_iterations"], outputs["best_iteration"]) == (1, 0)
+
+
+def test_failures_of_single_candidates_leave_the_others(run_dag: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    propose, evaluate = steps.propose, steps.evaluate
+    lost: dict[str, str] = {}
+
+    def losing_a_prompt(state: StateRef, iteration: int, context: Any) -> list[InferenceJob]:
+        jobs = propose(state, iteration, context)
+        if iteration == 1:
+            request = jobs[0].requests[0]
+            lost["prompt"] = request.candidate_id
+            as_path(request.prompt_uri).unlink()
+        return jobs
+
+    def losing_a_prediction(state: StateRef, iteration: int, result: Any, context: Any) -> Any:
+        if iteration == 2 and result.prediction_uri and "prediction" not in lost:
+            lost["prediction"] = result.candidate_id
+            as_path(result.prediction_uri).unlink()
+        return evaluate(state, iteration, result, context)
+
+    monkeypatch.setattr(steps, "propose", losing_a_prompt)
+    monkeypatch.setattr(steps, "evaluate", losing_a_prediction)
+    run = run_dag("gca_haystack")
+    assert run.state == "success"
+    assert set(iteration_states(run, 1)["infer"]) == {"success"}
+    assert sorted(set(iteration_states(run, 2)["evaluate"])) == ["failed", "success"]
+
+    evaluations = {e.candidate.candidate_id: e for e in state_after(run, 2).evaluations()}
+    failed = {name: e.error or "" for name, e in evaluations.items() if e.status == "failed"}
+    assert set(failed) == set(lost.values())
+    assert "does not exist" in failed[lost["prompt"]]
+    assert "evaluation failed" in failed[lost["prediction"]]
+    assert output(run, "haystack.finalize")[0]["best_candidate_id"] not in failed
+
+
+def test_a_step_that_fails_ends_the_run_as_failed_with_its_name(run_dag: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from gca_core.errors import CellRetrievalError
+
+    def failing(state: StateRef, iteration: int, context: Any) -> Any:
+        raise CellRetrievalError("the atlas has lost its cells")
+
+    monkeypatch.setattr(steps, "propose", failing)
+    run = run_dag("gca_haystack")
+    assert run.state == "failed"
+    assert states(run)["haystack.finalize"] == ["upstream_failed"]
+    assert states(run)["haystack.cancel_leftovers"] == ["success"]
+    row = run_row(run)
+    assert (row.status, row.termination_reason) == ("failed", "failed: haystack.iteration_0.propose")
