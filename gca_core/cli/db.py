@@ -71,7 +71,9 @@ def status(
     if as_json:
         typer.echo(json.dumps([server.model_dump(mode="json") for server in found], indent=2))
         return
-    Console(soft_wrap=True).print(_table(found))
+    console = Console()
+    # in a pipe, whole paths on one line
+    console.print(_table(found), width=console.width if console.is_terminal else 1000)
 
 
 @app.command()
@@ -92,7 +94,9 @@ def _home(given: Path | None) -> Path:
 
 
 def _table(servers: list[ServerStatus]) -> Table:
-    table = Table("GCA_HOME", "state", "pid", "up", "size", "data folder", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    for name in ("GCA_HOME", "state", "pid", "up", "size", "data folder"):
+        table.add_column(name, overflow="fold")
     for server in servers:
         table.add_row(
             str(server.home),
