@@ -46,7 +46,7 @@ bench: $(STAMP) ## measure against baselines; what needs data that is not there 
 	@for bench in tests/benchmarks/bench_*.py; do echo "== $$bench"; $(BIN)/python $$bench || exit 1; done
 
 docs: $(STAMP) ## build the documentation into site/
-	$(BIN)/mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet && echo "the documentation is in site/"
 
 build: $(STAMP) ## a wheel and an sdist in dist/
 	$(BIN)/python -m build --no-isolation --outdir dist .

@@ -116,7 +116,7 @@ print(gca_core.__file__)
     gca = python_without_airflow.with_name("gca")
     version = subprocess.run([gca, "version"], capture_output=True, text=True, timeout=60, check=True)
     assert "apache-airflow not installed" in version.stdout
-    listed = subprocess.run([gca, "datasets", "list"], capture_output=True, text=True, timeout=60, check=True)
+    listed = subprocess.run([gca, "datasets", "list", "--json"], capture_output=True, text=True, timeout=60, check=True)
     assert "kang2018_mini.h5ad" in listed.stdout
 
 
