@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from gca_core.store.models import ServerStatus
 
 app = typer.Typer(no_args_is_help=True)
+
+PIPE_WIDTH = 1000
 
 Home = Annotated[
     Path | None,
@@ -71,9 +74,8 @@ def status(
     if as_json:
         typer.echo(json.dumps([server.model_dump(mode="json") for server in found], indent=2))
         return
-    console = Console()
     # in a pipe, whole paths on one line
-    console.print(_table(found), width=console.width if console.is_terminal else 1000)
+    Console(width=None if sys.stdout.isatty() else PIPE_WIDTH).print(_table(found))
 
 
 @app.command()
