@@ -1,0 +1,266 @@
+"""A whole run on the bundled Kang 2018 data with the answer put aside, on a real PostgreSQL."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pytest
+
+from gca_core import io
+from gca_core.config import Settings
+from gca_core.errors import CellRetrievalError, ConfigurationError, EvaluationError, InferenceError, StoreError
+from gca_core.haystack import steps
+from gca_core.haystack.context import HaystackContext, open_context
+from gca_core.haystack.demo import Demo, prepare_demo
+from gca_core.haystack.holdout import compare_with_truth
+from gca_core.haystack.models import (
+    EvaluationStatus,
+    HaystackOutputs,
+    InferenceResult,
+    InferenceStatus,
+    IterationConfig,
+    TerminationReason,
+)
+from gca_core.haystack.run import infer, run_haystack
+from gca_core.runs.models import RunPhase, RunStatus
+from gca_core.runs.state import StateRef, find_state, verify_chain
+
+QUESTION = "How would CD14+ monocytes respond to interferon beta?"
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("haystack")
+
+
+@pytest.fixture(scope="module")
+def own_settings(settings: Settings, results: Path) -> Settings:
+    return settings.model_copy(update={"results_uri": results.as_uri()})
+
+
+@pytest.fixture(scope="module")
+def context(own_settings: Settings, embedded_dsn: str) -> HaystackContext:
+    return open_context(own_settings, dsn=embedded_dsn)
+
+
+@pytest.fixture(scope="module")
+def demo(context: HaystackContext, own_settings: Settings) -> Demo:
+    return prepare_demo(steps.understand(QUESTION, context), context, own_settings)
+
+
+RunIt = Callable[..., HaystackOutputs]
+
+
+@pytest.fixture(scope="module")
+def run_it(context: HaystackContext, own_settings: Settings, demo: Demo, results: Path) -> RunIt:
+    def run(name: str, **options: object) -> HaystackOutputs:
+        return run_haystack(
+            QUESTION,
+            config=IterationConfig.model_validate(options),
+            settings=own_settings,
+            run_id=name,
+            results_uri=(results / name).as_uri(),
+            dataset=demo.dataset,
+            context=context,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def default_run(run_it: RunIt) -> HaystackOutputs:
+    return run_it("default")
+
+
+@pytest.fixture(scope="module")
+def long_run(run_it: RunIt) -> HaystackOutputs:
+    return run_it("long", score_threshold=9.9, max_iterations=3)
+
+
+def last_state(outputs: HaystackOutputs) -> StateRef:
+    state = find_state(io.as_uri(io.as_path(outputs.state_uri).parent), outputs.n_iterations)
+    assert state is not None
+    return state
+
+
+def test_the_withheld_response_is_predicted(default_run: HaystackOutputs, demo: Demo) -> None:
+    assert default_run.h5ad_uri is not None
+    truth = compare_with_truth(default_run.h5ad_uri, demo.truth, demo.control)
+    assert truth.pearson_lfc >= 0.85
+    assert truth.de_overlap_50 >= 0.60
+    assert truth.n_genes == demo.truth.n_vars
+
+
+def test_the_atlas_never_held_the_answer(context: HaystackContext, demo: Demo) -> None:
+    held = context.require_atlas().groups(dataset=demo.dataset, is_control=False)
+    assert "CL:0002057" not in {group.cell_type_id for group in held}
+    assert demo.truth.n_obs > 100
+
+
+def test_the_default_run_stops_at_its_threshold(default_run: HaystackOutputs, context: HaystackContext) -> None:
+    assert default_run.termination_reason is TerminationReason.THRESHOLD
+    assert default_run.best_score is not None
+    assert default_run.best_score >= 7.0
+    row = context.require_runs().get("default")
+    assert row is not None
+    assert (row.status, row.phase) == (RunStatus.SUCCEEDED, RunPhase.DONE)
+    assert row.best_score == pytest.approx(default_run.best_score)
+    assert row.termination_reason == "threshold"
+    assert row.state_uri == default_run.state_uri
+
+
+def test_a_threshold_out_of_reach_takes_more_iterations(
+    long_run: HaystackOutputs, default_run: HaystackOutputs, context: HaystackContext, demo: Demo
+) -> None:
+    assert long_run.n_iterations == 3
+    assert long_run.termination_reason is TerminationReason.MAX_ITERATIONS
+    assert long_run.n_evaluations > default_run.n_evaluations
+    assert verify_chain(last_state(long_run)) == [0, 1, 2, 3]
+    run = steps.load_run(last_state(long_run))
+    ids = [e.candidate.candidate_id for e in run.evaluations()]
+    assert len(ids) == len(set(ids))
+    assert [row.iteration for row in context.require_runs().iterations("long")] == [0, 1, 2]
+    assert long_run.h5ad_uri is not None
+    assert compare_with_truth(long_run.h5ad_uri, demo.truth, demo.control).pearson_lfc >= 0.85
+
+
+def test_the_best_iteration_is_returned(long_run: HaystackOutputs) -> None:
+    run = steps.load_run(last_state(long_run))
+    scores = [round(e.score or 0.0, 1) for e in run.evaluations()]
+    assert round(long_run.best_score or 0.0, 1) == max(scores)
+    best = run.iterations[long_run.best_iteration or 0]
+    assert long_run.best_candidate_id in {e.candidate.candidate_id for e in best.evaluations}
+
+
+def test_the_same_seed_gives_the_same_figures(run_it: RunIt, default_run: HaystackOutputs) -> None:
+    again = run_it("again")
+    assert again.best_score == default_run.best_score
+    assert again.best_candidate_id == default_run.best_candidate_id
+    first, second = (ad.read_h5ad(io.as_path(o.h5ad_uri or "")) for o in (default_run, again))
+    assert (first.X != second.X).nnz == 0
+    other = run_it("other", seed=5)
+    assert other.best_candidate_id != default_run.best_candidate_id
+
+
+def test_the_results_say_what_ran(default_run: HaystackOutputs, context: HaystackContext) -> None:
+    result = ad.read_h5ad(io.as_path(default_run.h5ad_uri or ""))
+    assert set(result.obs["haystack"]) == {"control", "prediction"}
+    assert (result.X.data == np.rint(result.X.data)).all()
+    assert result.uns["gca"]["backend"] == "shift"
+    log = json.loads(io.read_text(default_run.json_uri))
+    provenance = log["run"]["provenance"]
+    assert provenance["knowledge_version"] == context.knowledge.version
+    assert provenance["embedding_model"] == context.embedding_model
+    assert provenance["seed"] == 0
+    assert log["baseline"]["available"]
+    html = io.read_text(default_run.html_uri)
+    assert "Generated cells are not replicates" in html
+    assert "the baseline" in html
+    assert "data:image/png;base64," in html
+    assert "http" not in html.replace("https://www.w3.org", "")
+    assert io.as_path(default_run.figure_uri or "").read_bytes().startswith(b"\x89PNG")
+
+
+def test_markup_in_a_question_is_escaped(run_it: RunIt, context: HaystackContext, demo: Demo, results: Path) -> None:
+    hostile = "<script>alert(1)</script> CD14+ monocytes with interferon beta"
+    query = steps.understand(hostile, context, dataset=demo.dataset)
+    config = IterationConfig(max_iterations=1)
+    uri = (results / "hostile").as_uri()
+    state = steps.start_run(query, run_id="hostile", results_uri=uri, config=config, context=context)
+    outputs = steps.finalize(state, context)
+    assert "<script>alert" not in io.read_text(outputs.html_uri)
+    assert outputs.h5ad_uri is None
+
+
+def test_a_run_that_begins_anew_forgets_what_it_did(run_it: RunIt, context: HaystackContext) -> None:
+    run_it("twice", score_threshold=9.9, max_iterations=2)
+    outputs = run_it("twice", max_iterations=1)
+    assert len(context.require_runs().iterations("twice")) == 1
+    assert find_state(io.as_uri(io.as_path(outputs.state_uri).parent), 2) is None
+
+
+def test_a_cancelled_run_stops_at_its_next_gate(context: HaystackContext, demo: Demo, results: Path) -> None:
+    query = steps.understand(QUESTION, context, dataset=demo.dataset)
+    uri = (results / "cancelled").as_uri()
+    state = steps.start_run(query, run_id="cancelled", results_uri=uri, config=IterationConfig(), context=context)
+    row = context.require_runs().get("cancelled")
+    assert row is not None
+    context.require_runs().upsert_run(row.model_copy(update={"status": RunStatus.CANCELLED}))
+    decision = steps.gate(state, 0, context)
+    assert (decision.go, decision.reason) == (False, TerminationReason.CANCELLED)
+    assert steps.finalize(state, context).status == "cancelled"
+
+
+def test_every_step_can_be_repeated(context: HaystackContext, demo: Demo, results: Path) -> None:
+    query = steps.understand(QUESTION, context, dataset=demo.dataset)
+    uri = (results / "repeated").as_uri()
+    config = IterationConfig(score_threshold=9.9)
+    state = steps.start_run(query, run_id="repeated", results_uri=uri, config=config, context=context)
+    jobs = steps.propose(state, 0, context)
+    assert jobs == steps.propose(state, 0, context)
+    results_of = infer(jobs[0])
+    evaluations = [steps.evaluate(state, 0, result, context) for result in results_of]
+    assert evaluations == [steps.evaluate(state, 0, result, context) for result in results_of]
+    after = steps.record(state, 0, evaluations, context)
+    assert after == steps.record(state, 0, evaluations, context)
+    assert steps.gate(after, 1, context).go
+    with pytest.raises(EvaluationError, match="stands after 0 iterations"):
+        steps.gate(state, 1, context)
+    with pytest.raises(EvaluationError, match="don't fit"):
+        steps.record(state, 0, [], context)
+
+
+def test_failed_inference_is_told_apart(context: HaystackContext, demo: Demo, results: Path) -> None:
+    query = steps.understand(QUESTION, context, dataset=demo.dataset)
+    uri = (results / "failed").as_uri()
+    state = steps.start_run(query, run_id="failed", results_uri=uri, config=IterationConfig(), context=context)
+    (job,) = steps.propose(state, 0, context)
+    result = InferenceResult(
+        candidate_id=job.requests[0].candidate_id, status=InferenceStatus.FAILED, backend="shift", error="no memory"
+    )
+    evaluation = steps.evaluate(state, 0, result, context)
+    assert evaluation.status is EvaluationStatus.FAILED
+    with pytest.raises(InferenceError, match="no memory"):
+        steps.record(state, 0, [evaluation], context)
+    row = context.require_runs().get("failed")
+    assert row is not None
+    assert row.status is RunStatus.FAILED
+
+
+def test_what_the_atlas_lacks_is_said_before_any_inference(
+    context: HaystackContext, demo: Demo, own_settings: Settings, results: Path
+) -> None:
+    with pytest.raises(CellRetrievalError, match=r"no control cells of 'hepatocyte'.*dendritic cell"):
+        run_haystack(
+            "How would hepatocytes respond to interferon beta?",
+            settings=own_settings,
+            context=context,
+            run_id="lacking",
+            dataset=demo.dataset,
+            results_uri=(results / "lacking").as_uri(),
+        )
+    assert not (results / "lacking" / "jobs").exists()
+    with pytest.raises(CellRetrievalError, match="its perturbations: interferon beta"):
+        run_haystack(
+            "How would B cells respond to dexamethasone?",
+            settings=own_settings,
+            context=context,
+            run_id="lacking",
+            dataset=demo.dataset,
+            results_uri=(results / "lacking").as_uri(),
+        )
+
+
+def test_a_backend_that_cant_run_here_stops_before_any_work(run_it: RunIt, results: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"\[stack\]"):
+        run_it("stack", backend="stack")
+    assert not (results / "stack").exists()
+
+
+def test_a_database_that_is_down_is_said_at_once(tmp_path: Path, own_settings: Settings) -> None:
+    with pytest.raises(StoreError, match=r"127\.0\.0\.1"):
+        open_context(own_settings, dsn="postgresql://gca_app:wrong@127.0.0.1:9/gca")
