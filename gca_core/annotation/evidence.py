@@ -15,6 +15,8 @@ from gca_core.matrix.stats import group_mean_variance
 RANK_DECAY = 0.1
 # share of expressing cells, in the cluster that expresses a gene most, from which the gene is trusted fully
 FULL_FRACTION = 0.2
+# shares of the highest cluster's mean from which a gene counts as expressed, and below which as absent
+EXPRESSED, ABSENT = 0.5, 0.2
 # trust in a gene that all clusters express alike, against one that some cluster lacks
 FLAT_TRUST = 0.3
 
@@ -36,18 +38,20 @@ def expression_evidence(
 ) -> Array:
     """(n, g) evidence from each cluster's mean expression, in relation to the cluster that expresses a gene most.
 
-    A gene at that maximum gives 1, one without any expression -1. Both shrink with how few cells express the
-    gene where it is highest, and with how alike all clusters express it. Positive evidence is halved for genes
-    outside the cluster's ranking and grows with the rank inside. A single cluster has nothing to be compared
-    with: there the share of expressing cells decides.
+    Half of that cluster's mean counts as fully expressed (1), so that several clusters of one type don't
+    outshine each other; a fifth is neutral, and below it a gene counts as absent, down to -1. Both shrink with
+    how few cells express the gene where it is highest, and with how alike all clusters express it. Positive
+    evidence is halved for genes outside the cluster's ranking and grows with the rank inside. A single cluster
+    has nothing to be compared with: there the share of expressing cells decides.
     """
     column = {gene: j for j, gene in enumerate(expression.genes)}
     matrix = sp.csr_matrix(expression.matrix[:, [column[gene] for gene in model.genes]])
     found = group_mean_variance(matrix, codes, len(clusters))
+    detection = np.clip(found.fraction.max(axis=0) / FULL_FRACTION, 0.0, 1.0)
     if len(clusters) == 1:
         level = np.clip(found.fraction / FULL_FRACTION, 0.0, 1.0)
     else:
-        level = _contrast(found.mean, found.fraction)
+        level = _contrast(found.mean, detection)
     boost = 0.5 + 0.5 * rank_weights(clusters, model)
     return np.where(level > 0, level * boost, level)
 
@@ -57,10 +61,11 @@ def ranking_evidence(clusters: Sequence[ClusterMarkers], model: MarkerModel) -> 
     return rank_weights(clusters, model)
 
 
-def _contrast(mean: Array, fraction: Array) -> Array:
+def _contrast(mean: Array, detection: Array) -> Array:
     highest, lowest = mean.max(axis=0), mean.min(axis=0)
     ceiling = np.where(highest > 0, highest, 1.0)
-    trust = np.clip(fraction.max(axis=0) / FULL_FRACTION, 0.0, 1.0)
-    trust *= FLAT_TRUST + (1.0 - FLAT_TRUST) * (highest - lowest) / ceiling
-    contrast: Array = (2.0 * mean / ceiling - 1.0) * trust
+    trust = detection * (FLAT_TRUST + (1.0 - FLAT_TRUST) * (highest - lowest) / ceiling)
+    relative = mean / ceiling
+    present = np.minimum((relative - ABSENT) / (EXPRESSED - ABSENT), 1.0)
+    contrast: Array = np.where(relative >= ABSENT, present, relative / ABSENT - 1.0) * trust
     return contrast

@@ -78,6 +78,9 @@ def annotate_clusters(
         model: the marker database over the measured genes.
         ontology: the Cell Ontology.
         min_overlap: fewest supporting markers.
+
+    Raises:
+        ConfigurationError: ``min_overlap`` below one.
     """
     if min_overlap < 1:
         raise ConfigurationError(f"min_overlap is {min_overlap}; expected at least one marker")

@@ -102,6 +102,17 @@ def test_cells_without_markers_are_unknown(blood):
         assert FlagReason.LOW_MARKER_OVERLAP in a.flag_reasons
 
 
+def test_clusters_of_one_type_do_not_outshine_each_other(database):
+    adata = simulate(database, {"b": "CL:0000236", "mega": "CL:0000556", "hep": "CL:0000182"})
+    rng = np.random.default_rng(0)
+    b = np.flatnonzero(adata.obs["truth"] == "b")
+    adata.obs["k"] = adata.obs["truth"].astype(str)
+    adata.obs.iloc[b[:30], adata.obs.columns.get_loc("k")] = "b shallow"
+    adata.X[b[:30]] = rng.binomial(adata.X[b[:30]].astype(int), 0.4)
+    found = terms(annotate_anndata(adata, "k"))
+    assert found["b"] == found["b shallow"] == "CL:0000236"
+
+
 def test_a_mixture_of_unrelated_types_is_flagged_as_ambiguous(database):
     adata = simulate(database, {"b": "CL:0000236", "mega": "CL:0000556", "hep": "CL:0000182"})
     b, mega = (np.flatnonzero(adata.obs["truth"] == t) for t in ("b", "mega"))
