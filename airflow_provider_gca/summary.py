@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 log = logging.getLogger(__name__)
@@ -31,17 +32,17 @@ def write_summary(
     Returns:
         The summary, with the seconds since the run started.
     """
-    from airflow.sdk import get_current_context, timezone
+    from airflow.sdk import get_current_context
 
     from gca_core.config import load_settings
     from gca_core.io import join_uri, safe_name, write_json
 
-    dag_run = get_current_context()["dag_run"]
+    dag_run, now = get_current_context()["dag_run"], datetime.now(UTC)
     summary: dict[str, Any] = {
         "system": system,
         "ran_on": ran_on,
         "figures": dict(figures),
-        "seconds": round((timezone.utcnow() - (dag_run.start_date or timezone.utcnow())).total_seconds(), 1),
+        "seconds": round((now - (dag_run.start_date or now)).total_seconds(), 1),
         "files": {name: uri for name, uri in files.items() if uri},
     }
     uri = write_json(join_uri(load_settings().results_root(), safe_name(dag_run.dag_id), "summary.json"), summary)

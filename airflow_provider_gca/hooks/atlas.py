@@ -118,12 +118,7 @@ class AtlasHook(BaseHook):
     async def find_connection_async(self) -> Connection | None:
         """:meth:`find_connection` for triggers: nothing blocks the event loop."""
         try:
-            if hasattr(self, "aget_connection"):
-                connection = await self.aget_connection(self.gca_atlas_conn_id)
-            else:  # Airflow 3.1
-                from asgiref.sync import sync_to_async
-
-                connection = await sync_to_async(self.get_connection)(self.gca_atlas_conn_id)
+            connection = await self.aget_connection(self.gca_atlas_conn_id)
         except AirflowNotFoundException:
             self.accept_no_connection()
             return None
