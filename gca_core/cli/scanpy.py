@@ -40,7 +40,9 @@ def annotate(
     ] = None,
     top_n_markers: Annotated[int, typer.Option(min=5, help="Genes ranked per cluster.")] = 30,
     prefix: Annotated[str, typer.Option(help="Prefix of the columns written to obs.")] = "gptca_",
-    resolution: Annotated[float, typer.Option(help="Resolution of Leiden clusters, where they are computed.")] = 1.0,
+    resolution: Annotated[
+        float, typer.Option(min=0.001, help="Resolution of Leiden clusters, where they are computed.")
+    ] = 1.0,
     seed: Annotated[int, typer.Option(envvar="GCA_SEED", min=0, help="Seed of everything random.")] = 0,
     offline: Annotated[
         bool, typer.Option("--offline", help="Call no model. This is what happens anyway: none is configured here.")
