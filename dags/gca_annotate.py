@@ -53,7 +53,7 @@ def gca_annotate() -> None:
             pbmc68k_reduced().write_h5ad(path)
         return {"input": uri, "output": folder, "labels": "bulk_labels"}
 
-    @task
+    @task(multiple_outputs=False)
     @fails_as_task
     def summary(result: dict[str, Any]) -> dict[str, Any]:
         """Write and print what came out."""

@@ -78,7 +78,7 @@ def gca_haystack() -> None:
             comparison = compare_with_truth(outputs["h5ad_uri"], read_h5ad(truth), read_h5ad(control))
         return comparison.model_dump(mode="json")
 
-    @task
+    @task(multiple_outputs=False)
     @fails_as_task
     def summary(outputs: dict[str, Any], comparison: dict[str, float], report: dict[str, Any]) -> dict[str, Any]:
         """Write and print what came out."""

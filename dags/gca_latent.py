@@ -55,7 +55,7 @@ def gca_latent() -> None:
             pbmc68k_reduced().write_h5ad(path)
         return {"input": uri, "output": folder}
 
-    @task
+    @task(multiple_outputs=False)
     @fails_as_task
     def summary(result: dict[str, Any]) -> dict[str, Any]:
         """Write and print what came out."""
