@@ -56,11 +56,6 @@ def expression_evidence(
     return np.where(level > 0, level * boost, level)
 
 
-def ranking_evidence(clusters: Sequence[ClusterMarkers], model: MarkerModel) -> Array:
-    """(n, g) evidence from rankings alone: absence from a short list says nothing, so it is never negative."""
-    return rank_weights(clusters, model)
-
-
 def _contrast(mean: Array, detection: Array) -> Array:
     highest, lowest = mean.max(axis=0), mean.min(axis=0)
     ceiling = np.where(highest > 0, highest, 1.0)

@@ -32,7 +32,6 @@ class Status(StrEnum):
 class FlagReason(StrEnum):
     """Why a label is flagged."""
 
-    LABEL_NOT_IN_KB = "label_not_in_kb"
     TISSUE_MISMATCH = "tissue_mismatch"
     NO_MARKERS_SUPPLIED = "no_markers_supplied"
     LOW_MARKER_OVERLAP = "low_marker_overlap"
