@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -42,9 +43,13 @@ def dag_bag(airflow_home: Path) -> Any:
 
 
 @pytest.fixture
-def run_dag(airflow_home: Path, gca_home: Path) -> RunDag:
+def run_dag(airflow_home: Path, gca_home: Path, monkeypatch: pytest.MonkeyPatch) -> RunDag:
     """Run an example DAG by ``dag.test()``; returns the DAG run."""
     from airflow.dag_processing.dagbag import DagBag
+
+    # dag.test() sleeps a second for each level of tasks that a skip or a failure passes through
+    sleep = time.sleep
+    monkeypatch.setattr(time, "sleep", lambda seconds: sleep(min(seconds, 0.05)))
 
     def run(dag_id: str, **conf: Any) -> Any:
         # parsed anew, since a test run leaves its conf in the params of the DAG object
