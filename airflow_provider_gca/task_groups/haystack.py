@@ -8,7 +8,7 @@ from typing import Any
 
 from airflow.sdk import TaskGroup, TriggerRule, XComArg, task
 
-from airflow_provider_gca.operators.fields import is_literal, require_text
+from airflow_provider_gca.operators.fields import check_literals, is_literal, require_text
 from airflow_provider_gca.operators.inference import DEFAULT_TIMEOUT_SECONDS, StackBatchOperator
 from airflow_provider_gca.task_groups import steps
 from gca_core.errors import ConfigurationError
@@ -136,3 +136,6 @@ def _check(iterations: int, max_iterations: int | str | None, question: Any, con
     require_text(name, question=question)
     if config and "max_iterations" in config:
         raise ConfigurationError(f"{name}: give max_iterations as an argument of its own, not within config")
+    from gca_core.haystack.models import IterationConfig
+
+    check_literals(name, IterationConfig, config or {})

@@ -127,6 +127,8 @@ def test_prod_without_a_database_is_not_retried(monkeypatch: pytest.MonkeyPatch)
         (lambda: haystack_loop(question="?", iterations=2, max_iterations=3), "built for 1 to 2 iterations"),
         (lambda: haystack_loop(question=" "), "question has to be a text"),
         (lambda: haystack_loop(question="?", config={"max_iterations": 2}), "an argument of its own"),
+        (lambda: haystack_loop(question="?", config={"seed": -1, "plateau_window": "{{ n }}"}), "haystack_loop: seed"),
+        (lambda: haystack_loop(question="?", config={"threshold": 7}), "threshold: Extra inputs are not permitted"),
     ],
 )
 def test_a_wrong_literal_is_refused_when_the_dag_is_built(make: Any, complaint: str) -> None:
