@@ -25,6 +25,7 @@ from gca_core.config import Settings, load_settings
 from gca_core.datasets import kang2018_mini
 from gca_core.grounding.score import score_prediction
 from gca_core.haystack.context import HaystackContext, open_context
+from gca_core.haystack.decide import best_of
 from gca_core.haystack.holdout import TruthComparison, compare_changes, compare_with_truth, split_withheld
 from gca_core.haystack.models import HaystackRun, IterationConfig
 from gca_core.haystack.query import expectation_of
@@ -165,13 +166,13 @@ def show_prompt_types(target: Target, genes: list[str], context: HaystackContext
 def show_run(name: str, run: HaystackRun, compared: TruthComparison, truth: Array) -> None:
     """What a run tried, and how good each was; the truth is opened here, after the run."""
     print(f"\n{name}: chosen candidate Pearson {compared.pearson_lfc:.3f}, overlap {compared.de_overlap_50:.2f}")
-    best = max((e.score or 0.0) for e in run.evaluations())
+    best = best_of(run.evaluations())
     for record in run.iterations:
         for e in record.evaluations:
             if e.prediction_uri and e.query_uri:
                 change, _ = predicted_change(e.prediction_uri, e.query_uri)
                 found = compare_changes(change, truth)
-                mark = "*" if e.score == best else " "
+                mark = "*" if e is best else " "
                 prompt = f"{', '.join(e.candidate.strategies)}: {'; '.join(e.candidate.cell_types)}"
                 print(f"{record.iteration}{mark} {figures(found)} {e.score or 0:6.2f}  {prompt}")
 
