@@ -41,6 +41,7 @@ _STOP_WORDS = """a an the of in to by with under upon after on for from and or i
     stimulate stimulation exposed exposure effect effects human gene genes expression cell cells their its it this
     that"""
 _STOP = frozenset(_STOP_WORDS.split())
+_JOINED = re.compile(r"-(treated|stimulated|exposed|primed|induced|activated)\b", re.IGNORECASE)
 _CELL_WORD = re.compile(r"^\w*(cells?|cytes?|blasts?|phages?|clasts?|phils?)$", re.IGNORECASE)
 _CUES = frozenset({"to", "with", "by", "under", "upon", "after"})
 
@@ -116,7 +117,8 @@ def expectation_of(entry: PerturbationEntry | None) -> Expectation:
 
 
 def _words(text: str) -> list[str]:
-    return [word for word in (part.strip(_EDGES) for part in text.split()) if word]
+    split = _JOINED.sub(r" \1", text)
+    return [word for word in (part.strip(_EDGES) for part in split.split()) if word]
 
 
 def _find_perturbation(

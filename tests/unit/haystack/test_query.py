@@ -34,6 +34,7 @@ def parse(knowledge_context: HaystackContext):  # type: ignore[no-untyped-def]
         ("How do B-cells react to B cell activating factor?", "CL:0000236", "BAFF"),
         ("Tregs under rapamycin", "CL:0000815", "sirolimus"),
         ("How would human plasmacytoid dendritic cells (pDCs) respond to IL-3?", "CL:0000784", "interleukin 3"),
+        ("IFN-beta-treated B cells", "CL:0000236", "interferon beta"),
         ("monocytes, that is CD14+ monocytes, with LPS", "CL:0002057", "lipopolysaccharide"),
     ],
 )  # fmt: skip
