@@ -130,7 +130,10 @@ def test_no_job_outlives_the_process_that_started_it(make_request: MakeRequest, 
         "job = LocalJob(sys.argv[1], on_line=lambda line: print(line, flush=True)); job.start(); "
         "print(job._process.pid, flush=True); time.sleep(60)"
     )
-    job_uri = slow_job(make_request, tmp_path)
+    # long enough to be met at work; a wait inside the file library would also hold up the watch
+    request = make_request()
+    job_uri = str(tmp_path / "job.json")
+    write_job([request.model_copy(update={"candidate_id": f"c-{i}"}) for i in range(1000)], job_uri)
     parent = subprocess.Popen([sys.executable, "-c", code, job_uri], stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
     lines = [parent.stdout.readline() for _ in range(2)]
