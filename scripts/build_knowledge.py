@@ -28,7 +28,7 @@ GENE_SETS = {
         "source": "https://www.gsea-msigdb.org/gsea/msigdb/human/collections.jsp#H",
         "licence": "CC BY 4.0",
         "citation": "Liberzon A et al., The Molecular Signatures Database hallmark gene set collection, "
-        "Cell Systems 2015",
+        "Cell Systems 2015. Changed: reformatted as a table, genes sorted.",
     },
     "reactome.tsv.gz": {
         "input": "ReactomePathways.gmt",

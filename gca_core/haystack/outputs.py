@@ -27,7 +27,7 @@ from gca_core.haystack.models import (
 )
 from gca_core.haystack.report import draw_figure, render_report
 from gca_core.haystack.strategies import Pool, make_pool
-from gca_core.matrix.compare import pearson
+from gca_core.matrix.compare import log_fold_change, pearson
 
 if TYPE_CHECKING:
     from gca_core.haystack.context import HaystackContext
@@ -157,8 +157,6 @@ def mean_shift(pool: Pool, context: HaystackContext) -> tuple[npt.NDArray[np.flo
 
 
 def _changes(predicted: ad.AnnData, control: ad.AnnData) -> npt.NDArray[np.float64]:
-    from gca_core.matrix.compare import log_fold_change
-
     return log_fold_change(predicted.X, control.X)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 
 from gca_core import io
 from gca_core.atlas.models import CellGroup
-from gca_core.haystack.models import IterationConfig, PromptCandidate, RankingWeights, Strategy
+from gca_core.haystack.models import IterationConfig, PromptCandidate, RankingWeights
 from gca_core.haystack.strategies import Draft
 
 ENOUGH_CELLS = 100
@@ -120,8 +120,3 @@ def _with_diversity(
 def _jaccard(a: PromptCandidate, b: PromptCandidate) -> float:
     x, y = set(a.cell_group_ids), set(b.cell_group_ids)
     return len(x & y) / len(x | y)
-
-
-def is_refined(candidate: PromptCandidate) -> bool:
-    """Whether a candidate came from feedback alone."""
-    return candidate.strategies == (Strategy.REFINEMENT,)

@@ -37,11 +37,6 @@ class Draft:
     members: tuple[tuple[CellGroup, float], ...]
     rationale: str
 
-    @property
-    def group_ids(self) -> frozenset[str]:
-        """The groups' ids."""
-        return frozenset(group.group_id for group, _ in self.members)
-
 
 @dataclass(frozen=True)
 class Pool:
