@@ -213,6 +213,8 @@ def record(
         raise InferenceError(f"every inference of iteration {iteration} failed: {reasons}")
     after = run.model_copy(update={"iterations": (*run.iterations, done)})
     store = context.require_runs()
+    # cutting back marks the run as running again, which must not undo a cancellation
+    cancelled = _is_cancelled(run, context)
     store.cut_back(run.run_id, iteration)
     following = write_state(run.results_uri, iteration + 1, after, previous=state, rewrite=True)
     store.upsert_iteration(
@@ -225,7 +227,8 @@ def record(
             record=_summary(done),
         ),
     )
-    _set_phase(after, following, RunPhase.RECORD, context)
+    status = RunStatus.CANCELLED if cancelled else RunStatus.RUNNING
+    store.upsert_run(_row(after, following, context).model_copy(update={"phase": RunPhase.RECORD, "status": status}))
     log.info("iteration %d: best score %s", iteration, "none" if done.best_score is None else f"{done.best_score:.2f}")
     return following
 

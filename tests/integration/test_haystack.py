@@ -195,6 +195,19 @@ def test_a_cancelled_run_stops_at_its_next_gate(context: HaystackContext, demo: 
     assert steps.finalize(state, context).status == "cancelled"
 
 
+def test_a_run_cancelled_while_it_infers_stays_cancelled(context: HaystackContext, demo: Demo, results: Path) -> None:
+    query = steps.understand(QUESTION, context, dataset=demo.dataset)
+    uri = (results / "midway").as_uri()
+    config = IterationConfig(score_threshold=9.9)
+    state = steps.start_run(query, run_id="midway", results_uri=uri, config=config, context=context)
+    (job,) = steps.propose(state, 0, context)
+    row = context.require_runs().get("midway")
+    assert row is not None
+    context.require_runs().upsert_run(row.model_copy(update={"status": RunStatus.CANCELLED}))
+    after = steps.record(state, 0, [steps.evaluate(state, 0, r, context) for r in infer(job)], context)
+    assert steps.gate(after, 1, context).reason is TerminationReason.CANCELLED
+
+
 def test_every_step_can_be_repeated(context: HaystackContext, demo: Demo, results: Path) -> None:
     query = steps.understand(QUESTION, context, dataset=demo.dataset)
     uri = (results / "repeated").as_uri()
