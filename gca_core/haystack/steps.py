@@ -227,8 +227,8 @@ def record(
             record=_summary(done),
         ),
     )
-    status = RunStatus.CANCELLED if cancelled else RunStatus.RUNNING
-    store.upsert_run(_row(after, following, context).model_copy(update={"phase": RunPhase.RECORD, "status": status}))
+    row = _row(after, following, context).model_copy(update={"phase": RunPhase.RECORD})
+    store.upsert_run(row.model_copy(update={"status": RunStatus.CANCELLED}) if cancelled else row)
     log.info("iteration %d: best score %s", iteration, "none" if done.best_score is None else f"{done.best_score:.2f}")
     return following
 

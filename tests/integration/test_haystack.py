@@ -60,7 +60,7 @@ def run_it(context: HaystackContext, own_settings: Settings, demo: Demo, results
     def run(name: str, **options: object) -> HaystackOutputs:
         return run_haystack(
             QUESTION,
-            config=IterationConfig.model_validate(options),
+            config=IterationConfig.model_validate({"candidates_per_job": 4, **options}),
             settings=own_settings,
             run_id=name,
             results_uri=(results / name).as_uri(),
