@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -39,3 +40,14 @@ def airflow_home() -> Path:
         )
         assert done.returncode == 0, done.stderr[-3000:]
     return AIRFLOW_HOME
+
+
+@pytest.fixture(scope="session")
+def server_home() -> Iterator[Path]:
+    """A GCA_HOME of this test process, with a path short enough for sockets; its server goes with the session."""
+    from gca_core.store import embedded
+
+    home = Path(tempfile.mkdtemp(prefix="gca-"))
+    yield home
+    embedded.remove(home)
+    shutil.rmtree(home, ignore_errors=True)

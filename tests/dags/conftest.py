@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +12,6 @@ import pytest
 from tests.conftest import REPOSITORY
 
 RunDag = Callable[..., Any]
-
-
-@pytest.fixture(scope="session")
-def server_home() -> Iterator[Path]:
-    """A GCA_HOME of this test process; whatever server a test starts in it ends with the session."""
-    home = Path(tempfile.mkdtemp(prefix="gca-home-"))
-    yield home
-    from gca_core.store import embedded
-
-    embedded.stop(home)
-    shutil.rmtree(home, ignore_errors=True)
 
 
 @pytest.fixture

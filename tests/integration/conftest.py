@@ -28,12 +28,9 @@ GENES = [f"gene{number:02d}" for number in range(40)]
 
 
 @pytest.fixture(scope="session")
-def gca_home() -> Iterator[Path]:
-    """A GCA_HOME of this test process with a path short enough for sockets; its server ends with the session."""
-    home = Path(tempfile.mkdtemp(prefix="gca-"))
-    yield home
-    embedded.remove(home)
-    shutil.rmtree(home, ignore_errors=True)
+def gca_home(server_home: Path) -> Path:
+    """The GCA_HOME that all tests of this process share."""
+    return server_home
 
 
 @pytest.fixture(scope="session")
