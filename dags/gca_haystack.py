@@ -38,6 +38,13 @@ PERTURBATION = "interferon beta"
         "score_threshold": Param(
             9.0, type="number", minimum=1, maximum=10, description="A grounding score that ends the run early."
         ),
+        "ontology_distance": Param(
+            4,
+            type="integer",
+            minimum=0,
+            description="Steps in the Cell Ontology within which other types may prompt at first; "
+            "the bundled data have eight types, so it is wider than the default of 2.",
+        ),
         "seed": Param(0, type="integer", minimum=0, description="Seed of every random choice."),
     },
 )
@@ -47,35 +54,22 @@ def gca_haystack() -> None:
     def prepare(dag_run: Any = None, params: Any = None) -> dict[str, str]:
         """Put the true answer aside, and write the rest as the atlas's source."""
         from airflow_provider_gca.summary import results_folder
-        from gca_core.datasets import kang2018_mini
         from gca_core.haystack.context import open_knowledge
-        from gca_core.haystack.holdout import split_withheld
+        from gca_core.haystack.demo import write_demo_files
         from gca_core.haystack.steps import understand
-        from gca_core.io import join_uri, safe_name, staged
+        from gca_core.io import join_uri
 
-        query = understand(params["question"], open_knowledge())
         folder = results_folder(dag_run.dag_id, dag_run.run_id)
-        kept, truth = split_withheld(kang2018_mini(), query.cell_type_id, perturbed_value="stim")
-        same_type = kept.obs["cell_type_ontology_id"] == query.cell_type_id
-        parts = {"atlas": kept, "truth": truth, "control": kept[same_type & (kept.obs["condition"] == "ctrl")]}
-        uris = {name: join_uri(folder, f"{name}.h5ad") for name in parts}
-        for name, cells in parts.items():
-            with staged(uris[name]) as path:
-                cells.write_h5ad(path)
-        dataset = safe_name(f"kang2018-mini-without-{query.cell_type_id.replace(':', '')}")
-        return {**uris, "dataset": dataset, "run": join_uri(folder, "run")}
+        files = write_demo_files(understand(params["question"], open_knowledge()), folder)
+        return {**files.model_dump(), "run": join_uri(folder, "run")}
 
     @task(multiple_outputs=False)
     @fails_as_task
-    def compare(outputs: dict[str, Any], truth_uri: str, control_uri: str) -> dict[str, float]:
+    def compare(outputs: dict[str, Any], prepared: dict[str, str]) -> dict[str, float]:
         """Hold the prediction against the cells that were put aside."""
-        from anndata import read_h5ad
+        from gca_core.haystack.demo import DemoFiles
 
-        from gca_core.haystack.holdout import compare_with_truth
-        from gca_core.io import local_copy
-
-        with local_copy(truth_uri) as truth, local_copy(control_uri) as control:
-            comparison = compare_with_truth(outputs["h5ad_uri"], read_h5ad(truth), read_h5ad(control))
+        comparison = DemoFiles.model_validate(prepared).compare(outputs["h5ad_uri"])
         return comparison.model_dump(mode="json")
 
     @task(multiple_outputs=False)
@@ -89,7 +83,7 @@ def gca_haystack() -> None:
             ran_on=f"mean shift, atlas of {report['n_cells']} cells in PostgreSQL",
             figures={
                 "grounding score": outputs["best_score"],
-                "best iteration, from 0": outputs["best_iteration"],
+                "best iteration": outputs["best_iteration"] + 1,
                 "iterations": outputs["n_iterations"],
                 "ended by": outputs["termination_reason"],
                 "Pearson of log fold change": comparison["pearson_lfc"],
@@ -103,7 +97,7 @@ def gca_haystack() -> None:
     # [START howto_operator_ingest_atlas]
     ingest = IngestAtlasOperator(
         task_id="ingest",
-        input_uri=prepared["atlas"],
+        input_uri=prepared["atlas_uri"],
         dataset=prepared["dataset"],
         perturbation_column="condition",
         control_value="ctrl",
@@ -119,11 +113,15 @@ def gca_haystack() -> None:
         max_iterations="{{ params.max_iterations }}",
         dataset=prepared["dataset"],
         results_uri=prepared["run"],
-        config={"score_threshold": "{{ params.score_threshold }}", "seed": "{{ params.seed }}"},
+        config={
+            "score_threshold": "{{ params.score_threshold }}",
+            "ontology_distance": "{{ params.ontology_distance }}",
+            "seed": "{{ params.seed }}",
+        },
     )
     # [END howto_task_group_haystack]
     ingest >> loop.group
-    comparison = compare(loop.outputs, prepared["truth"], prepared["control"])
+    comparison = compare(loop.outputs, prepared)
     summary(loop.outputs, comparison, ingest.output)
 
 

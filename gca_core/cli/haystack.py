@@ -36,6 +36,9 @@ def run(
     max_iterations: Annotated[int, typer.Option(min=1, max=10, help="Iterations at most.")] = 5,
     threshold: Annotated[float, typer.Option(min=1, max=10, help="A grounding score that ends the run.")] = 7.0,
     candidates: Annotated[int, typer.Option(min=1, max=50, help="Prompts tried per iteration at most.")] = 4,
+    ontology_distance: Annotated[
+        int, typer.Option(min=0, help="Steps in the Cell Ontology within which other types may prompt at first.")
+    ] = 2,
     backend: Annotated[str, typer.Option(help="What predicts: shift is the mean shift of the prompt.")] = "shift",
     output: Annotated[str | None, typer.Option(help="Folder of the results. [default: under GCA_RESULTS_URI]")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of every random choice. [default: GCA_SEED]")] = None,
@@ -56,7 +59,6 @@ def run(
     from gca_core.config import load_settings
     from gca_core.haystack.context import open_context, open_knowledge
     from gca_core.haystack.demo import prepare_demo
-    from gca_core.haystack.holdout import compare_with_truth
     from gca_core.haystack.models import IterationConfig
     from gca_core.haystack.run import run_haystack
     from gca_core.haystack.steps import understand as read
@@ -70,6 +72,7 @@ def run(
         max_iterations=max_iterations,
         score_threshold=threshold,
         candidates_per_iteration=candidates,
+        ontology_distance=ontology_distance,
         backend=backend,
         seed=settings.seed if seed is None else seed,
     )
@@ -77,8 +80,8 @@ def run(
         # the question is read before the database is started
         query = read(question, open_knowledge(settings))
         context = open_context(settings)
-        prepared = prepare_demo(query, context, settings)
-        dataset = prepared.dataset
+        files = prepare_demo(query, context, settings)
+        dataset = files.dataset
     else:
         context = open_context(settings)
     outputs = run_haystack(
@@ -86,7 +89,7 @@ def run(
     )
     truth = None
     if demo and outputs.h5ad_uri:
-        truth = compare_with_truth(outputs.h5ad_uri, prepared.truth, prepared.control)
+        truth = files.compare(outputs.h5ad_uri)
     if as_json:
         value = {"outputs": outputs.model_dump(mode="json"), "truth": truth.model_dump() if truth else None}
         typer.echo(json.dumps(value, indent=2))
@@ -122,7 +125,7 @@ def _print(outputs: HaystackOutputs, truth: TruthComparison | None) -> None:
     rows: list[tuple[str, str]] = []
     score = "ungroundable" if outputs.best_score is None else f"{outputs.best_score:.2f} of 10"
     rows.append(("grounding score", score))
-    rows.append(("best iteration", "none" if outputs.best_iteration is None else str(outputs.best_iteration)))
+    rows.append(("best iteration", "none" if outputs.best_iteration is None else str(outputs.best_iteration + 1)))
     rows.append(("iterations", f"{outputs.n_iterations}, {outputs.n_evaluations} predictions"))
     rows.append(("stopped by", outputs.termination_reason.value))
     if truth is not None:

@@ -103,7 +103,7 @@ def test_mapped_tasks_carry_the_name_of_their_job_or_candidate(full_run: Any) ->
 def test_the_plain_loop_gives_the_same_for_the_same_seed(full_run: Any, tmp_path: Path) -> None:
     (dataset,) = output(full_run, "prepare", "dataset")
     (outputs,) = output(full_run, "haystack.finalize")
-    config = IterationConfig(max_iterations=2, score_threshold=9.0, seed=0)
+    config = IterationConfig(max_iterations=2, score_threshold=9.0, ontology_distance=4, seed=0)
     plain = run_haystack(QUESTION, config=config, dataset=dataset, run_id="plain", results_uri=tmp_path.as_uri())
     same = ("best_score", "best_iteration", "best_candidate_id", "n_iterations", "n_evaluations", "status")
     assert {name: getattr(plain, name) for name in same} == {name: outputs[name] for name in same}
