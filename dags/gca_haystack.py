@@ -83,7 +83,7 @@ def gca_haystack() -> None:
             ran_on=f"mean shift, atlas of {report['n_cells']} cells in PostgreSQL",
             figures={
                 "grounding score": outputs["best_score"],
-                "best iteration": outputs["best_iteration"] + 1,
+                "best iteration, from 0": outputs["best_iteration"],
                 "iterations": outputs["n_iterations"],
                 "ended by": outputs["termination_reason"],
                 "Pearson of log fold change": comparison["pearson_lfc"],

@@ -125,7 +125,7 @@ def _print(outputs: HaystackOutputs, truth: TruthComparison | None) -> None:
     rows: list[tuple[str, str]] = []
     score = "ungroundable" if outputs.best_score is None else f"{outputs.best_score:.2f} of 10"
     rows.append(("grounding score", score))
-    rows.append(("best iteration", "none" if outputs.best_iteration is None else str(outputs.best_iteration + 1)))
+    rows.append(("best iteration, from 0", "none" if outputs.best_iteration is None else str(outputs.best_iteration)))
     rows.append(("iterations", f"{outputs.n_iterations}, {outputs.n_evaluations} predictions"))
     rows.append(("stopped by", outputs.termination_reason.value))
     if truth is not None:
