@@ -161,7 +161,7 @@ class AtlasHook(BaseHook):
             ConfigurationError: the prod profile without a DSN.
             StoreError: the embedded server does not start.
         """
-        from gca_core.store.connect import resolve_dsn
+        from gca_core.store.resolve import resolve_dsn
 
         return self.given_dsn(connection) or resolve_dsn(self.settings(), role=self.role)
 

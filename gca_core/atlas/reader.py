@@ -19,9 +19,10 @@ from gca_core.atlas.expression import ExpressionStore
 from gca_core.atlas.models import CellGroup, DatasetInfo, EntityKind, SearchHit
 from gca_core.config import Settings, load_settings
 from gca_core.errors import CellRetrievalError, StoreError
-from gca_core.store.connect import connect, resolve_dsn, with_limits
+from gca_core.store.connect import connect
 from gca_core.store.migrations import require_current
 from gca_core.store.models import Role
+from gca_core.store.resolve import resolve_dsn, with_limits
 
 log = logging.getLogger(__name__)
 

@@ -26,9 +26,9 @@ def group() -> None:
 def init() -> None:
     """Make the atlas' tables, or bring them up to date."""
     from gca_core.config import load_settings
-    from gca_core.store.connect import resolve_dsn
     from gca_core.store.migrations import migrate
     from gca_core.store.redact import describe
+    from gca_core.store.resolve import resolve_dsn
 
     dsn = resolve_dsn(load_settings(), "admin")
     typer.echo(f"schema version {migrate(dsn)}: {describe(dsn)}")

@@ -16,7 +16,7 @@ from gca_core.knowledge.catalogue import PerturbationCatalogue, load_catalogue
 from gca_core.knowledge.ontology import CellOntology, load_ontology
 from gca_core.llm.embeddings import HashedTextEmbeddings
 from gca_core.runs.store import RunStore
-from gca_core.store.connect import resolve_dsn
+from gca_core.store.resolve import resolve_dsn
 
 if TYPE_CHECKING:
     from pydantic import BaseModel

@@ -300,3 +300,16 @@ class HaystackOutputs(BaseModel):
     n_iterations: int
     n_evaluations: int
     status: str
+
+
+class Baseline(BaseModel):
+    """The mean response of all other types to the same perturbation, as it would be without any choice."""
+
+    model_config = ConfigDict(frozen=True)
+
+    available: bool
+    description: str
+    n_groups: int = 0
+    grounding: GroundingScore | None = None
+    pearson_with_prediction: float | None = None
+    top_genes: tuple[GeneChange, ...] = ()

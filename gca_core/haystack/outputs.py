@@ -10,14 +10,13 @@ import anndata as ad
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from pydantic import BaseModel, ConfigDict
 
 from gca_core import io
 from gca_core.errors import CellRetrievalError
-from gca_core.grounding.models import GroundingScore
 from gca_core.grounding.score import score_prediction
 from gca_core.haystack.decide import best_of
 from gca_core.haystack.models import (
+    Baseline,
     CandidateEvaluation,
     GateDecision,
     GeneChange,
@@ -36,19 +35,6 @@ log = logging.getLogger(__name__)
 
 TOP_GENES = 50
 KIND = "haystack"
-
-
-class Baseline(BaseModel):
-    """The mean response of all other types to the same perturbation, as it would be without any choice."""
-
-    model_config = ConfigDict(frozen=True)
-
-    available: bool
-    description: str
-    n_groups: int = 0
-    grounding: GroundingScore | None = None
-    pearson_with_prediction: float | None = None
-    top_genes: tuple[GeneChange, ...] = ()
 
 
 def write_outputs(

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import base64
 from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, select_autoescape
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from gca_core.haystack.models import CandidateEvaluation, HaystackOutputs, HaystackRun
-
-if TYPE_CHECKING:
-    from gca_core.haystack.outputs import Baseline
+from gca_core.haystack.models import Baseline, CandidateEvaluation, HaystackOutputs, HaystackRun
 
 UP, DOWN, CHOSEN, OTHER = "#b2452f", "#2f6db2", "#1b7f5c", "#9aa3ab"
 

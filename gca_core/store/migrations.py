@@ -10,6 +10,7 @@ import psycopg
 from psycopg import sql
 
 from gca_core.errors import StoreError
+from gca_core.store.connect import connect
 from gca_core.store.redact import describe, redact
 
 log = logging.getLogger(__name__)
@@ -41,8 +42,6 @@ def current_version(dsn: str) -> int:
     Raises:
         StoreError: the server can't be reached.
     """
-    from gca_core.store.connect import connect
-
     with connect(dsn, autocommit=True) as connection:
         return _version(connection)
 
@@ -75,8 +74,6 @@ def migrate(dsn: str) -> int:
     Raises:
         StoreError: the server can't be reached, lacks pgvector, or this login may not change it.
     """
-    from gca_core.store.connect import connect
-
     steps = available()
     with connect(dsn, autocommit=True) as connection:
         try:

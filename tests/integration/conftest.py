@@ -21,7 +21,7 @@ from gca_core.atlas.ingest import ingest
 from gca_core.config import Settings, load_settings
 from gca_core.llm.embeddings import HashedTextEmbeddings
 from gca_core.store import embedded
-from gca_core.store.connect import resolve_dsn
+from gca_core.store.resolve import resolve_dsn
 
 CELL_TYPES = {"CD4 T": "CL:0000624", "B": "CL:0000236", "NK": "CL:0000623"}
 GENES = [f"gene{number:02d}" for number in range(40)]

@@ -12,10 +12,11 @@ from pydantic import SecretStr
 from gca_core.config import Settings, load_settings
 from gca_core.errors import ConfigurationError, StoreError
 from gca_core.store import embedded
-from gca_core.store.connect import connect, resolve_dsn, with_limits
+from gca_core.store.connect import connect
 from gca_core.store.layout import SUPERUSER, read_credentials
 from gca_core.store.migrations import available, current_version, migrate, require_current
 from gca_core.store.redact import make_dsn, parse_dsn
+from gca_core.store.resolve import resolve_dsn, with_limits
 
 WRITES = [
     "insert into runs (run_id, question, status, phase, results_uri) values ('x', '', 'pending', 'done', '')",
