@@ -12,7 +12,7 @@ import scipy.sparse as sp
 
 from gca_core.annotation.markers import MarkerDatabase, symbol_aliases
 from gca_core.errors import ConfigurationError, DataValidationError
-from gca_core.matrix.kinds import MatrixKind, classify_matrix, to_csr
+from gca_core.matrix.kinds import MatrixKind, classify_matrix, layer_names, to_csr
 from gca_core.matrix.normalise import log_normalise
 
 if TYPE_CHECKING:
@@ -79,9 +79,9 @@ def read_expression(
 def _choose(adata: AnnData, layer: str | None) -> tuple[str, Any, Any]:
     """Name, matrix and gene table of what to use."""
     if layer is not None:
-        if layer not in adata.layers:
+        if layer not in layer_names(adata):
             raise DataValidationError(
-                f"there is no layer {layer!r}; found {', '.join(map(repr, adata.layers)) or 'no layers'}"
+                f"there is no layer {layer!r}; found {', '.join(map(repr, layer_names(adata))) or 'no layers'}"
             )
         kind = classify_matrix(adata.layers[layer])
         if kind not in _USABLE:
@@ -96,7 +96,7 @@ def _choose(adata: AnnData, layer: str | None) -> tuple[str, Any, Any]:
             return "raw", adata.raw.X, adata.raw.var
     if kinds.get("X") in _USABLE:
         return "X", adata.X, adata.var
-    layers = {name: classify_matrix(adata.layers[name]) for name in adata.layers}
+    layers = {name: classify_matrix(adata.layers[name]) for name in layer_names(adata)}
     usable = [name for name, kind in layers.items() if kind in _USABLE]
     if len(usable) == 1:
         return f"layer {usable[0]!r}", adata.layers[usable[0]], adata.var

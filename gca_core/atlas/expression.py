@@ -111,7 +111,8 @@ class ExpressionStore:
             parts = [_read_csr(file["X"], start, stop, n_genes) for start, stop in _runs(rows, gap=64)]
             spans = [np.arange(start, stop) for start, stop in _runs(rows, gap=64)]
             keep = np.isin(np.concatenate(spans), rows) if spans else np.zeros(0, dtype=bool)
-            names = [file["obs/cell_name"].asstr()[start:stop] for start, stop in _runs(rows, gap=64)]
+            stored = _strings(file["obs/cell_name"])
+            names = [stored[start:stop] for start, stop in _runs(rows, gap=64)]
         counts = sp.csr_matrix(sp.vstack(parts, format="csr")[keep], dtype=np.float32)
         return counts, [str(name) for name in np.concatenate(names)[keep]]
 
@@ -213,6 +214,11 @@ def _blocks(codes: npt.NDArray[np.int64]) -> Iterator[tuple[int, int]]:
         stop = min(stop, int(np.searchsorted(codes, codes[start] + _BLOCK_GROUPS)))
         yield start, stop
         start = stop
+
+
+def _strings(element: Any) -> Any:
+    """The texts of a column; pandas 3 has anndata keep them beside a mask of missing ones."""
+    return (element["values"] if isinstance(element, h5py.Group) else element).asstr()
 
 
 def _read_csr(group: Any, start: int, stop: int, n_genes: int) -> sp.csr_matrix:

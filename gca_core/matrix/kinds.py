@@ -74,8 +74,8 @@ def require_counts(adata: AnnData, layer: str | None = None) -> sp.csr_matrix:
     Raises:
         DataValidationError: no such layer, or its values aren't counts; says where counts were seen.
     """
-    if layer is not None and layer not in adata.layers:
-        raise DataValidationError(f"there is no layer {layer!r}; found {_listing(adata.layers)}")
+    if layer is not None and layer not in layer_names(adata):
+        raise DataValidationError(f"there is no layer {layer!r}; found {_listing(layer_names(adata))}")
     X = adata.X if layer is None else adata.layers[layer]
     where = "X" if layer is None else f"layer {layer!r}"
     kind = MatrixKind.EMPTY if X is None else classify_matrix(X)
@@ -90,10 +90,15 @@ def matrix_kinds(adata: AnnData) -> dict[str, MatrixKind]:
     A matrix with NaN or infinite values is reported as ambiguous here.
     """
     found = {"X": adata.X} if adata.X is not None else {}
-    found |= {f"layers/{name}": adata.layers[name] for name in adata.layers}
+    found |= {f"layers/{name}": adata.layers[name] for name in layer_names(adata)}
     if adata.raw is not None:
         found["raw"] = adata.raw.X
     return {name: _quiet_kind(X) for name, X in found.items()}
+
+
+def layer_names(adata: AnnData) -> list[str]:
+    """The names of the layers; anndata 0.13 lists ``X`` among them, under None."""
+    return [name for name in adata.layers if name is not None]
 
 
 def is_sparse(X: Any) -> bool:
