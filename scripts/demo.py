@@ -153,6 +153,8 @@ def show(results: list[dict[str, Any]]) -> None:
 def main() -> None:
     """Set up, run, print, and leave no process behind."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    # a shell that starts it in the background has interrupts ignored
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     started = time.monotonic()
     environment = demo_environment()
     kill_leftovers()
