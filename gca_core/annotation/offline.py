@@ -33,6 +33,7 @@ ABSENT = -0.5
 STRONG = 0.8
 N_ALTERNATIVES = 3
 N_SHOWN = 12
+_TIED = "the evidence can't tell these apart, so their common parent is given"
 
 
 @dataclass(frozen=True)
@@ -92,10 +93,97 @@ def annotate_clusters(
     ]
 
 
+def judge_label(
+    cluster: ClusterMarkers,
+    term: str,
+    evidence: Array,
+    model: MarkerModel,
+    ontology: CellOntology,
+    *,
+    min_overlap: int = MIN_OVERLAP,
+) -> Annotation | None:
+    """The evidence for a label that somebody else gave, by the rules of :func:`annotate_clusters`.
+
+    A term without markers of its own is judged by its nearest ancestor that has some, or else by the best type
+    below it; a caveat says so, and the confidence is Medium at most.
+
+    Args:
+        cluster: the cluster.
+        term: a Cell Ontology id.
+        evidence: (g,) of this cluster.
+        model, ontology, min_overlap: as there.
+
+    Returns:
+        None if the marker database has no type on the term's line.
+    """
+    support, contradiction = own_scores(model, evidence[None, :])
+    total = total_scores(model, support, contradiction)
+    scored = _Scored(evidence, support[0], contradiction[0], total[0])
+    stand_in = _stand_in(term, scored.total, model, ontology)
+    if stand_in is None:
+        return None
+    own = model.types[stand_in].ontology_id
+    level = own if ontology.is_a(term, own) else term
+    rivals = tuple(
+        int(i)
+        for i in np.argsort(-scored.total, kind="stable")
+        if scored.total[i] > 0
+        and scored.total[i] >= (1.0 - TIE) * scored.total[stand_in]
+        and not _on_one_line(model.types[int(i)].ontology_id, level, ontology)
+    )
+    # siblings that score alike limit the confidence by their margin alone
+    notable = tuple(i for i in rivals if not _siblings(level, i, stand_in, scored.total, model, ontology))
+    answer = _Answer(level, stand_in, tied=() if own == term else (stand_in,), rivals=notable[:N_ALTERNATIVES])
+    judged = _finish(cluster, answer, scored, model, ontology, min_overlap)
+    if own == term:
+        return judged
+    label = ontology.label(term)
+    unknown = judged.ontology_id is None
+    return judged.model_copy(
+        update={
+            "primary_label": judged.primary_label if unknown else label,
+            "ontology_id": None if unknown else term,
+            "proposed_label": label if unknown else None,
+            "caveats": (
+                f"the marker database has no markers for {label}; judged by {model.types[stand_in].label}",
+                *(c for c in judged.caveats if not c.startswith(_TIED)),
+            ),
+        }
+    )
+
+
+def _stand_in(term: str, total: Array, model: MarkerModel, ontology: CellOntology) -> int | None:
+    """The type of the model that a term is judged by: its own, the nearest above, the best below, or none."""
+    above = {term: 0} | dict(ontology.ancestors(term))
+    known = [(above[t.ontology_id], i) for i, t in enumerate(model.types) if t.ontology_id in above]
+    if known:
+        return min(known)[1]
+    below = [i for i, t in enumerate(model.types) if ontology.is_a(t.ontology_id, term)]
+    return max(below, key=lambda i: float(total[i]), default=None)
+
+
+def _siblings(level: str, rival: int, index: int, total: Array, model: MarkerModel, ontology: CellOntology) -> bool:
+    """Whether a rival that scores about alike shares a parent that the marker database knows about."""
+    if total[rival] * (1.0 - TIE) > total[index]:
+        return False
+    parent = ontology.common_parent([level, model.types[rival].ontology_id])
+    return any(ontology.is_a(parent, t.ontology_id) for t in model.types)
+
+
 def _annotate(
     cluster: ClusterMarkers, scored: _Scored, model: MarkerModel, ontology: CellOntology, min_overlap: int
 ) -> Annotation:
-    answer = _choose(scored.total, model, ontology)
+    return _finish(cluster, _choose(scored.total, model, ontology), scored, model, ontology, min_overlap)
+
+
+def _finish(
+    cluster: ClusterMarkers,
+    answer: _Answer,
+    scored: _Scored,
+    model: MarkerModel,
+    ontology: CellOntology,
+    min_overlap: int,
+) -> Annotation:
     found = _gather(answer, scored, model, ontology)
     label = ontology.label(answer.term)
     flags = _flags(answer, found, model.factor[answer.index], cluster, min_overlap)
@@ -217,7 +305,7 @@ def _caveats(answer: _Answer, model: MarkerModel) -> tuple[str, ...]:
     caveats = []
     if answer.tied:
         names = ", ".join(sorted(model.types[i].label for i in answer.tied))
-        caveats.append(f"the evidence can't tell these apart, so their common parent is given: {names}")
+        caveats.append(f"{_TIED}: {names}")
     if answer.rivals:
         names = ", ".join(model.types[i].label for i in answer.rivals)
         caveats.append(f"unrelated types score almost as well, as in a mixture or doublets: {names}")
