@@ -30,7 +30,7 @@ from gca_core.errors import ConfigurationError
 from gca_core.knowledge.ontology import CellOntology
 from gca_core.llm.chat import ChatClient
 from gca_core.llm.meter import Meter
-from gca_core.llm.models import ChatOptions, LlmConfig, parse_model
+from gca_core.llm.models import ChatOptions, LlmConfig, Usage, parse_model
 
 ModelInput = str | LlmConfig | Sequence[str | LlmConfig]
 
@@ -55,6 +55,8 @@ class Word:
 
 class LlmAnnotator:
     """Labels clusters with one model, or with several that have to agree.
+
+    The budget spans everything that one annotator labels; the statistics of a data set are its own.
 
     Args:
         models: ``provider:model`` or a configuration; a sequence of them asks for consensus.
@@ -110,7 +112,7 @@ class LlmAnnotator:
             model: the marker database over the measured genes, which judges what the models say.
             marker_database: its hash.
         """
-        started = time.perf_counter()
+        started, before = time.perf_counter(), self._meter.usage
         setting = Setting(species, tissue, marker_database)
         outcomes = [ask_model(clusters, c, setting, self.options, self._cache) for c in self.clients]
         offline = annotate_clusters(clusters, evidence, model, ontology, min_overlap=min_overlap)
@@ -119,22 +121,38 @@ class LlmAnnotator:
             judge.label(cluster, evidence[i], offline[i], [(o.model, o.answers[i], o.failures[i]) for o in outcomes])
             for i, cluster in enumerate(clusters)
         ]
-        return labelled, self._stats(outcomes, labelled, setting, time.perf_counter() - started)
+        spent, seconds = self._meter.usage.since(before), time.perf_counter() - started
+        return labelled, _stats(outcomes, labelled, setting, usage=spent, seconds=seconds)
 
-    def _stats(
-        self, outcomes: Sequence[ModelOutcome], labelled: Sequence[Annotation], setting: Setting, seconds: float
-    ) -> ModelStats:
-        return ModelStats(
-            models=tuple(o.model for o in outcomes),
-            prompt_version=setting.prompts.version,
-            cache_hits=sum(o.cached for o in outcomes),
-            llm_batches=sum(o.batches for o in outcomes),
-            fallbacks=sum(FlagReason.OFFLINE_FALLBACK in a.flag_reasons for a in labelled),
-            disagreements=sum(FlagReason.MODEL_DISAGREEMENT in a.flag_reasons for a in labelled),
-            usage=self._meter.usage,
-            seconds=round(seconds, 3),
-            notes=tuple(note for o in outcomes for note in o.notes),
-        )
+
+def _stats(
+    outcomes: Sequence[ModelOutcome],
+    labelled: Sequence[Annotation],
+    setting: Setting,
+    *,
+    usage: Usage,
+    seconds: float,
+) -> ModelStats:
+    return ModelStats(
+        models=tuple(o.model for o in outcomes),
+        prompt_version=setting.prompts.version,
+        cache_hits=sum(o.cached for o in outcomes),
+        llm_batches=sum(o.batches for o in outcomes),
+        fallbacks=sum(FlagReason.OFFLINE_FALLBACK in a.flag_reasons for a in labelled),
+        disagreements=sum(FlagReason.MODEL_DISAGREEMENT in a.flag_reasons for a in labelled),
+        usage=usage,
+        seconds=round(seconds, 3),
+        notes=tuple(note for o in outcomes for note in o.notes),
+    )
+
+
+def as_annotator(model: ModelInput | LlmAnnotator | None, options: LlmOptions | None) -> LlmAnnotator | None:
+    """The annotator for what a caller named; None stays None.
+
+    Raises:
+        ConfigurationError: as :class:`LlmAnnotator`.
+    """
+    return model if model is None or isinstance(model, LlmAnnotator) else LlmAnnotator(model, options)
 
 
 @dataclass(frozen=True)

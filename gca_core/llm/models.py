@@ -64,9 +64,9 @@ class ChatOptions(_Value):
 class TokenPrice(_Value):
     """What a model's tokens cost, as the user states it; none is built in."""
 
-    input_per_million: float = Field(ge=0)
-    output_per_million: float = Field(ge=0)
-    currency: str = "USD"
+    input_per_million: float = Field(ge=0, allow_inf_nan=False)
+    output_per_million: float = Field(ge=0, allow_inf_nan=False)
+    currency: str = Field(default="USD", min_length=1)
 
     def cost(self, input_tokens: int, output_tokens: int) -> float:
         """In ``currency``."""
@@ -97,6 +97,17 @@ class Usage(_Value):
     cost: float | None = None
     currency: str | None = None
 
+    def since(self, before: Usage) -> Usage:
+        """What was spent after ``before``."""
+        return Usage(
+            calls=self.calls - before.calls,
+            input_tokens=self.input_tokens - before.input_tokens,
+            output_tokens=self.output_tokens - before.output_tokens,
+            estimated_tokens=self.estimated_tokens - before.estimated_tokens,
+            cost=None if self.cost is None else round(self.cost - (before.cost or 0.0), 10),
+            currency=self.currency,
+        )
+
 
 def parse_model(text: str, *, api_key: SecretStr | None = None) -> LlmConfig:
     """The model that ``provider:model`` names, or ``provider:model@http://host/v1`` with an address.
@@ -111,6 +122,26 @@ def parse_model(text: str, *, api_key: SecretStr | None = None) -> LlmConfig:
             address, base_url = head, scheme[1:] + rest
     provider, _, model = address.partition(":")
     return checked_config(provider.strip(), model.strip(), base_url=base_url, api_key=api_key)
+
+
+def parse_price(text: str) -> tuple[str, TokenPrice]:
+    """Model and price out of ``provider:model=INPUT,OUTPUT``, per million tokens, or ``...,CURRENCY``.
+
+    Raises:
+        ConfigurationError: not of this form.
+    """
+    model, _, amounts = text.rpartition("=")
+    parts = [part.strip() for part in amounts.split(",")]
+    try:
+        if not model.strip() or len(parts) not in {2, 3}:
+            raise ValueError
+        currency = {"currency": parts[2]} if len(parts) == 3 else {}
+        price = TokenPrice(input_per_million=float(parts[0]), output_per_million=float(parts[1]), **currency)
+    except ValueError:
+        raise ConfigurationError(
+            f"the price {text!r} does not fit; expected provider:model=INPUT,OUTPUT per million tokens"
+        ) from None
+    return model.strip(), price
 
 
 def checked_config(

@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from airflow_provider_gca.connection_forms import LLM_PROVIDERS
 from gca_core.errors import ConfigurationError
-from gca_core.llm.models import PROVIDERS, LlmConfig, parse_model
+from gca_core.llm.models import PROVIDERS, LlmConfig, TokenPrice, parse_model, parse_price
 
 
 @pytest.mark.parametrize(
@@ -78,3 +78,17 @@ def test_a_key_shows_nowhere() -> None:
 
 def test_the_connection_form_offers_the_providers_that_can_be_called() -> None:
     assert LLM_PROVIDERS == PROVIDERS
+
+
+def test_a_price_is_stated_per_million_tokens() -> None:
+    price = TokenPrice(input_per_million=0.5, output_per_million=2.0)
+    assert parse_price("openai:m = 0.5, 2") == ("openai:m", price)
+    assert parse_price("openai-compatible:m=0.5,2,EUR")[1] == price.model_copy(update={"currency": "EUR"})
+
+
+@pytest.mark.parametrize(
+    "text", ["", "m", "m=", "m=1", "=1,2", "m=1,2,EUR,x", "m=-1,2", "m=nan,2", "m=one,two", "m=1,2,"]
+)
+def test_a_price_of_another_form_is_refused(text: str) -> None:
+    with pytest.raises(ConfigurationError, match="expected provider:model=INPUT,OUTPUT"):
+        parse_price(text)
