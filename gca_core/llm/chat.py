@@ -67,7 +67,7 @@ class ChatClient:
         self.meter.check_priced(config.name)
         if chat_model is None:
             check_ready(config)
-        self._chat_model = chat_model
+        self._chat_model, self._makes_model = chat_model, chat_model is None
         self._sleep, self._clock = sleep, clock
         self._lock = threading.Lock()
         self._not_before = 0.0
@@ -81,23 +81,27 @@ class ChatClient:
             ProviderError: failed after all tries, or the provider counts as down.
             BudgetError: the call could exceed the budget.
         """
-        for attempt in range(self.options.max_retries + 1):
+        attempt, asked_plainly = 0, False
+        while True:
             self._wait_for_turn()
             try:
                 reply = self._try(messages)
             except ProviderError as error:
+                if not asked_plainly and self._drop_temperature(error):
+                    asked_plainly = True
+                    continue
                 wait = self._pause(error, attempt)
                 if wait is None:
                     self._note_failure(error)
                     raise
                 log.warning("%s; trying again in %.1f s", error, wait)
+                attempt += 1
                 with self._lock:
                     self._not_before = max(self._not_before, self._clock() + wait)
             else:
                 with self._lock:
                     self._failed_in_a_row = 0
                 return reply
-        raise AssertionError("unreachable: the last attempt returns or raises")
 
     def _try(self, messages: Messages) -> Reply:
         model = self._model()
@@ -121,6 +125,17 @@ class ChatClient:
             if self._chat_model is None:
                 self._chat_model = make_chat_model(self.config, self.options)
             return self._chat_model
+
+    def _drop_temperature(self, error: ProviderError) -> bool:
+        """Whether to ask again without a temperature, which some models refuse."""
+        if error.status != 400 or self.options.temperature is None or "temperature" not in str(error):
+            return False
+        with self._lock:
+            if not self._makes_model:
+                return False
+            log.warning("%s takes no temperature; it is left to the provider", self.config.name)
+            self._chat_model = make_chat_model(self.config, self.options.model_copy(update={"temperature": None}))
+        return True
 
     def _described(self, error: Exception) -> ProviderError:
         secret = self.config.api_key

@@ -181,6 +181,20 @@ def test_a_server_error_that_passes_costs_nothing_but_time(
     assert 0.5 <= waits[0] <= 1.0 <= waits[1] <= 2.0
 
 
+def test_a_model_that_takes_no_temperature_is_asked_without(
+    blood: ad.AnnData, serve: Serve, name_types: Namer, tmp_path: Path
+) -> None:
+    def respond(request: Request, _: int) -> Answer:
+        if "temperature" in request.body:
+            return Answer("Unsupported value: 'temperature' does not support 0.2 with this model", status=400)
+        return say(name_types(request))
+
+    server = serve(respond)
+    options = options_in(tmp_path, chunk_size=2)
+    expect_right(annotate(blood, "truth", model=config_for(server), llm_options=options))
+    assert ["temperature" in r.body for r in server.requests] == [True, False, False, False]
+
+
 def test_a_silent_provider_is_left_alone_after_its_tries(
     blood: ad.AnnData, serve: Serve, offline: dict[str, Annotation], tmp_path: Path
 ) -> None:
