@@ -116,9 +116,9 @@ class LlmAnnotator:
         setting = Setting(species, tissue, marker_database)
         outcomes = [ask_model(clusters, c, setting, self.options, self._cache) for c in self.clients]
         offline = annotate_clusters(clusters, evidence, model, ontology, min_overlap=min_overlap)
-        judge = _Judge(model, ontology, min_overlap)
+        judge = _Judge(model, ontology, min_overlap, evidence, own_scores(model, evidence))
         labelled = [
-            judge.label(cluster, evidence[i], offline[i], [(o.model, o.answers[i], o.failures[i]) for o in outcomes])
+            judge.label(i, cluster, offline[i], [(o.model, o.answers[i], o.failures[i]) for o in outcomes])
             for i, cluster in enumerate(clusters)
         ]
         spent, seconds = self._meter.usage.since(before), time.perf_counter() - started
@@ -157,14 +157,18 @@ def as_annotator(model: ModelInput | LlmAnnotator | None, options: LlmOptions | 
 
 @dataclass(frozen=True)
 class _Judge:
+    """Judges all clusters by their evidence (n, g), and by own scores (n, t) that are computed once."""
+
     model: MarkerModel
     ontology: CellOntology
     min_overlap: int
+    evidence: Array
+    own: tuple[Array, Array]
 
     def label(
         self,
+        i: int,
         cluster: ClusterMarkers,
-        evidence: Array,
         offline: Annotation,
         said: Sequence[tuple[str, ClusterAnswer | None, str | None]],
     ) -> Annotation:
@@ -174,13 +178,13 @@ class _Judge:
             return _fallback(offline, "; ".join(dict.fromkeys(why for _, _, why in said if why)))
         words = [read_word(answer, self.ontology) for _, answer in given]
         if len(said) == 1:
-            return self._one(cluster, evidence, offline, given[0][1], words[0])
-        return self._several(cluster, evidence, offline, given, words, n_asked=len(said))
+            return self._one(i, cluster, offline, given[0][1], words[0])
+        return self._several(i, cluster, offline, given, words, n_asked=len(said))
 
     def _one(
-        self, cluster: ClusterMarkers, evidence: Array, offline: Annotation, answer: ClusterAnswer, word: Word
+        self, i: int, cluster: ClusterMarkers, offline: Annotation, answer: ClusterAnswer, word: Word
     ) -> Annotation:
-        judged = self._judged(cluster, evidence, offline, word)
+        judged = self._judged(i, cluster, offline, word)
         unknown = judged.ontology_id is None
         flags = tuple(dict.fromkeys((*judged.flag_reasons, *word.flags)))
         said = f"{answer.rationale.rstrip('.')}. " if answer.rationale else ""
@@ -204,11 +208,19 @@ class _Judge:
             }
         )
 
-    def _judged(self, cluster: ClusterMarkers, evidence: Array, offline: Annotation, word: Word) -> Annotation:
+    def _judged(self, i: int, cluster: ClusterMarkers, offline: Annotation, word: Word) -> Annotation:
         if word.term is None:
             update = {"primary_label": UNKNOWN, "ontology_id": None, "confidence": Confidence.LOW, "flag_reasons": ()}
             return offline.model_copy(update=update)
-        judged = judge_label(cluster, word.term, evidence, self.model, self.ontology, min_overlap=self.min_overlap)
+        judged = judge_label(
+            cluster,
+            word.term,
+            self.evidence[i],
+            (self.own[0][i], self.own[1][i]),
+            self.model,
+            self.ontology,
+            min_overlap=self.min_overlap,
+        )
         if judged is not None:
             return judged
         label = self.ontology.label(word.term)
@@ -226,8 +238,8 @@ class _Judge:
 
     def _several(
         self,
+        i: int,
         cluster: ClusterMarkers,
-        evidence: Array,
         offline: Annotation,
         given: Sequence[tuple[str, ClusterAnswer]],
         words: Sequence[Word],
@@ -235,9 +247,9 @@ class _Judge:
         n_asked: int,
     ) -> Annotation:
         votes = [Vote(name, word.label, word.term) for (name, _), word in zip(given, words, strict=True)]
-        found = find_consensus(votes, self.ontology, lambda term: self._score(term, evidence))
+        found = find_consensus(votes, self.ontology, lambda term: self._score(term, i))
         answer, word = self._speaker(found, given, words)
-        result = self._one(cluster, evidence, offline, answer, word)
+        result = self._one(i, cluster, offline, answer, word)
         said = "; ".join(f"{vote.model}: {vote.label}" for vote in votes)
         silent = f"; {n_asked - len(votes)} of {n_asked} models gave no answer" if len(votes) < n_asked else ""
         caveats = (f"{found.support} of {len(votes)} models agree ({said}){silent}", *result.caveats)
@@ -269,10 +281,9 @@ class _Judge:
             word = Word(self.ontology.label(found.term), found.term, abstained=False)
         return answer.model_copy(update={"confidence": least}), word
 
-    def _score(self, term: str, evidence: Array) -> float:
-        support, contradiction = own_scores(self.model, evidence[None, :])
-        total = total_scores(self.model, support, contradiction)[0]
-        near = [i for i, t in enumerate(self.model.types) if self.ontology.is_a(term, t.ontology_id)]
+    def _score(self, term: str, i: int) -> float:
+        total = total_scores(self.model, self.own[0][i : i + 1], self.own[1][i : i + 1])[0]
+        near = [j for j, t in enumerate(self.model.types) if self.ontology.is_a(term, t.ontology_id)]
         return float(np.max(total[near])) if near else 0.0
 
 

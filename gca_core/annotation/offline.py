@@ -97,6 +97,7 @@ def judge_label(
     cluster: ClusterMarkers,
     term: str,
     evidence: Array,
+    own: tuple[Array, Array],
     model: MarkerModel,
     ontology: CellOntology,
     *,
@@ -111,19 +112,19 @@ def judge_label(
         cluster: the cluster.
         term: a Cell Ontology id.
         evidence: (g,) of this cluster.
+        own: its rows (t,) of :func:`gca_core.annotation.scoring.own_scores`, computed once for all clusters.
         model, ontology, min_overlap: as there.
 
     Returns:
         None if the marker database has no type on the term's line.
     """
-    support, contradiction = own_scores(model, evidence[None, :])
-    total = total_scores(model, support, contradiction)
-    scored = _Scored(evidence, support[0], contradiction[0], total[0])
+    support, contradiction = own
+    scored = _Scored(evidence, support, contradiction, total_scores(model, support[None], contradiction[None])[0])
     stand_in = _stand_in(term, scored.total, model, ontology)
     if stand_in is None:
         return None
-    own = model.types[stand_in].ontology_id
-    level = own if ontology.is_a(term, own) else term
+    judging = model.types[stand_in].ontology_id
+    level = judging if ontology.is_a(term, judging) else term
     rivals = tuple(
         int(i)
         for i in np.argsort(-scored.total, kind="stable")
@@ -133,9 +134,9 @@ def judge_label(
     )
     # siblings that score alike limit the confidence by their margin alone
     notable = tuple(i for i in rivals if not _siblings(level, i, stand_in, scored.total, model, ontology))
-    answer = _Answer(level, stand_in, tied=() if own == term else (stand_in,), rivals=notable[:N_ALTERNATIVES])
+    answer = _Answer(level, stand_in, tied=() if judging == term else (stand_in,), rivals=notable[:N_ALTERNATIVES])
     judged = _finish(cluster, answer, scored, model, ontology, min_overlap)
-    if own == term:
+    if judging == term:
         return judged
     label = ontology.label(term)
     unknown = judged.ontology_id is None

@@ -16,7 +16,7 @@ from gca_core.annotation.llm_prompts import load_prompts, make_messages, sent_ma
 from gca_core.annotation.markers import MarkerDatabase, parse_markers
 from gca_core.annotation.models import UNKNOWN, ClusterMarkers, Confidence, FlagReason, RankedGene
 from gca_core.annotation.offline import judge_label
-from gca_core.annotation.scoring import build_model
+from gca_core.annotation.scoring import build_model, own_scores
 from gca_core.errors import ConfigurationError
 from gca_core.knowledge.ontology import load_ontology
 
@@ -61,7 +61,8 @@ def judged(small: MarkerDatabase, term: str, genes: dict[str, float]):  # type: 
     model = build_model(small, None, ONTOLOGY)
     evidence = np.array([genes.get(gene, 0.0) for gene in model.genes])
     cluster = ClusterMarkers(cluster="c", genes=tuple(RankedGene(gene=g) for g in genes))
-    return judge_label(cluster, term, evidence, model, ONTOLOGY)
+    support, contradiction = own_scores(model, evidence[None])
+    return judge_label(cluster, term, evidence, (support[0], contradiction[0]), model, ONTOLOGY)
 
 
 B_GENES = {"CD79A": 1.0, "MS4A1": 1.0, "CD19": 1.0, "CD3D": -1.0}
