@@ -15,13 +15,15 @@ CHUNK_SIZE = 20
 MAX_LABEL = 200
 MAX_TEXT = 600
 MAX_LIST = 5
-_SYMBOL = re.compile(r"[A-Za-z0-9][A-Za-z0-9.@_-]{0,23}")
+_SYMBOL = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,23}")
+# longer symbols all have digits; longer words don't
+_MAX_LETTERS = 12
 _FORMULA = "=+@-"
 
 
 def is_symbol(text: str) -> bool:
-    """Whether a text can be a gene symbol: letters, digits, ``.@_-``, 24 characters at most."""
-    return _SYMBOL.fullmatch(text) is not None
+    """Whether a text can be a gene symbol: letters, digits, ``.-``, 24 characters at most, 12 without digits."""
+    return _SYMBOL.fullmatch(text) is not None and (len(text) <= _MAX_LETTERS or any(c.isdigit() for c in text))
 
 
 def clean_text(value: Any, limit: int = MAX_TEXT) -> Any:
