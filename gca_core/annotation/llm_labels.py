@@ -187,11 +187,12 @@ class _Judge:
         judged = self._judged(i, cluster, offline, word)
         unknown = judged.ontology_id is None
         flags = tuple(dict.fromkeys((*judged.flag_reasons, *word.flags)))
+        sure = Confidence.LOW if word.flags else answer.confidence
         said = f"{answer.rationale.rstrip('.')}. " if answer.rationale else ""
         considered = "; ".join(a.label for a in answer.alternatives)
         return judged.model_copy(
             update={
-                "confidence": Confidence.LOW if flags else min(judged.confidence, answer.confidence, key=_RANKS.index),
+                "confidence": min(judged.confidence, sure, key=_RANKS.index),
                 "status": Status.FLAGGED if flags else Status.SUPPORTED,
                 "flag_reasons": flags,
                 "rationale": f"{said}evidence: {judged.rationale}",
@@ -314,7 +315,6 @@ def _fallback(offline: Annotation, why: str) -> Annotation:
     """The offline label, marked as such."""
     return offline.model_copy(
         update={
-            "confidence": Confidence.LOW if offline.flag_reasons else offline.confidence,
             "status": Status.FLAGGED,
             "flag_reasons": (*offline.flag_reasons, FlagReason.OFFLINE_FALLBACK),
             "caveats": (f"labelled offline, by marker evidence alone: {why}", *offline.caveats),
