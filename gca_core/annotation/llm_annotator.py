@@ -7,7 +7,7 @@ on from there.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -91,9 +91,7 @@ def ask_model(
             for name, answer in batch.answers.items():
                 cache.put(keys[ids[name]], answer, model=client.config.name, prompt_version=setting.prompts.version)
 
-    if batches:
-        with ThreadPoolExecutor(max_workers=min(options.chat.max_concurrency, len(batches))) as pool:
-            list(pool.map(work, batches))
+    _run(work, batches, options.chat.max_concurrency)
     for batch in batches:
         for name in batch.markers:
             answers[ids[name]] = batch.answers.get(name)
@@ -106,6 +104,18 @@ def ask_model(
         batches=sum(batch.asked for batch in batches),
         notes=tuple(f"{client.config.name}: {note}" for batch in batches for note in batch.notes),
     )
+
+
+def _run(work: Callable[[_Batch], None], batches: Sequence[_Batch], max_workers: int) -> None:
+    """Work on all batches; when one raises or the user interrupts, those that wait are not begun."""
+    if not batches:
+        return
+    pool = ThreadPoolExecutor(max_workers=min(max_workers, len(batches)))
+    try:
+        for _ in pool.map(work, batches):
+            pass
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def answer_key(genes: Sequence[str], client: ChatClient, setting: Setting) -> str:
