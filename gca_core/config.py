@@ -44,6 +44,7 @@ class Settings(BaseSettings):
         marker_db_path: a marker database instead of the bundled one.
         cache_dir: answers and downloads that may be deleted at any time.
         llm: the chat model as ``provider:model``; unset means no model is ever called.
+        llm_api_key: the key for a model whose address is given, as in ``provider:model@http://host/v1``.
         seed: the seed of every random choice that has no seed of its own.
         log_level: level of the ``gca`` command's log.
     """
@@ -57,6 +58,7 @@ class Settings(BaseSettings):
     marker_db_path: str | None = None
     cache_dir: Path | None = None
     llm: str | None = None
+    llm_api_key: SecretStr | None = None
     seed: int = Field(default=DEFAULT_SEED, ge=0)
     log_level: str = "INFO"
 

@@ -5,27 +5,14 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from airflow.sdk import BaseHook
-from pydantic import BaseModel, ConfigDict, SecretStr
+from pydantic import SecretStr
 
 from airflow_provider_gca._compat import AirflowNotFoundException
-from airflow_provider_gca.connection_forms import LLM_FORM, LLM_PROVIDERS
+from airflow_provider_gca.connection_forms import LLM_FORM
 from gca_core.errors import ConfigurationError
+from gca_core.llm.models import LlmConfig, checked_config, parse_model
 
-
-class LlmConfig(BaseModel):
-    """A model and how to reach it; the key shows neither in ``repr`` nor in JSON."""
-
-    model_config = ConfigDict(frozen=True)
-
-    provider: str
-    model: str
-    base_url: str | None = None
-    api_key: SecretStr | None = None
-
-    @property
-    def name(self) -> str:
-        """``provider:model``, as results record it."""
-        return f"{self.provider}:{self.model}"
+__all__ = ["LlmConfig", "LlmHook"]
 
 
 class LlmHook(BaseHook):
@@ -73,11 +60,11 @@ class LlmHook(BaseHook):
                 f"it has to be {self.conn_type}"
             )
         extra = connection.extra_dejson
-        return self._checked(
-            provider=extra.get("provider") or "",
-            model=extra.get("model") or "",
+        return checked_config(
+            extra.get("provider") or "",
+            extra.get("model") or "",
             base_url=extra.get("base_url") or None,
-            api_key=connection.password or None,
+            api_key=SecretStr(connection.password) if connection.password else None,
         )
 
     def test_connection(self) -> tuple[bool, str]:
@@ -98,18 +85,4 @@ class LlmHook(BaseHook):
                 f"the connection {self.gca_llm_conn_id!r} does not exist; create it with the type {self.conn_type}"
             )
         named = load_settings().llm
-        if named is None:
-            return None
-        provider, _, model = named.partition(":")
-        return self._checked(provider=provider, model=model, base_url=None, api_key=None)
-
-    def _checked(self, *, provider: str, model: str, base_url: str | None, api_key: str | None) -> LlmConfig:
-        if provider not in LLM_PROVIDERS:
-            raise ConfigurationError(f"the provider {provider!r} is not known; use one of {', '.join(LLM_PROVIDERS)}")
-        if not model:
-            raise ConfigurationError("no model is named; fill in the model, for instance the provider's small one")
-        if provider == "openai-compatible" and not base_url:
-            raise ConfigurationError("openai-compatible needs the base URL of the endpoint")
-        return LlmConfig(
-            provider=provider, model=model, base_url=base_url, api_key=SecretStr(api_key) if api_key else None
-        )
+        return None if named is None else parse_model(named)

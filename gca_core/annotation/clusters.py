@@ -15,6 +15,8 @@ from gca_core.annotation.agreement import measure_agreement
 from gca_core.annotation.embedding import leiden_clusters, principal_components
 from gca_core.annotation.evidence import expression_evidence
 from gca_core.annotation.inputs import Expression, read_expression
+from gca_core.annotation.llm_labels import LlmAnnotator, ModelInput, as_annotator
+from gca_core.annotation.llm_models import LlmOptions
 from gca_core.annotation.markers import MarkerDatabase, load_marker_database
 from gca_core.annotation.models import (
     Agreement,
@@ -54,8 +56,10 @@ def annotate_anndata(
     resolution: float = 1.0,
     min_overlap: int = MIN_OVERLAP,
     seed: int = 0,
+    model: ModelInput | LlmAnnotator | None = None,
+    llm_options: LlmOptions | None = None,
 ) -> DatasetReport:
-    """Label every cluster of ``adata`` by its markers, offline, and write the labels to its ``obs``.
+    """Label every cluster of ``adata`` by its markers and write the labels to its ``obs``.
 
     Columns written, each with ``prefix``: label, ontology_id, confidence, status, proposed_label, rationale,
     canonical_markers, mapping_notes; and ``cluster`` where the clusters were computed here.
@@ -75,6 +79,9 @@ def annotate_anndata(
         resolution: of the Leiden clusters.
         min_overlap: fewest supporting markers of a label.
         seed: of everything random.
+        model: a chat model as ``provider:model``, or several that have to agree; their labels are judged by the
+            same evidence. None works offline and calls nothing, whatever keys the environment holds.
+        llm_options: how the model is asked, its budget and the cache of its answers.
 
     Raises:
         DataValidationError: no such column, no clusters, or no usable matrix or genes; nothing was written.
@@ -82,16 +89,30 @@ def annotate_anndata(
         MarkerDatabaseError: the marker database can't be read.
     """
     _check_options(adata, cluster_key, label_key, top_n_markers, resolution)
+    annotator = as_annotator(model, llm_options)
     ontology = load_ontology()
     database = marker_db if isinstance(marker_db, MarkerDatabase) else load_marker_database(marker_db, species="human")
     expression = read_expression(adata, database, layer=layer, species=species)
-    model = build_model(database, expression.genes, ontology, tissue=tissue)
+    marker_model = build_model(database, expression.genes, ontology, tissue=tissue)
     groups = _groups(adata, cluster_key, expression, resolution, seed)
     names = [str(name) for name in groups.cat.categories]
     log.info("ranking genes of %d clusters over %d cells", len(names), adata.n_obs)
     clusters = _rank(expression, groups, top_n_markers, ranking)
-    evidence = expression_evidence(expression, groups.cat.codes.tolist(), clusters, model)
-    annotations = annotate_clusters(clusters, evidence, model, ontology, min_overlap=min_overlap)
+    evidence = expression_evidence(expression, groups.cat.codes.tolist(), clusters, marker_model)
+    stats = None
+    if annotator is None:
+        annotations = annotate_clusters(clusters, evidence, marker_model, ontology, min_overlap=min_overlap)
+    else:
+        annotations, stats = annotator.annotate(
+            clusters,
+            evidence,
+            marker_model,
+            ontology,
+            species=species,
+            tissue=tissue,
+            marker_database=database.content_hash,
+            min_overlap=min_overlap,
+        )
     agreement = None
     if label_key is not None:
         predicted = _per_cell(groups, [a.ontology_id for a in annotations])
@@ -107,6 +128,9 @@ def annotate_anndata(
         tissue=tissue,
         prefix=prefix,
         matrix=expression.source,
+        annotator="offline" if annotator is None else "llm",
+        model=None if annotator is None else annotator.name,
+        model_stats=stats,
         ranking=ranking,
         top_n_markers=top_n_markers,
         seed=seed,

@@ -12,17 +12,19 @@ from gca_core.annotation.models import ClusterMarkers
 from gca_core.annotation.scoring import Array, MarkerModel
 from gca_core.matrix.stats import group_mean_variance
 
-RANK_DECAY = 0.1
+RANK_DECAY = 0.05
 # share of expressing cells, in the cluster that expresses a gene most, from which the gene is trusted fully
 FULL_FRACTION = 0.2
 # shares of the highest cluster's mean from which a gene counts as expressed, and below which as absent
 EXPRESSED, ABSENT = 0.5, 0.2
+# share with which a gene outside the ranking counts, whether it is expressed or absent
+UNRANKED = 0.1
 # trust in a gene that all clusters express alike, against one that some cluster lacks
 FLAT_TRUST = 0.3
 
 
 def rank_weights(clusters: Sequence[ClusterMarkers], model: MarkerModel) -> Array:
-    """(n, g): 1 / (1 + 0.1 rank) for the genes that a cluster's ranking holds, else 0; ranks from 0."""
+    """(n, g): 1 / (1 + 0.05 rank) for the genes that a cluster's ranking holds, else 0; ranks from 0."""
     column = {gene: j for j, gene in enumerate(model.genes)}
     weights = np.zeros((len(clusters), len(column)))
     for i, cluster in enumerate(clusters):
@@ -40,8 +42,8 @@ def expression_evidence(
 
     Half of that cluster's mean counts as fully expressed (1), so that several clusters of one type don't
     outshine each other; a fifth is neutral, and below it a gene counts as absent, down to -1. Both shrink with
-    how few cells express the gene where it is highest, and with how alike all clusters express it. Positive
-    evidence is halved for genes outside the cluster's ranking and grows with the rank inside. A single cluster
+    how few cells express the gene where it is highest, and with how alike all clusters express it. Genes outside the
+    cluster's ranking count a tenth, and inside it more the higher they rank. A single cluster
     has nothing to be compared with: there the share of expressing cells decides.
     """
     column = {gene: j for j, gene in enumerate(expression.genes)}
@@ -52,8 +54,10 @@ def expression_evidence(
         level = np.clip(found.fraction / FULL_FRACTION, 0.0, 1.0)
     else:
         level = _contrast(found.mean, detection)
-    boost = 0.5 + 0.5 * rank_weights(clusters, model)
-    return np.where(level > 0, level * boost, level)
+    if len(clusters) == 1:
+        return level
+    ranked = rank_weights(clusters, model)
+    return np.where(level > 0, level * np.maximum(ranked, UNRANKED), level * UNRANKED)
 
 
 def _contrast(mean: Array, detection: Array) -> Array:

@@ -28,6 +28,7 @@ COLUMNS = (
     "reference",
     "evidence_score",
     "role",
+    "parent_id",
 )
 ANY_TISSUE = "any"
 _REQUIRED = ("cell_type", "gene_symbol")
@@ -49,6 +50,7 @@ class Marker(BaseModel):
     reference: str = ""
     evidence_score: float = Field(default=1.0, ge=0.0, le=1.0)
     role: Literal["positive", "negative"] = "positive"
+    parent_id: str = ""
 
 
 class CellTypeMarkers(BaseModel):
@@ -57,6 +59,7 @@ class CellTypeMarkers(BaseModel):
     Attributes:
         positive, negative: gene to evidence score, in file order.
         tissues: where the type is found; ``any`` means it is found in many.
+        parent_id: the nearest type above it, where the table names one.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -66,6 +69,7 @@ class CellTypeMarkers(BaseModel):
     tissues: frozenset[str]
     positive: dict[str, float]
     negative: dict[str, float]
+    parent_id: str = ""
 
 
 class MarkerDatabase:
@@ -207,4 +211,10 @@ def _by_type(markers: Iterable[Marker]) -> Iterable[CellTypeMarkers]:
             genes = roles[marker.role]
             genes[marker.gene_symbol] = max(marker.evidence_score, genes.get(marker.gene_symbol, 0.0))
         tissues = frozenset(t.strip().casefold() for m in group for t in m.tissue.split(";") if t.strip())
-        yield CellTypeMarkers(ontology_id=identifier, label=group[0].cell_type, tissues=tissues, **roles)
+        yield CellTypeMarkers(
+            ontology_id=identifier,
+            label=group[0].cell_type,
+            tissues=tissues,
+            parent_id=group[0].parent_id,
+            **roles,
+        )

@@ -7,6 +7,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from gca_core.llm.models import Usage
+
 UNKNOWN = "Unknown or Novel"
 
 
@@ -37,6 +39,12 @@ class FlagReason(StrEnum):
     LOW_MARKER_OVERLAP = "low_marker_overlap"
     CONTRADICTORY_MARKERS = "contradictory_markers"
     AMBIGUOUS_EVIDENCE = "ambiguous_evidence"
+    LABEL_NOT_IN_KB = "label_not_in_kb"
+    MISSING_ONTOLOGY_ID = "missing_ontology_id"
+    ONTOLOGY_MISMATCH = "ontology_mismatch"
+    MODEL_ABSTAINED = "model_abstained"
+    MODEL_DISAGREEMENT = "model_disagreement"
+    OFFLINE_FALLBACK = "offline_fallback"
 
 
 class RankedGene(_Value):
@@ -115,6 +123,7 @@ class Annotation(_Value):
         ontology_id: of the label; None when unknown.
         proposed_label: the best guess, where the evidence is too thin to make it the label.
         markers: top genes of the cluster's ranking.
+        annotator: what the label comes from; with a model, ``offline`` means that it gave none.
     """
 
     cluster: str
@@ -130,6 +139,7 @@ class Annotation(_Value):
     markers: tuple[str, ...]
     proposed_label: str | None
     evidence: Evidence
+    annotator: Literal["offline", "llm"] = "offline"
 
 
 class LabelAgreement(_Value):
@@ -178,6 +188,30 @@ class MarkerDatabaseInfo(_Value):
     n_markers: int
 
 
+class ModelStats(_Value):
+    """What the models did for a data set.
+
+    Attributes:
+        models: that were asked, as ``provider:model``.
+        prompt_version: of the prompt files.
+        cache_hits: answers from the cache, over all models.
+        llm_batches: prompts that were asked, over all models.
+        fallbacks: clusters without an answer, which the offline annotator labelled.
+        disagreements: clusters on which several models found no majority.
+        seconds: that the models took.
+    """
+
+    models: tuple[str, ...]
+    prompt_version: str
+    cache_hits: int
+    llm_batches: int
+    fallbacks: int
+    disagreements: int
+    usage: Usage
+    seconds: float
+    notes: tuple[str, ...] = ()
+
+
 class DatasetReport(_Value):
     """All annotations of a data set, with everything that decided them."""
 
@@ -190,8 +224,9 @@ class DatasetReport(_Value):
     tissue: str | None
     prefix: str
     matrix: str
-    annotator: Literal["offline"] = "offline"
+    annotator: Literal["offline", "llm"] = "offline"
     model: str | None = None
+    model_stats: ModelStats | None = None
     ranking: str
     top_n_markers: int
     seed: int

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
+from gca_core.annotation.calibration import CALIBRATION, SAME_LINEAGE, Figures, measure
 from gca_core.annotation.models import (
     UNKNOWN,
     Alternative,
@@ -27,12 +29,19 @@ MIN_OVERLAP = 2
 MIN_SCORE = 1.0
 # a label within this share of the best score can't be told apart from it
 TIE = 0.1
+# a subtype is named if it scores at least this share of the type above it, and gains this much by its own markers
+SUBTYPE_SHARE = 0.5
+SUBTYPE_GAIN = 1.5
 CONTRADICTION_SHARE = 0.5
+# an unrelated type makes a label doubtful if genes that the label lacks give it this share of the label's score
+MIXTURE_SHARE = 0.5
 NOTABLE = 0.2
 ABSENT = -0.5
 STRONG = 0.8
+FEW_MARKERS = 3
 N_ALTERNATIVES = 3
 N_SHOWN = 12
+_TIED = "the evidence can't tell these apart, so their common parent is given"
 
 
 @dataclass(frozen=True)
@@ -92,20 +101,113 @@ def annotate_clusters(
     ]
 
 
+def judge_label(
+    cluster: ClusterMarkers,
+    term: str,
+    evidence: Array,
+    own: tuple[Array, Array],
+    model: MarkerModel,
+    ontology: CellOntology,
+    *,
+    min_overlap: int = MIN_OVERLAP,
+) -> Annotation | None:
+    """The evidence for a label that somebody else gave, by the rules of :func:`annotate_clusters`.
+
+    A term without markers of its own is judged by its nearest ancestor that has some, or else by the best type
+    below it; a caveat says so, and the confidence is Medium at most.
+
+    Args:
+        cluster: the cluster.
+        term: a Cell Ontology id.
+        evidence: (g,) of this cluster.
+        own: its rows (t,) of :func:`gca_core.annotation.scoring.own_scores`, computed once for all clusters.
+        model, ontology, min_overlap: as there.
+
+    Returns:
+        None if the marker database has no type on the term's line.
+    """
+    support, contradiction = own
+    scored = _Scored(evidence, support, contradiction, total_scores(model, support[None], contradiction[None])[0])
+    stand_in = _stand_in(term, scored.total, model, ontology)
+    if stand_in is None:
+        return None
+    judging = model.types[stand_in].ontology_id
+    level = judging if ontology.is_a(term, judging) else term
+    rivals = tuple(
+        int(i)
+        for i in np.argsort(-scored.total, kind="stable")
+        if scored.total[i] > 0
+        and scored.total[i] >= (1.0 - TIE) * scored.total[stand_in]
+        and not _on_one_line(model.types[int(i)].ontology_id, level, ontology)
+    )
+    # siblings that score alike limit the confidence by their margin alone
+    notable = tuple(i for i in rivals if not _siblings(level, i, stand_in, scored.total, model, ontology))
+    answer = _Answer(level, stand_in, tied=() if judging == term else (stand_in,), rivals=notable[:N_ALTERNATIVES])
+    judged = _finish(cluster, answer, scored, model, ontology, min_overlap)
+    if judging == term:
+        return judged
+    label = ontology.label(term)
+    unknown = judged.ontology_id is None
+    return judged.model_copy(
+        update={
+            "primary_label": judged.primary_label if unknown else label,
+            "ontology_id": None if unknown else term,
+            "proposed_label": label if unknown else None,
+            "caveats": (
+                f"the marker database has no markers for {label}; judged by {model.types[stand_in].label}",
+                *(c for c in judged.caveats if not c.startswith(_TIED)),
+            ),
+        }
+    )
+
+
+def _stand_in(term: str, total: Array, model: MarkerModel, ontology: CellOntology) -> int | None:
+    """The type of the model that a term is judged by: its own, the nearest above, the best below, or none."""
+    above = {term: 0} | dict(ontology.ancestors(term))
+    known = [(above[t.ontology_id], i) for i, t in enumerate(model.types) if t.ontology_id in above]
+    if known:
+        return min(known)[1]
+    below = [i for i, t in enumerate(model.types) if ontology.is_a(t.ontology_id, term)]
+    return max(below, key=lambda i: float(total[i]), default=None)
+
+
+def _siblings(level: str, rival: int, index: int, total: Array, model: MarkerModel, ontology: CellOntology) -> bool:
+    """Whether a rival that scores about alike shares a parent that the marker database knows about."""
+    if total[rival] * (1.0 - TIE) > total[index]:
+        return False
+    parent = ontology.common_parent([level, model.types[rival].ontology_id])
+    return any(ontology.is_a(parent, t.ontology_id) for t in model.types)
+
+
 def _annotate(
     cluster: ClusterMarkers, scored: _Scored, model: MarkerModel, ontology: CellOntology, min_overlap: int
 ) -> Annotation:
     answer = _choose(scored.total, model, ontology)
+    if not answer.tied:
+        answer = replace(answer, **_refined(answer, scored, model, ontology))
+        answer = replace(answer, rivals=answer.rivals or _mixed_in(answer, scored, model))
+    return _finish(cluster, answer, scored, model, ontology, min_overlap)
+
+
+def _finish(
+    cluster: ClusterMarkers,
+    answer: _Answer,
+    scored: _Scored,
+    model: MarkerModel,
+    ontology: CellOntology,
+    min_overlap: int,
+) -> Annotation:
     found = _gather(answer, scored, model, ontology)
     label = ontology.label(answer.term)
-    flags = _flags(answer, found, model.factor[answer.index], cluster, min_overlap)
+    figures = measure(cluster, answer.index, model, scored.evidence)
+    flags = _flags(answer, found, model.factor[answer.index], cluster, min_overlap, figures)
     unknown = FlagReason.LOW_MARKER_OVERLAP in flags or FlagReason.NO_MARKERS_SUPPLIED in flags
     return Annotation(
         cluster=cluster.cluster,
         n_cells=cluster.n_cells,
         primary_label=UNKNOWN if unknown else label,
         ontology_id=None if unknown else answer.term,
-        confidence=_confidence(found, flags, answer),
+        confidence=_confidence(found, flags, answer, figures),
         status=Status.FLAGGED if flags else Status.SUPPORTED,
         flag_reasons=flags,
         rationale=_rationale(label, found, unknown),
@@ -133,15 +235,56 @@ def _choose(total: Array, model: MarkerModel, ontology: CellOntology) -> _Answer
     return _Answer(term, best, rivals=rivals)
 
 
+def _mixed_in(answer: _Answer, scored: _Scored, model: MarkerModel) -> tuple[int, ...]:
+    """The strongest type of another lineage that genes foreign to the answer support, as in doublets."""
+    score = float(scored.total[answer.index])
+    if score <= 0:
+        return ()
+    foreign = np.where(model.positive[answer.index] > 0, 0.0, np.maximum(scored.evidence, 0.0))
+    support, _ = own_scores(model, foreign[None, :])
+    other = np.where(model.likeness[answer.index] > SAME_LINEAGE, 0.0, support[0] * model.factor)
+    strongest = int(np.argmax(other))
+    return (strongest,) if other[strongest] >= MIXTURE_SHARE * score else ()
+
+
+def _refined(answer: _Answer, scored: _Scored, model: MarkerModel, ontology: CellOntology) -> dict[str, Any]:
+    """The subtype of the answer that markers of its own tell apart from it, or nothing.
+
+    Where several subtypes do so about equally well, the answer stays where it is.
+    """
+    below = [
+        i
+        for i, t in enumerate(model.types)
+        if i != answer.index
+        and ontology.is_a(t.ontology_id, answer.term)
+        and scored.total[i] >= SUBTYPE_SHARE * scored.total[answer.index]
+    ]
+    gains = {i: _gain(i, answer.index, scored.evidence, model) for i in below}
+    best = max(gains, key=lambda i: (gains[i], -i), default=answer.index)
+    if gains.get(best, 0.0) < SUBTYPE_GAIN:
+        return {}
+    name = model.types[best].ontology_id
+    close = [i for i in below if gains[i] >= (1.0 - TIE) * gains[best]]
+    if any(not _on_one_line(model.types[i].ontology_id, name, ontology) for i in close):
+        return {}
+    return {"term": name, "index": best}
+
+
+def _gain(subtype: int, above: int, evidence: Array, model: MarkerModel) -> float:
+    """The evidence for a subtype by markers that the type above it doesn't list, in units of their joint size."""
+    weights = model.positive[subtype] * (model.listed[subtype] & ~model.listed[above])
+    against = model.negative[subtype] * (model.negative[above] == 0)
+    size = max(float(np.sqrt((weights**2).sum())), 1e-12)
+    return float(evidence @ weights - np.maximum(evidence, 0.0) @ against) / size
+
+
 def _on_one_line(a: str, b: str, ontology: CellOntology) -> bool:
     return ontology.is_a(a, b) or ontology.is_a(b, a)
 
 
 def _gather(answer: _Answer, scored: _Scored, model: MarkerModel, ontology: CellOntology) -> Evidence:
-    """The genes behind the answer, over its type and the ancestors of that."""
-    chain = [int(i) for i in np.flatnonzero(model.chain[answer.index])]
-    own = [i for i in chain if ontology.is_a(answer.term, model.types[i].ontology_id)] or chain
-    used = own if answer.tied else chain
+    """The genes behind the answer: those of its type and, where types are tied, of them all."""
+    used = list(answer.tied) or [answer.index]
     unrelated = [
         scored.total[i] for i, t in enumerate(model.types) if not _on_one_line(t.ontology_id, answer.term, ontology)
     ]
@@ -150,8 +293,8 @@ def _gather(answer: _Answer, scored: _Scored, model: MarkerModel, ontology: Cell
         supporting=_genes(model.positive, scored.evidence, used, model, sign=1.0),
         contradicting=_genes(model.negative, scored.evidence, used, model, sign=-1.0),
         missing=_missing(used, scored.evidence, model),
-        support=round(float(scored.support[used].sum()), 4),
-        contradiction=round(float(scored.contradiction[used].sum()), 4),
+        support=round(float(scored.support[answer.index]), 4),
+        contradiction=round(float(scored.contradiction[answer.index]), 4),
         score=round(score, 4),
         margin=round(score - float(max(unrelated, default=0.0)), 4),
     )
@@ -173,17 +316,18 @@ def _genes(
 
 def _missing(used: Sequence[int], evidence: Array, model: MarkerModel) -> tuple[str, ...]:
     absent = evidence <= ABSENT
-    strong = (model.positive[list(used)] >= STRONG).any(axis=0)
+    strong = np.array([any(model.types[i].positive.get(g, 0.0) >= STRONG for i in used) for g in model.genes])
     return tuple(gene for gene, is_missing in zip(model.genes, absent & strong, strict=True) if is_missing)
 
 
 def _flags(
-    answer: _Answer, found: Evidence, factor: float, cluster: ClusterMarkers, min_overlap: int
+    answer: _Answer, found: Evidence, factor: float, cluster: ClusterMarkers, min_overlap: int, figures: Figures
 ) -> tuple[FlagReason, ...]:
     flags = []
     if not cluster.genes:
         flags.append(FlagReason.NO_MARKERS_SUPPLIED)
-    if len(found.supporting) < min_overlap or found.score < MIN_SCORE:
+    recognised = CALIBRATION.recognised.at(figures) >= CALIBRATION.unknown
+    if len(found.supporting) < min_overlap or found.score < MIN_SCORE or not recognised:
         flags.append(FlagReason.LOW_MARKER_OVERLAP)
     if found.contradiction > CONTRADICTION_SHARE * max(found.support, 0.0) and found.contradicting:
         flags.append(FlagReason.CONTRADICTORY_MARKERS)
@@ -194,13 +338,20 @@ def _flags(
     return tuple(flags)
 
 
-def _confidence(found: Evidence, flags: Sequence[FlagReason], answer: _Answer) -> Confidence:
-    if flags or found.score <= 0:
+def _confidence(found: Evidence, flags: Sequence[FlagReason], answer: _Answer, figures: Figures) -> Confidence:
+    """The calibrated level; Low where evidence is thin, contradicted or ambiguous; other flags allow Medium at most."""
+    thin = {
+        FlagReason.LOW_MARKER_OVERLAP,
+        FlagReason.NO_MARKERS_SUPPLIED,
+        FlagReason.CONTRADICTORY_MARKERS,
+        FlagReason.AMBIGUOUS_EVIDENCE,
+    }
+    probability = CALIBRATION.right.at(figures)
+    if thin & set(flags) or found.score <= 0 or probability < CALIBRATION.medium:
         return Confidence.LOW
-    lead = found.margin / found.score
-    if len(found.supporting) >= 3 and lead >= 0.3:
-        return Confidence.MEDIUM if answer.tied else Confidence.HIGH
-    return Confidence.MEDIUM if len(found.supporting) >= 2 and lead >= TIE else Confidence.LOW
+    if flags or answer.tied or len(found.supporting) < FEW_MARKERS:
+        return Confidence.MEDIUM
+    return Confidence.HIGH if probability >= CALIBRATION.high else Confidence.MEDIUM
 
 
 def _rationale(label: str, found: Evidence, unknown: bool) -> str:
@@ -217,7 +368,7 @@ def _caveats(answer: _Answer, model: MarkerModel) -> tuple[str, ...]:
     caveats = []
     if answer.tied:
         names = ", ".join(sorted(model.types[i].label for i in answer.tied))
-        caveats.append(f"the evidence can't tell these apart, so their common parent is given: {names}")
+        caveats.append(f"{_TIED}: {names}")
     if answer.rivals:
         names = ", ".join(model.types[i].label for i in answer.rivals)
         caveats.append(f"unrelated types score almost as well, as in a mixture or doublets: {names}")

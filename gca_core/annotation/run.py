@@ -13,8 +13,10 @@ from gca_core.annotation.clusters import PREFIX, TOP_N_MARKERS, annotate_anndata
 from gca_core.annotation.embedding import principal_components, umap_coordinates
 from gca_core.annotation.figure import umap_png
 from gca_core.annotation.inputs import read_expression
+from gca_core.annotation.llm_labels import LlmAnnotator, ModelInput, as_annotator
+from gca_core.annotation.llm_models import LlmOptions
 from gca_core.annotation.markers import MarkerDatabase, load_marker_database
-from gca_core.annotation.models import Agreement, DatasetReport
+from gca_core.annotation.models import Agreement, DatasetReport, ModelStats
 from gca_core.annotation.report import render_csv, render_html
 from gca_core.annotation.scoring import Array
 from gca_core.errors import DataValidationError
@@ -81,6 +83,7 @@ class AnnotationResult(BaseModel):
     agreement: Agreement | None
     annotator: str
     model: str | None
+    model_stats: ModelStats | None = None
     marker_database_sha256: str
     ontology_version: str
     seed: int
@@ -88,16 +91,23 @@ class AnnotationResult(BaseModel):
     versions: dict[str, str]
 
 
-def annotate_file(config: AnnotationConfig) -> AnnotationResult:
+def annotate_file(
+    config: AnnotationConfig,
+    *,
+    model: ModelInput | LlmAnnotator | None = None,
+    llm_options: LlmOptions | None = None,
+) -> AnnotationResult:
     """Annotate the file that ``config`` names and write the results beside each other.
 
-    Each result is written under a temporary name and renamed; none is touched before all are made.
+    Each result is written under a temporary name and renamed; none is touched before all are made. ``model`` and
+    ``llm_options`` are apart from ``config``, since a model may come with its key.
 
     Raises:
         DataValidationError: missing or unreadable file, missing column, or unusable data.
         ConfigurationError, MarkerDatabaseError: as :func:`annotate_anndata`.
     """
     started = time.perf_counter()
+    annotator = as_annotator(model, llm_options)
     database = load_marker_database(config.marker_db, species="human")
     adata = _read(config.input_uri)
     report = annotate_anndata(
@@ -113,6 +123,7 @@ def annotate_file(config: AnnotationConfig) -> AnnotationResult:
         ranking=config.ranking,
         resolution=config.resolution,
         seed=config.seed,
+        model=annotator,
     )
     name = as_path(config.input_uri).name
     picture = umap_png(
@@ -131,6 +142,7 @@ def annotate_file(config: AnnotationConfig) -> AnnotationResult:
         agreement=report.agreement,
         annotator=report.annotator,
         model=report.model,
+        model_stats=report.model_stats,
         marker_database_sha256=report.marker_database.sha256,
         ontology_version=report.ontology_version,
         seed=report.seed,

@@ -1,10 +1,9 @@
-"""Scores of cell types from evidence on their marker genes, summed along the ontology."""
+"""Scores of cell types from evidence on their marker genes, their own and those of the types above them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,23 +14,56 @@ from gca_core.knowledge.ontology import CellOntology
 
 Array = npt.NDArray[np.float64]
 
-LEVEL_PENALTY = 0.25
-FOREIGN_TISSUE = 0.5
+# share of its weight with which an ancestor's marker counts for a type
+INHERITED = 0.3
+# types that list a gene share its weight; this exponent keeps types with many markers from winning by their number
+SIZE_EXPONENT = 0.1
+CONTRADICTION_WEIGHT = 0.5
+FOREIGN_TISSUE = 0.7
 _TISSUES = {
     "pbmc": "blood",
     "peripheral blood": "blood",
     "whole blood": "blood",
-    "bone marrow": "lymphoid",
-    "spleen": "lymphoid",
     "lymph node": "lymphoid",
     "tonsil": "lymphoid",
-    "thymus": "lymphoid",
     "islet": "pancreas",
     "pancreatic islet": "pancreas",
-    "colon": "intestine",
-    "small intestine": "intestine",
     "gut": "intestine",
     "cortex": "brain",
+    "motor cortex": "brain",
+    "cerebellum": "brain",
+    "hippocampus": "brain",
+    "skeletal muscle": "muscle",
+    "adipose tissue": "adipose",
+    "fat": "adipose",
+    "retina": "eye",
+    "cornea": "eye",
+    "trachea": "airway",
+    "bronchus": "airway",
+    "endometrium": "uterus",
+    "adrenal": "adrenal gland",
+    "artery": "blood vessel",
+    "aorta": "blood vessel",
+}
+# tissues that hold the cell types of others too
+_WITHIN = {
+    "blood": ("lymphoid",),
+    "bone marrow": ("blood", "lymphoid"),
+    "spleen": ("blood", "lymphoid"),
+    "thymus": ("lymphoid",),
+    "lymphoid": ("blood",),
+    "lung": ("airway",),
+    "airway": ("lung",),
+    "nose": ("airway",),
+    "colon": ("intestine",),
+    "small intestine": ("intestine",),
+    "intestine": ("colon", "small intestine"),
+    "heart": ("blood vessel",),
+    "muscle": ("tendon",),
+    "bone": ("cartilage", "bone marrow"),
+    "joint": ("cartilage", "bone", "tendon"),
+    "spinal cord": ("brain", "nerve"),
+    "tongue": ("oral mucosa",),
 }
 
 
@@ -42,9 +74,11 @@ class MarkerModel:
     Attributes:
         types: t cell types.
         genes: the g genes of the database that were measured.
-        positive, negative: (t, g) weights of each type's own markers: evidence score times specificity. A gene
-            that an ancestor lists has no weight here: it doesn't tell which of the ancestor's subtypes this is.
-        chain: (t, t), 1 where the column's type is the row's type or one of its ancestors.
+        positive: (t, g) weights: evidence score times how few types list the gene, of a type's own markers, and
+            0.3 of that of its ancestors' markers.
+        negative: (t, g) the same of the genes that speak against a type or its ancestors.
+        listed: (t, g) whether the type lists the gene itself, as positive.
+        likeness: (t, t) share of ancestors that two types have in common, 0 to 1.
         factor: (t,) 1, or below for types that the tissue isn't known to hold.
     """
 
@@ -52,14 +86,15 @@ class MarkerModel:
     genes: tuple[str, ...]
     positive: Array
     negative: Array
-    chain: Array
+    listed: npt.NDArray[np.bool_]
+    likeness: Array
     factor: Array
 
 
 def build_model(
     database: MarkerDatabase, genes: Sequence[str] | None, ontology: CellOntology, *, tissue: str | None = None
 ) -> MarkerModel:
-    """Matrices of ``database`` over the measured ``genes``; None means that all were."""
+    """Matrices of ``database`` over the measured ``genes``; None means that all were. O(t^2 + t g)."""
     measured = tuple(sorted(database.genes if genes is None else database.genes & set(genes)))
     column = {gene: j for j, gene in enumerate(measured)}
     types = database.types
@@ -68,21 +103,26 @@ def build_model(
         for weights, source in ((positive, cell_type.positive), (negative, cell_type.negative)):
             for gene, score in source.items():
                 if gene in column:
-                    weights[i, column[gene]] = score * database.specificity(gene)
-    chain = np.array(
-        [[float(ontology.is_a(a.ontology_id, b.ontology_id)) for b in types] for a in types], dtype=np.float64
+                    weights[i, column[gene]] = score
+    above = _above(types, ontology)
+    listed = positive > 0
+    specificity = _specificity(listed, above)
+    return MarkerModel(
+        types=types,
+        genes=measured,
+        positive=_inherit(positive, above) * specificity,
+        negative=_inherit(negative, above) * np.where(listed.any(axis=0), specificity, 1.0),
+        listed=listed,
+        likeness=_likeness(types, ontology),
+        factor=_tissue_factor(types, tissue),
     )
-    above = chain - np.eye(len(types))
-    positive[above @ (positive > 0) > 0] = 0.0
-    negative[above @ (negative > 0) > 0] = 0.0
-    return MarkerModel(types, measured, positive, negative, chain, _tissue_factor(types, tissue))
 
 
 def own_scores(model: MarkerModel, evidence: Array) -> tuple[Array, Array]:
-    """Support and contradiction of each type by its own markers.
+    """Support and contradiction of each type.
 
-    Support is the weighted sum of the evidence divided by the root of the summed squared weights, so that types
-    with many and with few markers compare; contradiction the same over negative markers with positive evidence.
+    Support is the weighted sum of the evidence, divided by a low power of the summed squared weights;
+    contradiction the same over negative markers with positive evidence.
 
     Args:
         evidence: (n, g), -1 (expected here but absent) to 1 (marks this cluster or cell).
@@ -90,17 +130,15 @@ def own_scores(model: MarkerModel, evidence: Array) -> tuple[Array, Array]:
     Returns:
         Two arrays (n, t).
     """
-    support = evidence @ model.positive.T / _norm(model.positive)
-    contradiction = np.maximum(evidence, 0.0) @ model.negative.T / _norm(model.negative)
+    size = np.maximum((model.positive**2).sum(axis=1) ** SIZE_EXPONENT, 1e-12)
+    support = evidence @ model.positive.T / size
+    contradiction = np.maximum(evidence, 0.0) @ model.negative.T / size
     return support, contradiction
 
 
 def total_scores(model: MarkerModel, support: Array, contradiction: Array) -> Array:
-    """(n, t): own scores summed over each type and its ancestors, less a penalty for each level.
-
-    The penalty makes a subtype earn its place: without evidence of its own, its parent scores higher.
-    """
-    totals: Array = (support - contradiction - LEVEL_PENALTY) @ model.chain.T + LEVEL_PENALTY
+    """(n, t): support less half the contradiction; positive scores count less for types of other tissues."""
+    totals: Array = support - CONTRADICTION_WEIGHT * contradiction
     return np.where(totals > 0, totals * model.factor, totals)
 
 
@@ -122,8 +160,44 @@ def _tissue_factor(types: Sequence[CellTypeMarkers], tissue: str | None) -> Arra
             f"the tissue {tissue!r} is not in the marker database; it knows {', '.join(sorted(known - {ANY_TISSUE}))}. "
             "leave the tissue out to consider every cell type"
         )
-    return np.array([1.0 if {name, ANY_TISSUE} & t.tissues else FOREIGN_TISSUE for t in types])
+    near = {name, ANY_TISSUE, *_WITHIN.get(name, ())}
+    return np.array([1.0 if near & t.tissues else FOREIGN_TISSUE for t in types])
 
 
-def _norm(weights: Array) -> Any:
-    return np.maximum(np.sqrt((weights**2).sum(axis=1)), 1e-12)
+def _above(types: Sequence[CellTypeMarkers], ontology: CellOntology) -> npt.NDArray[np.bool_]:
+    """(t, t), whether the column's type is an ancestor of the row's."""
+    row = {t.ontology_id: i for i, t in enumerate(types)}
+    found = np.zeros((len(types), len(types)), dtype=bool)
+    for i, cell_type in enumerate(types):
+        found[i, [row[a] for a in ontology.ancestors(cell_type.ontology_id) if a in row]] = True
+    return found
+
+
+def _specificity(listed: npt.NDArray[np.bool_], above: npt.NDArray[np.bool_]) -> Array:
+    """(g,) log of (1 + t) over the number of lines that list a gene: a type below another one isn't counted again."""
+    again = (above.astype(float) @ listed) > 0
+    lines = (listed & ~again).sum(axis=0)
+    return np.asarray(np.log((1 + len(listed)) / np.maximum(lines, 1)))
+
+
+def _inherit(weights: Array, above: npt.NDArray[np.bool_]) -> Array:
+    """Own weights, or a share of the largest one among the ancestors."""
+    found = weights.copy()
+    for i in np.flatnonzero(above.any(axis=1)):
+        found[i] = np.maximum(weights[i], INHERITED * weights[above[i]].max(axis=0))
+    return found
+
+
+def _likeness(types: Sequence[CellTypeMarkers], ontology: CellOntology) -> Array:
+    """(t, t) Jaccard index of two types' ancestors, themselves counted in."""
+    column: dict[str, int] = {}
+    lines = [{t.ontology_id, *ontology.ancestors(t.ontology_id)} for t in types]
+    for line in lines:
+        for term in line:
+            column.setdefault(term, len(column))
+    member = np.zeros((len(types), len(column)))
+    for i, line in enumerate(lines):
+        member[i, [column[term] for term in line]] = 1.0
+    shared = member @ member.T
+    size = member.sum(axis=1)
+    return np.asarray(shared / (size[:, None] + size[None, :] - shared))

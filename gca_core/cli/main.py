@@ -23,6 +23,7 @@ GROUPS = {
     "haystack": "Predict how a cell type responds to a perturbation.",
     "atlas": "Keep the atlas that HAYSTACK takes its prompts from.",
     "db": "Start, stop and look at the embedded PostgreSQL.",
+    "cache": "Look at and empty the cache of models' answers.",
     "datasets": "List the data files that ship with the package.",
 }
 EXIT_EXPECTED_FAILURE = 2

@@ -1,0 +1,119 @@
+"""How likely a label is right: figures of a cluster's top genes, and logistic curves fitted to published clusters.
+
+Both curves were fitted to one half of the development clusters of the GPTCelltype benchmark (Hou and Ji, Nature
+Methods 2024), the half that ``tests/benchmarks/published_clusters.py`` doesn't report on. ``recognised`` tells its
+lists of genes from lists shuffled between the clusters; ``right`` tells labels that agree with the authors', or are
+related, from those that don't.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from gca_core.annotation.evidence import rank_weights
+from gca_core.annotation.models import ClusterMarkers, RankedGene
+from gca_core.annotation.scoring import Array, MarkerModel, own_scores, total_scores
+
+TOP_GENES = 10
+# types that share more of their ancestors than this count as the same lineage
+SAME_LINEAGE = 0.5
+# power that turns scores into shares
+SHARPNESS = 4.0
+
+
+class Figures(BaseModel):
+    """What the confidence is made of.
+
+    Attributes:
+        coherence: share of the known top genes that mark the label's type or one above it.
+        lineage: share of the score, sharpened, that falls on types of the label's lineage.
+        lead: lead of the best score in the lineage over the best outside it, as a share of the former.
+        score: of the best type in the lineage, over the ten top genes.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    coherence: float = 0.0
+    lineage: float = 0.0
+    lead: float = 0.0
+    score: float = 0.0
+
+
+class Curve(BaseModel):
+    """A logistic curve over :class:`Figures`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    intercept: float = 0.0
+    coherence: float = 0.0
+    lineage: float = 0.0
+    lead: float = 0.0
+    score: float = 0.0
+
+    def at(self, figures: Figures) -> float:
+        """Its value, 0 to 1."""
+        logit = (
+            self.intercept
+            + self.coherence * figures.coherence
+            + self.lineage * figures.lineage
+            + self.lead * figures.lead
+            + self.score * figures.score
+        )
+        return 1.0 / (1.0 + math.exp(-logit))
+
+
+class Calibration(BaseModel):
+    """What decides confidence.
+
+    Attributes:
+        recognised: that the genes are those of some cell type, and no chance list.
+        right: that the label is the authors' or related to it.
+        unknown: below this value of ``recognised`` a label doesn't stand.
+        high, medium: least value of ``right`` for these levels.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    recognised: Curve = Curve(intercept=-6.02, coherence=10.99, score=0.31)
+    right: Curve = Curve(intercept=-2.49, coherence=0.88, lineage=2.81, lead=1.93)
+    unknown: float = 0.21
+    high: float = 0.8
+    medium: float = 0.6
+
+
+CALIBRATION = Calibration()
+
+
+def measure(cluster: ClusterMarkers, index: int, model: MarkerModel, evidence: Array) -> Figures:
+    """The figures of a cluster whose label stands on the type ``index`` of the model; all 0 without known genes.
+
+    Where the ranking holds no known gene, as for a single cluster, those with most evidence stand in.
+    """
+    genes = cluster.genes[:TOP_GENES]
+    known_genes = frozenset(model.genes)
+    if not any(ranked.gene in known_genes for ranked in genes):
+        strongest = np.argsort(-evidence, kind="stable")[:TOP_GENES]
+        genes = tuple(RankedGene(gene=model.genes[j]) for j in strongest if evidence[j] > 0)
+    ranked = rank_weights([cluster.model_copy(update={"genes": genes})], model)
+    known = (ranked[0] > 0) & model.listed.any(axis=0)
+    if not known.any():
+        return Figures()
+    scores = np.maximum(total_scores(model, *own_scores(model, ranked))[0], 0.0)
+    lineage = model.likeness[index] > SAME_LINEAGE
+    best, other = _highest(scores[lineage]), _highest(scores[~lineage])
+    if best <= 0:
+        return Figures()
+    sharp = (scores / scores.max()) ** SHARPNESS
+    return Figures(
+        coherence=float((model.positive[index, known] > 0).mean()),
+        lineage=float(sharp[lineage].sum() / sharp.sum()),
+        lead=float(np.clip((best - other) / best, -1.0, 1.0)),
+        score=best,
+    )
+
+
+def _highest(values: Array) -> float:
+    return float(values.max(initial=0.0))

@@ -1,0 +1,92 @@
+"""``gca scanpy annotate --model`` and ``gca cache`` as processes, against a loopback server."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from gca_core.cli.scanpy import app
+from gca_core.errors import ConfigurationError
+from tests.integration.llm_cells import TABLE, blood_markers, simulated_blood
+from tests.integration.llm_loopback import LoopbackServer, name_by_markers, say
+from tests.unit.annotation.conftest import MIXTURE
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("cells") / "cells.h5ad"
+    simulated_blood().write_h5ad(path)
+    path.with_name("markers.csv").write_text(TABLE)
+    return path
+
+
+@pytest.fixture
+def server() -> Iterator[LoopbackServer]:
+    name = name_by_markers(blood_markers(), MIXTURE.values())
+    with LoopbackServer(lambda request, _: say(name(request))).running() as found:
+        yield found
+
+
+def gca(*arguments: str, expect: int = 0, **variables: str) -> str:
+    """What the command prints; its log when it is expected to fail."""
+    done = subprocess.run(
+        [sys.executable, "-m", "gca_core.cli.main", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=REPOSITORY,
+        env=os.environ | {"COLUMNS": "200"} | variables,
+        check=False,
+    )
+    assert done.returncode == expect, done.stderr[-2000:]
+    return done.stdout if expect == 0 else done.stderr
+
+
+def test_the_command_names_a_model_and_keeps_its_answers(source: Path, server: LoopbackServer, tmp_path: Path) -> None:
+    model, cache = f"openai-compatible:small@{server.url}", str(tmp_path / "cache")
+    run = ("scanpy", "annotate", str(source), "--cluster-key", "truth", "-o", str(tmp_path / "out"), "--json")
+    run += ("--marker-db", str(source.with_name("markers.csv")))
+    prices = ("--price", "openai-compatible:small=1,2,EUR", "--max-cost", "1")
+    first = json.loads(gca(*run, "--model", model, *prices, "--cache-dir", cache))
+    assert first["model"] == "openai-compatible:small"
+    assert first["model_stats"]["usage"]["cost"] > 0
+    assert first["model_stats"]["usage"]["currency"] == "EUR"
+    again = json.loads(gca(*run, GCA_LLM=model, GCA_CACHE_DIR=cache))
+    assert (again["labels"], again["model_stats"]["cache_hits"]) == (first["labels"], 5)
+    assert len(server.requests) == 1
+    offline = json.loads(gca(*run, "--offline", GCA_LLM=model, GCA_CACHE_DIR=cache))
+    assert offline["model"] is None
+    info = json.loads(gca("cache", "info", "--cache-dir", cache, "--json"))
+    assert (info["answers"], info["models"]) == (5, {"openai-compatible:small": 5})
+    assert "deleted 5 answers" in gca("cache", "clear", "--yes", "--cache-dir", cache)
+    assert "answers: 0" in gca("cache", "info", GCA_CACHE_DIR=cache)
+
+
+def test_a_model_that_cannot_be_called_is_refused_before_anything_is_written(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    run = ("annotate", str(source), "--cluster-key", "truth", "-o", str(out))
+    assert "is not known" in gca("scanpy", *run, "--model", "gpt-4o-mini", expect=2)
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    local = "openai-compatible:m@http://127.0.0.1:9/v1"
+    for options, complaint in (
+        (("--model", "openai:m"), "needs a key; set OPENAI_API_KEY"),
+        (("--model", local, "--price", "m"), "price 'm' does not fit"),
+        (("--model", local, "--max-cost", "1"), "needs the price"),
+    ):
+        with pytest.raises(ConfigurationError, match=complaint):
+            CliRunner().invoke(app, [*run, *options], catch_exceptions=False)
+    both = CliRunner().invoke(app, [*run, "--model", local, "--offline"])
+    assert both.exit_code == 2
+    assert "exclude each other" in both.output
+    assert not out.exists()
