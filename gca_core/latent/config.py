@@ -14,7 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from gca_core.errors import ConfigurationError
 from gca_core.io import read_text
 
-Likelihood = Literal["nb", "zinb"]
+Likelihood = Literal["nb", "zinb", "gaussian"]
+Dispersion = Literal["gene", "gene-batch"]
 Width = Annotated[int, Field(ge=1, le=8192)]
 
 
@@ -22,19 +23,28 @@ class LatentConfig(BaseModel):
     """Options of :func:`gca_core.latent.run_training`.
 
     Args:
-        input_uri: an h5ad file, path or URI.
+        input_uri: an h5ad file, a zarr store, a 10x h5 file or a folder with 10x mtx files, path or URI.
         output_dir: folder, path or URI, that receives the results.
         counts_layer: where the values are: ``X``, ``raw`` or a layer's name. Unset means ``X``, or with
             ``recover_counts`` the first of ``X`` and ``raw`` that is log-normalised.
         recover_counts: the values are log-normalised counts; recover the counts from them.
-        batch_key: column of obs with the batch, a covariate of encoder and decoder.
-        label_key: column of obs with known labels, used for the evaluation and never for training.
+        n_top_genes: highly variable genes that the model sees, chosen on the training cells; unset means all.
+        max_ram_usage_gb: memory the process may use, in GiB; a file that doesn't fit is read in parts. Unset
+            means no limit.
+        batch_key: column of obs with the batch, a covariate of the decoder.
+        label_key: column of obs with known labels, used for the evaluation; for training only with ``label_head``.
         label_map: replaces labels before the evaluation, e.g. fine by coarse ones; every label has to
             be in it, and a label mapped to null is left out of the evaluation.
         latent_dim: size of the latent space.
         hidden_dims: widths of the encoder's layers; the decoder has them in reverse order.
         dropout: share of the encoder's hidden units left out in training.
-        likelihood: ``nb`` or ``zinb``, with one dispersion per gene.
+        likelihood: ``nb``, ``zinb``, or ``gaussian`` on log-normalised values.
+        dispersion: one per ``gene``, or per ``gene-batch``.
+        encode_covariates: show the batch to the encoder too; cells of batches that weren't trained on can
+            then not be embedded.
+        label_head: a classifier of the labels on the latent space, trained along with it from the labelled
+            training cells.
+        classification_weight: weight of its cross-entropy beside the ELBO's nats per cell.
         lr: learning rate of Adam.
         weight_decay: L2 penalty of Adam.
         epochs: passes over the training cells at most.
@@ -44,11 +54,19 @@ class LatentConfig(BaseModel):
         early_stopping_patience: epochs without a better held-out ELBO after which training stops,
             counted once the warm-up is over; unset means never.
         validation_fraction: share of the cells held out of training to watch the ELBO.
-        n_folds: folds of the evaluation.
+        test_batches: values of ``split_key`` whose cells are kept out of training; the evaluation is then of
+            these cells.
+        split_key: column of obs with the values of ``test_batches``; unset means ``batch_key``.
+        test_fraction: share of the cells kept out of training as test cells, by chance, if no test batches are
+            named.
+        evaluation_cells: cells of the evaluation at most, drawn by chance.
+        n_folds: folds of the evaluation, where no test cells are kept out.
         knn_neighbors: neighbours of the kNN classifier.
         seed: seed of every random choice.
         threads: CPU threads; another number can change sums in their last digits, so results are
             identical only for equal numbers.
+        device: ``cpu``, ``cuda``, or ``auto`` for CUDA where there is a GPU.
+        autocast: mixed precision on CUDA.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
@@ -57,6 +75,8 @@ class LatentConfig(BaseModel):
     output_dir: str = Field(min_length=1)
     counts_layer: str | None = None
     recover_counts: bool = False
+    n_top_genes: int | None = Field(default=2000, ge=2)
+    max_ram_usage_gb: float | None = Field(default=None, gt=0)
     batch_key: str | None = None
     label_key: str | None = None
     label_map: dict[str, str | None] | None = None
@@ -65,6 +85,10 @@ class LatentConfig(BaseModel):
     hidden_dims: tuple[Width, ...] = Field(default=(128,), min_length=1)
     dropout: float = Field(default=0.1, ge=0, lt=1)
     likelihood: Likelihood = "nb"
+    dispersion: Dispersion = "gene"
+    encode_covariates: bool = False
+    label_head: bool = False
+    classification_weight: float = Field(default=50.0, gt=0)
 
     lr: float = Field(default=1e-3, gt=0, le=1)
     weight_decay: float = Field(default=1e-6, ge=0)
@@ -74,10 +98,16 @@ class LatentConfig(BaseModel):
     early_stopping_patience: int | None = Field(default=45, ge=1)
     validation_fraction: float = Field(default=0.1, gt=0, le=0.5)
 
+    test_batches: tuple[str, ...] = ()
+    split_key: str | None = None
+    test_fraction: float = Field(default=0.0, ge=0, le=0.5)
+    evaluation_cells: int = Field(default=50_000, ge=100)
     n_folds: int = Field(default=5, ge=2)
     knn_neighbors: int = Field(default=15, ge=1)
     seed: int = Field(default=0, ge=0, lt=2**32)
     threads: int = Field(default=1, ge=1, le=256)
+    device: Literal["cpu", "cuda", "auto"] = "cpu"
+    autocast: bool = False
 
     @model_validator(mode="before")
     @classmethod
@@ -94,6 +124,21 @@ class LatentConfig(BaseModel):
         if self.label_map is not None and not self.label_map:
             raise ValueError("label_map is empty; leave it out, or map every label of label_key")
         return self
+
+    @model_validator(mode="after")
+    def _named_columns(self) -> Self:
+        if self.label_head and self.label_key is None:
+            raise ValueError("label_head is on but label_key is not set; name the column with the labels")
+        if self.test_batches and self.split_column is None:
+            raise ValueError("test_batches are named but neither split_key nor batch_key; name the column they are in")
+        if self.test_batches and self.test_fraction:
+            raise ValueError("test_batches and test_fraction are both set; leave one of them out")
+        return self
+
+    @property
+    def split_column(self) -> str | None:
+        """Column of obs with the values of ``test_batches``."""
+        return self.split_key or self.batch_key
 
     @property
     def warmup(self) -> int:
