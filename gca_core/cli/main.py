@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from gca_core import __version__
+from gca_core.cli.machine_profile import machine_profile
 from gca_core.errors import GcaError
 
 GROUPS = {
@@ -61,6 +62,7 @@ def version() -> None:
             typer.echo(f"{name} not installed")
 
 
+app.command(name="machine-profile")(machine_profile)
 for _name, _help in GROUPS.items():
     app.add_typer(importlib.import_module(f"gca_core.cli.{_name}").app, name=_name, help=_help)
 
