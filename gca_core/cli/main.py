@@ -20,7 +20,7 @@ from gca_core.errors import GcaError
 
 GROUPS = {
     "scanpy": "Label the clusters of an AnnData file.",
-    "vae": "Train a latent model on counts and report how good it is.",
+    "vae": "Train a latent model on counts, report how good it is, and label other cells with it.",
     "haystack": "Predict how a cell type responds to a perturbation.",
     "atlas": "Keep the atlas that HAYSTACK takes its prompts from.",
     "db": "Start, stop and look at the embedded PostgreSQL.",

@@ -160,8 +160,6 @@ class LatentConfig(BaseModel):
             raise ValueError("label_head is on but label_key is not set; name the column with the labels")
         if self.test_batches and self.split_column is None:
             raise ValueError("test_batches are named but neither split_key nor batch_key; name the column they are in")
-        if self.dispersion == "gene-batch" and self.batch_key is None:
-            raise ValueError("dispersion is 'gene-batch' but batch_key is not set; name the column with the batches")
         if self.test_batches and self.test_fraction:
             raise ValueError("test_batches and test_fraction are both set; leave one of them out")
         return self
@@ -196,10 +194,11 @@ def make_config(values: Mapping[str, Any]) -> LatentConfig:
     try:
         return LatentConfig.model_validate(dict(values))
     except ValidationError as error:
-        raise ConfigurationError(f"the latent configuration is not valid: {_complaints(error)}") from None
+        raise ConfigurationError(f"the latent configuration is not valid: {complaints(error)}") from None
 
 
-def _complaints(error: ValidationError) -> str:
+def complaints(error: ValidationError) -> str:
+    """All that pydantic has to say of a configuration, in one line."""
     lines = []
     for item in error.errors():
         place = ".".join(map(str, item["loc"]))
