@@ -89,10 +89,8 @@ class ScratchStore:
             places = np.searchsorted(held, cells)
             if places.max(initial=0) < len(held) and np.array_equal(held[places], cells):
                 return counts[places]
-        order = np.argsort(cells, kind="stable")
-        back = np.empty_like(order)
-        back[order] = np.arange(len(order))
-        return self._read(cells[order])[back]
+        distinct, back = np.unique(cells, return_inverse=True)
+        return self._read(distinct)[back]
 
     def shuffled(self, cells: IntArray, batch_size: int, rng: np.random.Generator) -> Iterator[IntArray]:
         """Blocks of neighbours by chance, mixed within a buffer."""
@@ -105,7 +103,7 @@ class ScratchStore:
         self._buffer = None
 
     def _read(self, cells: IntArray) -> sp.csr_matrix:
-        """Counts of cells in ascending order, each run of neighbours in one read."""
+        """Counts of distinct cells in ascending order, each run of neighbours in one read."""
         sizes = self._starts[cells + 1] - self._starts[cells]
         indptr = np.concatenate([[0], sizes.cumsum()])
         runs = np.split(cells, np.flatnonzero(np.diff(cells) > 1) + 1) if len(cells) else []

@@ -219,6 +219,12 @@ class DataAdapter:
     ) -> IntArray:
         if genes is not None:
             places = {name: i for i, name in enumerate(source.genes)}
+            missing = [name for name in genes if name not in places]
+            if missing:
+                raise DataValidationError(
+                    f"the input lacks {len(missing)} of {len(genes)} genes asked for: {_some(missing)}; map the cells "
+                    "with gca_core.latent.mapping, which counts missing genes, or add them"
+                )
             return np.array([places[name] for name in genes], dtype=np.int64)
         if self.config.n_top_genes is None:
             return np.arange(len(source.genes))

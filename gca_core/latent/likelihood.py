@@ -213,11 +213,13 @@ class _SoftmaxNegativeBinomial(torch.autograd.Function):
     # r = mu / theta; everywhere -theta log1p(r), and x log(r / (1 + r)) with the gamma terms at nonzero counts
     @staticmethod
     def forward(ctx: Any, logits: Tensor, log_library: Tensor, log_theta: Tensor, counts: CountTensor) -> Tensor:
-        log_share = logits - logits.logsumexp(dim=1, keepdim=True)
-        ratio = log_share.add_(log_library[:, None]).sub_(log_theta)
-        log_ratio = counts.at_nonzero(ratio)
-        # softplus is log1p of this; the bound keeps single precision finite and is far beyond any count
-        r = ratio.clamp_(max=80.0).exp_()
+        largest = logits.amax(dim=1, keepdim=True)
+        r = (logits - largest).exp_()
+        total = r.sum(dim=1)
+        per_cell = log_library - total.log() - largest[:, 0]
+        log_ratio = counts.at_nonzero(logits) + per_cell.index_select(0, counts.rows) - counts.spread(log_theta)
+        # the bound keeps single precision finite and is far beyond any count
+        r = r.mul_((log_library.exp() / total)[:, None]).mul_(log_theta.neg().exp()).clamp_(max=1e30)
         log1p_r = r.log1p()
         everywhere = -(log1p_r * log_theta.exp()).sum(dim=1)
         terms = _gamma_terms(counts, log_theta).float() - counts.values * softplus(-log_ratio)

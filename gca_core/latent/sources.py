@@ -16,7 +16,7 @@ import pandas as pd
 import psutil
 import scipy.sparse as sp
 
-from gca_core.errors import DataValidationError
+from gca_core.errors import ConfigurationError, DataValidationError
 from gca_core.io import as_path, local_copy
 from gca_core.latent.config import LatentConfig
 from gca_core.matrix.kinds import MatrixKind, classify_matrix, matrix_kinds, require_counts, to_csr
@@ -115,8 +115,14 @@ def open_cells(config: LatentConfig) -> Iterator[CellSource]:
 
     Raises:
         DataValidationError: there is no such input, it can't be read, or it holds no counts.
+        ConfigurationError: the memory allowed is taken before anything is read.
     """
     uri = config.input_uri
+    if memory_left(config) <= 0:
+        raise ConfigurationError(
+            f"max_ram_usage_gb is {config.max_ram_usage_gb}, but the process takes "
+            f"{psutil.Process().memory_info().rss / GIB:.1f} GiB before any cell is read; raise it"
+        )
     with ExitStack() as stack:
         path = _local_path(uri, stack)
         kind = _kind_of(path, uri)
@@ -136,7 +142,9 @@ def memory_left(config: LatentConfig) -> float:
 
 def clean(counts: Any) -> sp.csr_matrix:
     """Float32 CSR without stored zeros."""
-    result = sp.csr_matrix(counts, dtype=np.float32)
+    found = sp.csr_matrix(counts)
+    # built anew, since files may hold rows and columns in integers of unlike sizes, which scipy can't clean
+    result = sp.csr_matrix((found.data.astype(np.float32, copy=False), found.indices, found.indptr), shape=found.shape)
     result.eliminate_zeros()
     return result
 

@@ -85,6 +85,6 @@ def _in_test_batches(obs: pd.DataFrame, config: LatentConfig) -> npt.NDArray[np.
     if unknown:
         raise DataValidationError(
             f"no cell of obs column {key!r} is of the test batch {', '.join(map(repr, unknown))}; found "
-            + ", ".join(map(repr, sorted(set(values))[:20]))
+            + ", ".join(repr(str(value)) for value in sorted(set(values))[:20])
         )
     return np.isin(values, config.test_batches)

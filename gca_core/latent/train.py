@@ -44,7 +44,7 @@ class LatentRun:
         model: the fitted model.
         history: of the training.
         latent: (cells, latent) posterior means.
-        umap: (cells, 2).
+        umap: (cells, 2); NaN for cells beyond ``evaluation_cells``.
         evaluation: None without labels.
         head: what the label head scores on cells whose labels it was not trained on; None without a head.
         seconds: by stage.
@@ -115,7 +115,9 @@ def compute(
         head = _head_scores(data, model) if config.label_head else None
     log.info("computing the UMAP")
     with _timed(seconds, "umap"):
-        umap = umap_embedding(latent, seed=config.seed)
+        drawn, _ = evaluated_cells(data)
+        umap = np.full((len(latent), 2), np.nan, dtype=np.float32)
+        umap[drawn] = umap_embedding(latent[drawn], seed=config.seed)
     return LatentRun(data, model, history, latent, umap, evaluation, head, seconds)
 
 
