@@ -200,7 +200,7 @@ def evaluate_latent(
     else:
         plan = _Plan((held_out_cells(labels, test_cells, knn_neighbors=knn_neighbors),))
         fitted, everyone = np.setdiff1d(everyone, test_cells), test_cells
-    expression = _expression(counts, library)
+    expression = log_expression(counts, library)
     pca = principal_components(expression, latent.shape[1], fitted)
     spaces: list[tuple[Space, Classifier, Any, BaseEstimator]] = [
         ("latent", "knn", latent, _knn(knn_neighbors)),
@@ -280,7 +280,13 @@ def _fold_plan(labels: Labels, n_folds: int, knn_neighbors: int, seed: int) -> _
     return _Plan(tuple((chosen[train], chosen[test]) for train, test in folds))
 
 
-def _expression(counts: sp.csr_matrix, library: npt.NDArray[np.float64] | None) -> sp.csr_matrix:
+def log_expression(counts: sp.csr_matrix, library: npt.NDArray[np.float64] | None) -> sp.csr_matrix:
+    """log1p of counts per 10,000 of the library, (cells, genes).
+
+    Args:
+        counts: (cells, genes).
+        library: (cells,) counts per cell over all genes; None means over ``counts``.
+    """
     if library is None:
         return log_normalise(counts)
     values = np.log1p(counts.data * np.repeat(TARGET_SUM / np.maximum(library, 1), np.diff(counts.indptr)))

@@ -209,3 +209,11 @@ def test_a_label_that_only_test_cells_have_is_named(save: Save, configure: Confi
     assert data.registry.labels == ("a", "b", "c")
     assert data.dataset_info()["labels_not_in_training"] == ["new"]
     assert set(data.label_codes[data.test_cells]) == {-1}
+
+
+def test_a_category_without_cells_is_no_label(save: Save, configure: Configure) -> None:
+    cells = counts_with_groups()
+    cells.obs["group"] = cells.obs["group"].cat.add_categories(["nobody"])
+    data = DataAdapter(configure(save(cells), label_key="group"))
+    assert data.registry.labels == ("a", "b", "c")
+    assert data.dataset_info()["n_labels"] == 3
