@@ -134,7 +134,7 @@ class TransferLabelsOperator(BaseOperator):
         recover_counts: the new cells' values are log-normalised counts.
         label_key: column of obs with known labels, to report the agreement with.
         label_map: replaces those labels first.
-        options: any other option of :class:`gca_core.latent.transfer.TransferConfig`, such as ``n_neighbors``.
+        options: any other option of :class:`gca_core.latent.transfer_config.TransferConfig`, such as ``n_neighbors``.
         asset_alias: name of an alias under which the labels become an asset event; None means none.
     """
 
@@ -176,14 +176,22 @@ class TransferLabelsOperator(BaseOperator):
         self.options = options
         self.asset_alias = asset_alias
         require_text(type(self).__name__, input_uri=input_uri, run_uri=run_uri, output_dir=output_dir)
+        from gca_core.latent.transfer_config import TransferConfig
+
+        check_literals(type(self).__name__, TransferConfig, self._values())
+
+    def _values(self) -> dict[str, Any]:
+        options = self.options if isinstance(self.options, Mapping) else {}
+        names = ("input_uri", "run_uri", "output_dir", "min_probability", "recover_counts", "label_key", "label_map")
+        return given({**options, **given({name: getattr(self, name) for name in names})})
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Label the cells and return the result as JSON."""
         with as_task_failure():
-            from gca_core.latent.transfer import TransferConfig, transfer_labels
+            from gca_core.latent.transfer import transfer_labels
+            from gca_core.latent.transfer_config import TransferConfig
 
-            values = {**(self.options or {}), **given({n: getattr(self, n) for n in self.template_fields[:-1]})}
-            result = transfer_labels(make_model(type(self).__name__, TransferConfig, given(values)))
+            result = transfer_labels(make_model(type(self).__name__, TransferConfig, self._values()))
         figures = {name: result[name] for name in ("n_cells", "n_labelled", "n_abstained", "metrics")}
         note_assets(context, self.asset_alias, {"labels": result["uris"]["labels"]}, figures)
         return result

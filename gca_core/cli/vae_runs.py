@@ -105,7 +105,8 @@ def map_cells(
 ) -> None:
     """Label other cells by their neighbours in the run's latent space, or leave them unlabelled."""
     require_torch()
-    from gca_core.latent.transfer import make_transfer_config, transfer_labels
+    from gca_core.latent.transfer import transfer_labels
+    from gca_core.latent.transfer_config import make_transfer_config
 
     given = {
         "input_uri": input_uri,

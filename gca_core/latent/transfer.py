@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,66 +12,22 @@ import anndata as ad
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict
 from sklearn.metrics import accuracy_score, f1_score
 from sklearn.neighbors import NearestNeighbors
 
-from gca_core.errors import ConfigurationError, DataValidationError
+from gca_core.errors import DataValidationError
 from gca_core.io import as_uri, join_uri, staged, write_json
-from gca_core.latent.config import complaints, load_config
+from gca_core.latent.config import load_config
 from gca_core.latent.data_adapter import mapped_labels
 from gca_core.latent.gallery import LABEL_COLUMN, read_latent
 from gca_core.latent.mapping import embed
+from gca_core.latent.transfer_config import TransferConfig as TransferConfig
 
 log = logging.getLogger(__name__)
 
 Matrix = npt.NDArray[np.floating[Any]]
 Labels = npt.NDArray[np.object_]
-
-
-class TransferConfig(BaseModel):
-    """Options of :func:`transfer_labels`.
-
-    Args:
-        input_uri: the cells to label, path or URI, in a format that training reads.
-        run_uri: folder of the training run, whose cells have labels.
-        output_dir: folder that receives the results.
-        n_neighbors: labelled cells that vote on each new cell.
-        min_probability: share of the votes that the winner needs; below it the cell gets no label.
-        max_distance_quantile: a cell gets no label when its neighbours are farther away, on average, than this share
-            of the run's labelled cells have theirs; None means that distance has no say.
-        counts_layer: where the new cells' values are, as for training.
-        recover_counts: they are log-normalised counts.
-        batch_key: column of obs with batches of the new cells, for models whose encoder sees them.
-        label_key: column of obs with known labels, to report the agreement with; nothing else looks at it.
-        label_map: replaces those labels first; None means that of the run, if ``label_key`` is the run's.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    input_uri: str = Field(min_length=1)
-    run_uri: str = Field(min_length=1)
-    output_dir: str = Field(min_length=1)
-    n_neighbors: int = Field(default=15, ge=1)
-    min_probability: float = Field(default=0.5, ge=0, le=1)
-    max_distance_quantile: float | None = Field(default=0.99, gt=0, le=1)
-    counts_layer: str | None = None
-    recover_counts: bool = False
-    batch_key: str | None = None
-    label_key: str | None = None
-    label_map: dict[str, str | None] | None = None
-
-
-def make_transfer_config(values: Mapping[str, Any]) -> TransferConfig:
-    """Build the configuration; None counts as not given.
-
-    Raises:
-        ConfigurationError: a key is unknown or a value does not fit.
-    """
-    try:
-        return TransferConfig.model_validate({name: value for name, value in values.items() if value is not None})
-    except ValidationError as error:
-        raise ConfigurationError(f"the options of the transfer are not valid: {complaints(error)}") from None
 
 
 class Votes(BaseModel):

@@ -37,13 +37,15 @@ def umap_embedding(latent: Matrix, *, seed: int) -> npt.NDArray[np.float32]:
 
 
 def tsne_embedding(latent: Matrix, *, seed: int) -> npt.NDArray[np.float32]:
-    """Two t-SNE coordinates per cell, (cells, 2), started from the first two principal components."""
+    """Two t-SNE coordinates per cell, (cells, 2), started from the first two principal components, on one thread."""
     from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     # scikit-learn wants a perplexity below the number of cells
     perplexity = min(PERPLEXITY, (len(latent) - 1) / 3)
     reducer = TSNE(2, perplexity=perplexity, init="pca", random_state=seed, n_jobs=1)
-    return np.asarray(reducer.fit_transform(latent), dtype=np.float32)
+    with threadpool_limits(1):
+        return np.asarray(reducer.fit_transform(latent), dtype=np.float32)
 
 
 def umap_figure(coordinates: Matrix, groups: Groups | None, *, title: str, method: str = "UMAP") -> Figure:
