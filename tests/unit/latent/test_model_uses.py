@@ -104,7 +104,15 @@ def test_a_model_without_a_head_has_no_labels_to_give(data: DataAdapter) -> None
         fitted(data).predict_labels(data.iter_batches(), registry=data.registry)
 
 
-def test_a_run_with_a_held_out_batch_scores_its_cells_and_the_head(save: Save, configure: Configure) -> None:
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_run_with_a_held_out_batch_scores_its_cells_and_the_head(
+    save: Save, configure: Configure, monkeypatch: pytest.MonkeyPatch, streamed: bool
+) -> None:
+    # loading umap takes longer than all else here
+    monkeypatch.setattr("gca_core.latent.train.umap_embedding", lambda latent, **_: latent[:, :2])
+    if streamed:
+        monkeypatch.setattr("gca_core.latent.sources.memory_left", lambda _: 1.0)
+        monkeypatch.setattr("gca_core.latent.data_adapter.memory_left", lambda _: 1.0)
     cells = counts_with_groups(200)
     config = configure(
         save(cells), batch_key="batch", label_key="group", label_head=True, test_batches=("q",), epochs=10
@@ -112,6 +120,7 @@ def test_a_run_with_a_held_out_batch_scores_its_cells_and_the_head(save: Save, c
     result = run_training(config)
     n_test = int((cells.obs["batch"] == "q").sum())
     metrics = read_json(result["uris"]["metrics"])
+    assert metrics["data"]["in_memory"] is not streamed
     assert metrics["evaluation"]["protocol"] == "held out"
     assert metrics["evaluation"]["n_cells"] == metrics["label_head"]["n_cells"] == n_test
     assert 0 <= result["metrics"]["label_head_macro_f1"] <= 1

@@ -9,7 +9,7 @@ import pytest
 import scanpy as sc
 import scipy.io
 import scipy.sparse as sp
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gca_core.errors import ConfigurationError, DataValidationError
@@ -29,6 +29,13 @@ def tiny_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources, "memory_left", lambda _: 1.0)
     monkeypatch.setattr("gca_core.latent.data_adapter.memory_left", lambda _: 1.0)
     monkeypatch.setattr(sources, "MAX_CHUNK_CELLS", 40)
+
+
+@pytest.fixture(scope="module")
+def whole_file(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    path: Path = tmp_path_factory.mktemp("whole") / "cells.h5ad"
+    counts_with_groups().write_h5ad(path)
+    return path.read_bytes()
 
 
 def same(one: sp.csr_matrix, other: sp.csr_matrix) -> bool:
@@ -217,3 +224,16 @@ def test_a_category_without_cells_is_no_label(save: Save, configure: Configure) 
     data = DataAdapter(configure(save(cells), label_key="group"))
     assert data.registry.labels == ("a", "b", "c")
     assert data.dataset_info()["n_labels"] == 3
+
+
+@given(st.floats(0, 0.999), st.booleans())
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_truncated_file_is_refused(
+    whole_file: bytes, configure: Configure, tmp_path: Path, share: float, in_parts: bool
+) -> None:
+    path = tmp_path / "cut.h5ad"
+    path.write_bytes(whole_file[: int(len(whole_file) * share)])
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(DataValidationError, match="can't be read as h5ad"):
+        if in_parts:
+            patch.setattr(sources, "memory_left", lambda _: 1.0)
+        DataAdapter(configure(str(path)))
