@@ -6,6 +6,7 @@ import errno
 from pathlib import Path
 from typing import Any
 
+import anndata as ad
 import numpy as np
 import pytest
 import torch
@@ -248,3 +249,15 @@ def test_cuda_is_refused_where_there_is_none_and_auto_does_without(
     data = DataAdapter(configure(uri, device="auto", autocast=True, epochs=2))
     plain = DataAdapter(configure(uri, epochs=2))
     np.testing.assert_array_equal(latent_of(fitted(data), data), latent_of(fitted(plain), plain))
+
+
+def test_a_run_evaluates_and_draws_no_more_cells_than_told(
+    save: Save, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gca_core.latent.train.umap_embedding", lambda latent, **_: latent[:, :2])
+    config = configure(save(counts_with_groups()), label_key="group", evaluation_cells=100, epochs=2)
+    result = run_training(config)
+    assert read_json(result["uris"]["metrics"])["evaluation"]["n_cells"] == 100
+    latent = ad.read_h5ad(Path(config.output_dir) / "latent.h5ad")
+    assert int(np.isfinite(latent.obsm["X_umap"]).all(axis=1).sum()) == 100
+    assert np.isfinite(latent.X).all()
