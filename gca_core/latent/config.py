@@ -88,7 +88,8 @@ class LatentConfig(BaseModel):
         seed: seed of every random choice.
         threads: CPU threads of torch, OpenMP and MKL; another number can change sums in their last digits, so
             results are identical only for equal numbers.
-        loader_workers: threads that prepare batches ahead; the order of cells doesn't depend on their number.
+        loader_workers: threads that prepare batches ahead, from counts in memory; one means that each batch is made
+            when it is needed. No number depends on theirs.
         device: ``cpu``, ``cuda``, or ``auto`` for CUDA where there is a GPU.
         autocast: mixed precision on CUDA.
         gpu_memory_fraction: share of the GPU's memory that the process may take.
@@ -168,6 +169,11 @@ class LatentConfig(BaseModel):
     def split_column(self) -> str | None:
         """Column of obs with the values of ``test_batches``."""
         return self.split_key or self.batch_key
+
+    @property
+    def h5ad_compression(self) -> Literal["gzip", "lzf"] | None:
+        """``compression`` as anndata takes it."""
+        return None if self.compression == "none" else self.compression
 
     @property
     def warmup(self) -> int:

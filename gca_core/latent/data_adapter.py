@@ -25,6 +25,7 @@ from gca_core.latent.count_store import (
     memory_store,
 )
 from gca_core.latent.gene_selection import select_genes
+from gca_core.latent.loading import in_order
 from gca_core.latent.sources import GIB, CellSource, memory_left, open_cells
 from gca_core.latent.splits import split_cells
 
@@ -231,11 +232,12 @@ class DataAdapter:
         return select_genes(survey.sample, codes[self._selection_cells()], self.config.n_top_genes)
 
     def _batches_of(self, parts: Iterable[IntArray]) -> Iterator[CountBatch]:
-        labelled = self.labels is not None
-        return (
-            CountBatch(self.rows(part), self.batch_codes[part], self.label_codes[part] if labelled else None)
-            for part in parts
-        )
+        # the buffer of a file moves on with the parts, so only counts in memory are read by several threads
+        return in_order(self._batch_of, parts, self.config.loader_workers if self.in_memory else 1)
+
+    def _batch_of(self, part: IntArray) -> CountBatch:
+        labels = self.label_codes[part] if self.labels is not None else None
+        return CountBatch(self.rows(part), self.batch_codes[part], labels)
 
 
 @dataclass(frozen=True)

@@ -97,14 +97,17 @@ class Losses:
 
 
 def device_of(config: LatentConfig) -> torch.device:
-    """The device that the configuration asks for.
+    """The device that the configuration asks for; of a GPU, the process gets the share of memory it names.
 
     Raises:
         ConfigurationError: CUDA is asked for by name and isn't there.
     """
     if config.device == "cuda" and not torch.cuda.is_available():
         raise ConfigurationError("device is cuda, but torch sees no GPU here; set device to cpu or auto")
-    return torch.device("cuda" if config.device != "cpu" and torch.cuda.is_available() else "cpu")
+    if config.device == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    torch.cuda.set_per_process_memory_fraction(config.gpu_memory_fraction)
+    return torch.device("cuda")
 
 
 @contextmanager

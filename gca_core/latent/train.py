@@ -241,7 +241,7 @@ def _write_latent(uri: str, run: LatentRun) -> str:
     adata = ad.AnnData(X=run.latent, obs=obs, var=pd.DataFrame(index=names))
     adata.obsm["X_umap"] = run.umap
     with staged(uri) as target:
-        adata.write_h5ad(target, compression="gzip")
+        adata.write_h5ad(target, compression=run.data.config.h5ad_compression)
     return as_uri(uri)
 
 
