@@ -1,4 +1,4 @@
-"""The button that leads from a task to its HTML report."""
+"""The buttons that lead from a task to its HTML report and its figure."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from airflow.sdk.types import TaskInstanceKey
 
 REPORT_XCOM_KEY = "gca_report_link"
+FIGURE_XCOM_KEY = "gca_figure_link"
 
 
 class ReportLink(BaseOperatorLink):
@@ -30,6 +31,23 @@ class ReportLink(BaseOperatorLink):
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:  # noqa: ARG002
         """The address a browser can open, or an empty text where there is no report."""
         return browsable(getattr(operator, "report_uri", None))
+
+
+class FigureLink(BaseOperatorLink):
+    """Links to the figure that the task drew, kept in the XCom ``gca_figure_link``.
+
+    The operator holds the figure's URI in ``figure_uri`` when the task ends.
+    """
+
+    name = "Figure"
+
+    @property
+    def xcom_key(self) -> str:
+        return FIGURE_XCOM_KEY
+
+    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:  # noqa: ARG002
+        """The address a browser can open, or an empty text where there is no figure."""
+        return browsable(getattr(operator, "figure_uri", None))
 
 
 def browsable(uri: str | None) -> str:

@@ -1,7 +1,8 @@
-"""Train a small VAE on counts and say how well its latent space tells cell types apart.
+"""Train a small VAE on counts, score its latent space, and label new cells with it if the scores allow.
 
 With no parameter set it takes the 700 PBMC that come with scanpy, whose counts are recovered from log-normalised
-values, and scores six coarse types beside PCA and plain genes.
+values: 600 train, and the scores of six coarse types stand beside those of PCA and plain genes. If the kNN's macro-F1
+reaches the threshold, the model labels the other 100 cells, whose own labels only say how well it did.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from typing import Any
 from airflow.sdk import Param, dag, task
 
 from airflow_provider_gca.failures import fails_as_task
-from airflow_provider_gca.operators.latent import TrainVAEOperator
+from airflow_provider_gca.operators.latent import TrainVAEOperator, TransferLabelsOperator
 
-OPTIONAL = ["null", "string"]
+# every seventh cell is new
+NEW_CELLS = 7
 COARSE_TYPES = {
     "CD34+": "CD34+",
     "CD4+/CD25 T Reg": "T",
@@ -38,43 +40,65 @@ COARSE_TYPES = {
         "epochs": Param(200, type="integer", minimum=1, description="Passes over the training cells at most."),
         "latent_dim": Param(10, type="integer", minimum=1, maximum=512, description="Size of the latent space."),
         "seed": Param(0, type="integer", minimum=0, description="Seed of every random choice."),
+        "min_macro_f1": Param(
+            0.8, type="number", minimum=0, maximum=1, description="The kNN's macro-F1 that the transfer needs."
+        ),
+        "min_probability": Param(
+            0.5, type="number", minimum=0, maximum=1, description="Share of votes that a transferred label needs."
+        ),
     },
 )
 def gca_latent() -> None:
     @task(multiple_outputs=True)
     @fails_as_task
     def prepare(dag_run: Any = None) -> dict[str, str]:
-        """Write the data that come with scanpy as a file, and say where the results go."""
+        """Write the data that come with scanpy as two files, and say where the results go."""
+        import numpy as np
+
         from airflow_provider_gca.summary import results_folder
         from gca_core.datasets import pbmc68k_reduced
         from gca_core.io import join_uri, staged
 
         folder = results_folder(dag_run.dag_id, dag_run.run_id)
-        uri = join_uri(folder, "pbmc68k_reduced.h5ad")
-        with staged(uri) as path:
-            pbmc68k_reduced().write_h5ad(path)
-        return {"input": uri, "output": folder}
+        cells = pbmc68k_reduced()
+        new = np.arange(cells.n_obs) % NEW_CELLS == 0
+        uris = {name: join_uri(folder, f"{name}.h5ad") for name in ("training", "new")}
+        for uri, chosen in zip(uris.values(), (~new, new), strict=True):
+            with staged(uri) as path:
+                cells[chosen].write_h5ad(path)
+        return {**uris, "output": folder, "labels": join_uri(folder, "transfer")}
 
-    @task(multiple_outputs=False)
+    @task.short_circuit(ignore_downstream_trigger_rules=False)
     @fails_as_task
-    def summary(result: dict[str, Any]) -> dict[str, Any]:
+    def good_enough(result: dict[str, Any], params: dict[str, Any] | None = None) -> bool:
+        """Whether the latent space tells the types apart well enough to label other cells."""
+        return bool(result["metrics"]["latent_knn_macro_f1"] >= (params or {})["min_macro_f1"])
+
+    @task(trigger_rule="none_failed", multiple_outputs=False)
+    @fails_as_task
+    def summary(result: dict[str, Any], transferred: dict[str, Any] | None) -> dict[str, Any]:
         """Write and print what came out."""
         from airflow_provider_gca.summary import write_summary
 
         suffix = "_macro_f1"
-        figures = {
+        figures: dict[str, Any] = {
             f"macro-F1 {name.removesuffix(suffix).replace('_', ' ')}": value
             for name, value in result["metrics"].items()
             if name.endswith(suffix)
         }
+        files = dict(result["uris"])
+        if transferred:
+            figures["new cells labelled"] = f"{transferred['n_labelled']} of {transferred['n_cells']}"
+            figures["new cells macro-F1"] = transferred["metrics"]["macro_f1"]
+            files["labels"] = transferred["uris"]["labels"]
         ran_on = f"{result['model']} on {result['n_cells']} cells and {result['n_genes']} genes"
-        return write_summary(system="latent", ran_on=ran_on, figures=figures, files=result["uris"])
+        return write_summary(system="latent", ran_on=ran_on, figures=figures, files=files)
 
     prepared = prepare()
     # [START howto_operator_train_vae]
     train = TrainVAEOperator(
         task_id="train",
-        input_uri=prepared["input"],
+        input_uri=prepared["training"],
         output_dir=prepared["output"],
         recover_counts=True,
         label_key="bulk_labels",
@@ -85,9 +109,24 @@ def gca_latent() -> None:
             "latent_dim": "{{ params.latent_dim }}",
             "seed": "{{ params.seed }}",
         },
+        asset_alias="gca_latent_model",
     )
     # [END howto_operator_train_vae]
-    summary(train.output)
+    # [START howto_operator_transfer_labels]
+    transfer = TransferLabelsOperator(
+        task_id="transfer",
+        input_uri=prepared["new"],
+        run_uri=prepared["output"],
+        output_dir=prepared["labels"],
+        min_probability="{{ params.min_probability }}",
+        recover_counts=True,
+        label_key="bulk_labels",
+        label_map=COARSE_TYPES,
+        options={"counts_layer": "raw"},
+    )
+    # [END howto_operator_transfer_labels]
+    train >> good_enough(train.output) >> transfer
+    summary(train.output, transfer.output)
 
 
 gca_latent()

@@ -15,11 +15,12 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from gca_core import __version__
+from gca_core.cli.machine_profile import machine_profile
 from gca_core.errors import GcaError
 
 GROUPS = {
     "scanpy": "Label the clusters of an AnnData file.",
-    "vae": "Train a latent model on counts and report how good it is.",
+    "vae": "Train a latent model on counts, report how good it is, and label other cells with it.",
     "haystack": "Predict how a cell type responds to a perturbation.",
     "atlas": "Keep the atlas that HAYSTACK takes its prompts from.",
     "db": "Start, stop and look at the embedded PostgreSQL.",
@@ -62,6 +63,7 @@ def version() -> None:
             typer.echo(f"{name} not installed")
 
 
+app.command(name="machine-profile")(machine_profile)
 for _name, _help in GROUPS.items():
     app.add_typer(importlib.import_module(f"gca_core.cli.{_name}").app, name=_name, help=_help)
 

@@ -2,75 +2,67 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-from pathlib import PurePosixPath
-from typing import Annotated, Any
+import hashlib
+import logging
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-app = typer.Typer(no_args_is_help=True)
+from gca_core.cli import vae_options as options
+from gca_core.cli import vae_runs
+from gca_core.cli.vae_runs import as_text, require_torch
+from gca_core.cli.vae_tables import print_result
 
-SPACES = {"latent": "latent", "pca": "PCA, same size", "genes": "genes"}
-CLASSIFIERS = {"knn": "kNN", "logistic_regression": "logistic regression"}
+if TYPE_CHECKING:
+    from gca_core.latent.config import LatentConfig
+    from gca_core.machine import MachineProfile
 
+log = logging.getLogger(__name__)
 
-class CountModel(StrEnum):
-    """Likelihoods of the counts."""
-
-    NB = "nb"
-    ZINB = "zinb"
+app = typer.Typer(no_args_is_help=True, cls=options.TrainByDefault)
+HASHED = 8
 
 
 @app.callback()
 def group() -> None:
-    """Train a latent model on counts and report how good it is."""
+    """Train a latent model on counts, report how good it is, and use it on other cells.
+
+    Without a command, 'train' is meant.
+    """
 
 
-@app.command()
-def pipeline(
-    input_uri: Annotated[str, typer.Argument(metavar="INPUT", help="An h5ad file, path or URI.")],
-    config: Annotated[
-        str | None,
-        typer.Option(help="A YAML file with options, or the name of a bundled example (pbmc68k_reduced)."),
-    ] = None,
-    output_dir: Annotated[
-        str | None,
-        typer.Option(
-            "--output-dir",
-            "--output_dir",
-            help="Folder for the results. Default: latent/<input> under GCA_RESULTS_URI.",
-        ),
-    ] = None,
-    label_column: Annotated[
-        str | None, typer.Option(help="obs column with known labels, for the evaluation alone.")
-    ] = None,
-    batch_column: Annotated[str | None, typer.Option(help="obs column with batches, a covariate.")] = None,
-    counts_layer: Annotated[
-        str | None, typer.Option(help="Where the counts are: X, raw or the name of a layer. Default: X.")
-    ] = None,
-    recover_counts: Annotated[
-        bool | None,
-        typer.Option("--recover-counts/--no-recover-counts", help="Recover counts from log-normalised values."),
-    ] = None,
-    likelihood: Annotated[CountModel | None, typer.Option(help="Distribution of the counts. Default: nb.")] = None,
-    latent_dim: Annotated[int | None, typer.Option(help="Size of the latent space. Default: 10.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the cells at most. Default: 200.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Cells per step. Default: 128.")] = None,
-    threads: Annotated[
-        int | None, typer.Option(help="CPU threads; another number can change the last digits. Default: 1.")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of every random choice. Default: GCA_SEED, or 0.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON instead of a table.")] = False,
+@app.command("pipeline", help="Train, evaluate and draw everything in one go: the same as train --pipeline.")
+@app.command("train", help="Train and evaluate; options given here win over the configuration's.")
+def train(
+    ctx: typer.Context,
+    input_uri: options.OptionalInput = None,
+    config: options.Config = None,
+    output_dir: options.OutputDir = None,
+    pipeline: Annotated[
+        bool, typer.Option("--pipeline", help="Also draw a t-SNE; the other pictures are always drawn.")
+    ] = False,
+    dry_run: options.DryRun = False,
+    label_column: options.LabelColumn = None,
+    batch_column: options.BatchColumn = None,
+    counts_layer: options.CountsLayer = None,
+    recover_counts: options.RecoverCounts = None,
+    likelihood: options.Likelihood = None,
+    latent_dim: options.LatentDim = None,
+    epochs: options.Epochs = None,
+    batch_size: options.BatchSize = None,
+    threads: options.Threads = None,
+    device: options.DeviceChoice = None,
+    seed: options.Seed = None,
+    as_json: options.AsJson = False,
 ) -> None:
-    """Train, evaluate and draw in one go; options given here win over the configuration's."""
-    from gca_core.config import load_settings
-    from gca_core.io import safe_name
-    from gca_core.latent.config import load_config
+    """Train and evaluate, and with ``pipeline`` draw the t-SNE as well."""
+    from gca_core.machine import find_profile
 
-    settings = load_settings()
-    stem = safe_name(PurePosixPath(input_uri).stem or "input")
     given: dict[str, Any] = {
         "input_uri": input_uri,
         "output_dir": output_dir,
@@ -83,53 +75,91 @@ def pipeline(
         "epochs": epochs,
         "batch_size": batch_size,
         "threads": threads,
+        "device": device.value if device else None,
         "seed": seed,
     }
-    defaults = {"output_dir": f"{settings.results_root()}/latent/{stem}", "seed": settings.seed}
+    profile = find_profile()
+    with _run_config(config, given, profile, dry_run=dry_run) as run_config:
+        result = _train(run_config)
+        if pipeline or ctx.info_name == "pipeline":
+            from gca_core.latent.gallery import draw_run
+
+            keep = profile is not None and profile.keep_intermediate_files
+            drawn = draw_run(run_config.output_dir, pictures=("tsne",), keep_coordinates=keep)
+            result = {**result, "uris": {**result["uris"], **drawn}}
+    _show(result, as_json=as_json)
+
+
+app.command("eval")(vae_runs.evaluate)
+app.command("viz")(vae_runs.visualize)
+app.command("embed")(vae_runs.embed)
+app.command("map")(vae_runs.map_cells)
+
+
+@contextmanager
+def _run_config(
+    config: str | None, given: dict[str, Any], profile: MachineProfile | None, *, dry_run: bool
+) -> Iterator[LatentConfig]:
+    """The run's configuration; that of a dry run has synthetic cells in a temporary file for the time of the block."""
+    from gca_core.config import load_settings
+    from gca_core.latent.config import load_config
+    from gca_core.machine import training_options
+
+    settings = load_settings()
+    defaults = {"seed": settings.seed, **(training_options(profile) if profile else {})}
+    # known once everything else is
+    defaults["output_dir"] = "-"
+    if dry_run:
+        defaults["input_uri"] = "synthetic"
     run_config = load_config(config, defaults=defaults, **given)
-    _require_torch()
+    if run_config.output_dir == "-":
+        root = f"{settings.results_uri}/latent" if settings.results_uri else "outputs"
+        run_config = run_config.model_copy(update={"output_dir": f"{root}/{_run_id(run_config, dry_run=dry_run)}"})
+    if not dry_run:
+        yield run_config
+        return
+    with _synthetic_input(run_config.seed, keep=profile is not None and profile.keep_temp_files) as path:
+        from gca_core.latent.synthetic import as_dry_run
+
+        yield as_dry_run(run_config, input_uri=str(path), output_dir=run_config.output_dir)
+
+
+@contextmanager
+def _synthetic_input(seed: int, *, keep: bool) -> Iterator[Path]:
+    require_torch()
+    from gca_core.latent.synthetic import synthetic_cells
+
+    path = Path(tempfile.mkdtemp(prefix="gca-dry-run-")) / "synthetic.h5ad"
+    try:
+        synthetic_cells(seed=seed).write_h5ad(path)
+        yield path
+    finally:
+        if keep:
+            log.info("the synthetic cells stay in %s", path)
+        else:
+            shutil.rmtree(path.parent, ignore_errors=True)
+
+
+def _run_id(config: LatentConfig, *, dry_run: bool) -> str:
+    """A name that equal configurations share: they write to the same folder."""
+    from gca_core.io import safe_name
+    from gca_core.latent.config import dump_config
+
+    if dry_run:
+        return "dry-run"
+    stem = safe_name(PurePosixPath(config.input_uri).stem or "input")
+    return f"{stem}-{hashlib.sha256(dump_config(config).encode()).hexdigest()[:HASHED]}"
+
+
+def _train(config: LatentConfig) -> dict[str, Any]:
+    require_torch()
     from gca_core.latent.train import run_training
 
-    result = run_training(run_config)
+    return run_training(config)
+
+
+def _show(result: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
-        typer.echo(_json(result))
-        return
-    _print_result(result)
-
-
-def _require_torch() -> None:
-    from gca_core.config import require
-
-    for module in ("torch", "sklearn", "umap", "anndata"):
-        require(module, "vae")
-
-
-def _json(result: dict[str, Any]) -> str:
-    import json
-
-    return json.dumps(result, indent=2)
-
-
-def _print_result(result: dict[str, Any]) -> None:
-    console = Console()
-    metrics = result["metrics"]
-    table = Table(
-        title=f"{result['model']}, {result['n_cells']} cells, {result['n_genes']} genes, seed {result['seed']}"
-    )
-    for column in ("representation", "classifier"):
-        table.add_column(column)
-    for column in ("macro-F1", "accuracy"):
-        table.add_column(column, justify="right")
-    for space, shown in SPACES.items():
-        for classifier, name in CLASSIFIERS.items():
-            if f"{space}_{classifier}_macro_f1" in metrics:
-                f1, accuracy = (metrics[f"{space}_{classifier}_{measure}"] for measure in ("macro_f1", "accuracy"))
-                table.add_row(shown, name, f"{f1:.3f}", f"{accuracy:.3f}")
-    if table.row_count:
-        console.print(table)
+        typer.echo(as_text(result))
     else:
-        console.print("no labels were named, so nothing was evaluated; see --label-column")
-    console.print(f"held-out negative ELBO: {metrics['val_negative_elbo']:.1f} nats per cell")
-    console.print(f"seconds: {', '.join(f'{stage} {value:.1f}' for stage, value in result['seconds'].items())}")
-    for name, uri in result["uris"].items():
-        console.print(f"{name:>10}  {uri}", soft_wrap=True, highlight=False)
+        print_result(result)

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
 from gca_core import __version__
-from gca_core.errors import DataValidationError
+from gca_core.errors import ConfigurationError, DataValidationError
 from gca_core.io import as_path, as_uri, join_uri, read_json, require_file, safe_name, sha256_bytes, staged, write_json
 from gca_core.latent.data_adapter import Registry
 from gca_core.latent.network import Architecture
@@ -40,7 +40,22 @@ class Checkpoint(BaseModel):
 
 
 def save_checkpoint(uri: str, state: Mapping[str, Tensor], architecture: Architecture, registry: Registry) -> str:
-    """Write a checkpoint to the folder ``uri`` and return its URI; weights no longer named are removed."""
+    """Write a checkpoint to the folder ``uri`` and return its URI; weights no longer named are removed.
+
+    Raises:
+        ConfigurationError: the folder can't be written to, or its disk is full; a checkpoint that was there is
+            as it was.
+    """
+    try:
+        return _save(uri, state, architecture, registry)
+    except OSError as error:
+        raise ConfigurationError(
+            f"the checkpoint can't be written to {uri!r}: {error.strerror or error}; free some space or name another "
+            "folder. A checkpoint that was there before is as it was"
+        ) from None
+
+
+def _save(uri: str, state: Mapping[str, Tensor], architecture: Architecture, registry: Registry) -> str:
     buffer = io.BytesIO()
     torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, buffer)
     digest = sha256_bytes(buffer.getvalue())

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import anndata as ad
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -17,15 +15,28 @@ import scipy.sparse as sp
 from pydantic import BaseModel, ConfigDict
 
 from gca_core.errors import DataValidationError
-from gca_core.io import local_copy
 from gca_core.latent.config import LatentConfig
-from gca_core.matrix.kinds import MatrixKind, classify_matrix, matrix_kinds, require_counts, to_csr
-from gca_core.matrix.normalise import recover_counts
+from gca_core.latent.count_store import (
+    BYTES_PER_COUNT,
+    CountStore,
+    MemoryStore,
+    ScratchStore,
+    equal_parts,
+    memory_store,
+)
+from gca_core.latent.gene_selection import select_genes
+from gca_core.latent.loading import in_order
+from gca_core.latent.sources import GIB, CellSource, memory_left, open_cells
+from gca_core.latent.splits import split_cells
 
 log = logging.getLogger(__name__)
 
 MIN_CELLS = 50
 LISTED = 5
+# genes are chosen on so many training cells at most
+SELECTION_CELLS = 20_000
+# what training takes besides the counts: buffers, weights, libraries loaded late
+HEADROOM = 0.5 * GIB
 IntArray = npt.NDArray[np.int64]
 
 
@@ -33,13 +44,14 @@ class Registry(BaseModel):
     """What the rows and columns of the counts are.
 
     Args:
-        genes: gene names in column order.
+        genes: names of the chosen genes in column order.
         counts_from: the matrix the counts come from.
         recovered: whether they were recovered from log-normalised values.
         batch_key: column of obs with the batches, if any.
-        batches: batch names in code order; empty without ``batch_key``.
+        batches: names of the batches of the training and validation cells in code order; empty without
+            ``batch_key``.
         label_key: column of obs with the labels, if any.
-        labels: the labels after ``label_map``, sorted.
+        labels: the labels of the training cells after ``label_map``, sorted.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -59,11 +71,15 @@ class CountBatch:
 
     Args:
         counts: (cells, genes) float32 CSR without stored zeros.
-        batch_codes: (cells,) indices into the registry's batches; zeros without batches.
+        batch_codes: (cells,) indices into the registry's batches, -1 for batches that aren't there; zeros
+            without batches.
+        label_codes: (cells,) indices into the registry's labels, -1 for cells without one of these; None
+            without labels.
     """
 
     counts: sp.csr_matrix
     batch_codes: IntArray
+    label_codes: IntArray | None = None
 
 
 class BatchSource(Protocol):
@@ -84,114 +100,185 @@ class BatchSource(Protocol):
 
 
 class DataAdapter:
-    """The cells of an h5ad file as the model sees them.
+    """The cells of a file as the model sees them.
+
+    Genes are chosen on training cells alone. A file that doesn't fit in ``max_ram_usage_gb`` is read in parts, and
+    its chosen counts are kept in memory or, if they don't fit either, in a temporary file.
 
     Args:
         config: where the data lie and how to read them.
+        genes: take these columns instead of the highly variable genes, e.g. those of a trained model; all have to
+            be there.
 
     Raises:
         DataValidationError: no such file, no counts, a column missing, or too few cells or classes.
     """
 
-    def __init__(self, config: LatentConfig) -> None:
+    def __init__(self, config: LatentConfig, *, genes: Sequence[str] | None = None) -> None:
         self.config = config
-        adata = read_cells(config.input_uri)
-        counts, genes, source = _counts_of(adata, config)
-        _check_counts(counts, genes)
-        batch_names, self.batch_codes = _batches(adata.obs, config.batch_key)
-        self.labels: npt.NDArray[np.object_] | None = None
-        if config.label_key is not None:
-            self.labels = mapped_labels(adata.obs, config.label_key, config.label_map)
-        self.counts: sp.csr_matrix = counts.astype(np.float32)
-        self.counts.eliminate_zeros()
-        self.obs: pd.DataFrame = adata.obs
+        with open_cells(config) as source:
+            self.obs: pd.DataFrame = source.obs
+            _check_names(source)
+            codes = _stratum_codes(self.obs, config.batch_key)
+            split = split_cells(self.obs, codes, config)
+            self.train_cells, self.val_cells, self.test_cells = split.train, split.validation, split.test
+            self.labels: npt.NDArray[np.object_] | None = None
+            if config.label_key is not None:
+                self.labels = mapped_labels(self.obs, config.label_key, config.label_map)
+            survey = _survey(source, self._selection_cells())
+            self.library: npt.NDArray[np.float64] = survey.library
+            chosen = self._chosen_columns(source, survey, codes, genes)
+            self._store = _stored(source, survey, chosen, memory_left(config) - HEADROOM)
+            names = np.array(source.genes, dtype=object)[chosen]
+            place = source.place
+        batches, self.batch_codes = _known_codes(
+            _batch_names(self.obs, config.batch_key), self._fitted_cells(), self.n_cells
+        )
+        labels, self.label_codes = _known_codes(self.labels, self.train_cells, self.n_cells)
         self.registry = Registry(
-            genes=genes,
-            counts_from=source,
+            genes=tuple(map(str, names)),
+            counts_from=place,
             recovered=config.recover_counts,
             batch_key=config.batch_key,
-            batches=batch_names,
+            batches=batches,
             label_key=config.label_key,
-            labels=tuple(sorted({str(x) for x in self.labels if x is not None})) if self.labels is not None else (),
+            labels=labels,
         )
-        self.train_cells, self.val_cells = stratified_split(self.batch_codes, config.validation_fraction, config.seed)
+
+    @property
+    def n_cells(self) -> int:
+        """All cells."""
+        return len(self.obs)
+
+    @property
+    def counts(self) -> sp.csr_matrix:
+        """Counts of the chosen genes, (cells, genes) float32 CSR; read whole if they are in a file."""
+        return self._store.counts if isinstance(self._store, MemoryStore) else self.rows(np.arange(self.n_cells))
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether the chosen counts are in memory."""
+        return isinstance(self._store, MemoryStore)
+
+    def rows(self, cells: IntArray) -> sp.csr_matrix:
+        """Counts of the chosen genes of some cells in the order given, float32 CSR."""
+        return self._store.rows(cells)
 
     def iter_train_batches(self, epoch: int = 0) -> Iterator[CountBatch]:
         """Training cells in an order that depends on the seed and the epoch alone."""
-        order = np.random.default_rng([self.config.seed, epoch]).permutation(self.train_cells)
-        return self._batches_of(order)
+        rng = np.random.default_rng([self.config.seed, epoch])
+        return self._batches_of(self._store.shuffled(self.train_cells, self.config.batch_size, rng))
 
     def iter_val_batches(self) -> Iterator[CountBatch]:
         """Validation cells in file order."""
-        return self._batches_of(self.val_cells)
+        return self.iter_cells(self.val_cells)
+
+    def iter_test_batches(self) -> Iterator[CountBatch]:
+        """Test cells in file order."""
+        return self.iter_cells(self.test_cells)
 
     def iter_batches(self) -> Iterator[CountBatch]:
         """All cells in file order."""
-        return self._batches_of(np.arange(self.counts.shape[0]))
+        return self.iter_cells(np.arange(self.n_cells))
+
+    def iter_cells(self, cells: IntArray) -> Iterator[CountBatch]:
+        """Some cells in the order given."""
+        return self._batches_of(equal_parts(cells, self.config.batch_size))
 
     def dataset_info(self) -> dict[str, Any]:
         """Sizes and provenance, as JSON data."""
-        cells, genes = self.counts.shape
+        genes = len(self.registry.genes)
+        named = {str(label) for label in self.labels if label is not None} if self.labels is not None else set()
         return {
-            "n_cells": int(cells),
-            "n_genes": int(genes),
+            "n_cells": self.n_cells,
+            "n_genes": genes,
+            "num_hvgs": genes,
             "n_train": len(self.train_cells),
             "n_validation": len(self.val_cells),
+            "n_test": len(self.test_cells),
             "n_batches": len(self.registry.batches),
-            "n_labels": len(self.registry.labels),
-            "density": round(self.counts.nnz / (cells * genes), 4),
-            "median_library_size": float(np.median(library_size(self.counts))),
+            "n_labels": len(named),
+            "labels_not_in_training": sorted(named - set(self.registry.labels)),
+            "density": round(self._store.n_counts / (self.n_cells * genes), 4),
+            "median_library_size": float(np.median(self.library)),
             "counts_from": self.registry.counts_from,
             "recovered": self.registry.recovered,
+            "in_memory": self.in_memory,
         }
 
-    def _batches_of(self, cells: IntArray) -> Iterator[CountBatch]:
-        # parts of nearly equal size: no batch of one cell is left over
-        parts = np.array_split(cells, -(-len(cells) // self.config.batch_size))
-        return (CountBatch(self.counts[part], self.batch_codes[part]) for part in parts)
+    def _fitted_cells(self) -> IntArray:
+        return np.concatenate([self.train_cells, self.val_cells])
+
+    def _selection_cells(self) -> IntArray:
+        if self.config.n_top_genes is None or len(self.train_cells) <= SELECTION_CELLS:
+            return self.train_cells
+        rng = np.random.default_rng(self.config.seed)
+        return np.sort(rng.choice(self.train_cells, SELECTION_CELLS, replace=False))
+
+    def _chosen_columns(
+        self, source: CellSource, survey: _Survey, codes: IntArray, genes: Sequence[str] | None
+    ) -> IntArray:
+        if genes is not None:
+            places = {name: i for i, name in enumerate(source.genes)}
+            missing = [name for name in genes if name not in places]
+            if missing:
+                raise DataValidationError(
+                    f"the input lacks {len(missing)} of {len(genes)} genes asked for: {_some(missing)}; map the cells "
+                    "with gca_core.latent.mapping, which counts missing genes, or add them"
+                )
+            return np.array([places[name] for name in genes], dtype=np.int64)
+        if self.config.n_top_genes is None:
+            return np.arange(len(source.genes))
+        return select_genes(survey.sample, codes[self._selection_cells()], self.config.n_top_genes)
+
+    def _batches_of(self, parts: Iterable[IntArray]) -> Iterator[CountBatch]:
+        # the buffer of a file moves on with the parts, so only counts in memory are read by several threads
+        return in_order(self._batch_of, parts, self.config.loader_workers if self.in_memory else 1)
+
+    def _batch_of(self, part: IntArray) -> CountBatch:
+        labels = self.label_codes[part] if self.labels is not None else None
+        return CountBatch(self.rows(part), self.batch_codes[part], labels)
 
 
-def read_cells(uri: str) -> ad.AnnData:
-    """Read an h5ad file.
+@dataclass(frozen=True)
+class _Survey:
+    """What one pass over the cells finds: sums by cell, nonzero counts by gene, and some cells' counts."""
 
-    Raises:
-        DataValidationError: no such file, or not an h5ad file.
-    """
-    with local_copy(uri, what="input") as path:
-        try:
-            with warnings.catch_warnings():
-                # old files keep their neighbour graphs elsewhere; they aren't used here
-                warnings.simplefilter("ignore", FutureWarning)
-                return ad.read_h5ad(path)
-        except (OSError, KeyError, TypeError, ValueError) as error:
-            raise DataValidationError(f"the input {uri!r} can't be read as h5ad: {error}") from None
+    library: npt.NDArray[np.float64]
+    counts_by_gene: IntArray
+    sample: sp.csr_matrix
+
+
+def _survey(source: CellSource, sampled: IntArray) -> _Survey:
+    libraries, kept, start = [], [], 0
+    by_gene = np.zeros(len(source.genes), dtype=np.int64)
+    for chunk in source.chunks():
+        libraries.append(library_size(chunk))
+        by_gene += np.bincount(chunk.indices, minlength=chunk.shape[1])
+        first, last = np.searchsorted(sampled, [start, start + chunk.shape[0]])
+        kept.append(chunk[sampled[first:last] - start])
+        start += chunk.shape[0]
+    library = np.concatenate(libraries)
+    empty = int((library == 0).sum())
+    if empty:
+        raise DataValidationError(
+            f"{empty} of {start} cells have no counts; leave them out with scanpy.pp.filter_cells(adata, min_counts=1)"
+        )
+    return _Survey(library, by_gene, kept[0] if len(kept) == 1 else sp.vstack(kept, format="csr"))
+
+
+def _stored(source: CellSource, survey: _Survey, columns: IntArray, allowed: float) -> CountStore:
+    n_cells, n_counts = len(survey.library), int(survey.counts_by_gene[columns].sum())
+    chunks = (chunk[:, columns] if len(columns) < chunk.shape[1] else chunk for chunk in source.chunks())
+    if n_counts * BYTES_PER_COUNT < allowed / 2:
+        return memory_store(chunks, n_cells, len(columns), n_counts)
+    log.info("the chosen counts take %.1f GiB; they are kept in a temporary file", n_counts * BYTES_PER_COUNT / GIB)
+    return ScratchStore(chunks, len(columns))
 
 
 def library_size(counts: sp.csr_matrix) -> npt.NDArray[np.float64]:
     """Counts per cell, (cells,)."""
-    return np.asarray(counts.sum(axis=1), dtype=np.float64).ravel()
-
-
-def stratified_split(strata: IntArray, fraction: float, seed: int) -> tuple[IntArray, IntArray]:
-    """Split cells into training and validation, each stratum by the same share.
-
-    A stratum of one cell goes to training. At least one cell is held out.
-
-    Args:
-        strata: (cells,) codes, here those of the batches: labels have no part in it.
-        fraction: share held out.
-        seed: decides which cells.
-
-    Returns:
-        Sorted indices of the training and of the validation cells.
-    """
-    rng = np.random.default_rng(seed)
-    members = [rng.permutation(np.flatnonzero(strata == code)) for code in np.unique(strata)]
-    held_out = [cells[: min(round(len(cells) * fraction), len(cells) - 1)] for cells in members]
-    if not any(len(cells) for cells in held_out):
-        held_out = [max(members, key=len)[:1]]
-    validation = np.sort(np.concatenate(held_out))
-    return np.setdiff1d(np.arange(len(strata)), validation), validation
+    return np.asarray(counts.sum(axis=1, dtype=np.float64), dtype=np.float64).ravel()
 
 
 def mapped_labels(obs: pd.DataFrame, key: str, label_map: dict[str, str | None] | None) -> npt.NDArray[np.object_]:
@@ -219,93 +306,43 @@ def _column(obs: pd.DataFrame, key: str, option: str) -> pd.Series[Any]:
     return obs[key]
 
 
-def _batches(obs: pd.DataFrame, key: str | None) -> tuple[tuple[str, ...], IntArray]:
+def _batch_names(obs: pd.DataFrame, key: str | None) -> npt.NDArray[np.object_] | None:
     if key is None:
-        return (), np.zeros(len(obs), dtype=np.int64)
+        return None
     column = _column(obs, key, "batch_key")
     if column.isna().any():
         raise DataValidationError(
             f"{int(column.isna().sum())} cells have no batch in obs column {key!r}; fill it or leave these cells out"
         )
-    names, codes = np.unique(column.astype(str).to_numpy(dtype=str), return_inverse=True)
-    return tuple(map(str, names)), codes.astype(np.int64)
+    return column.astype(str).to_numpy(dtype=object)
 
 
-def _counts_of(adata: ad.AnnData, config: LatentConfig) -> tuple[sp.csr_matrix, tuple[str, ...], str]:
-    source = config.counts_layer or (_log_normalised_place(adata) if config.recover_counts else "X")
-    if source == "raw" and adata.raw is None:
-        raise DataValidationError(f"counts_layer is 'raw', but the input has no raw; found {_places(adata)}")
-    genes = tuple(map(str, adata.raw.var_names if source == "raw" else adata.var_names))
-    if config.recover_counts:
-        return _recovered(adata, source), genes, source
-    try:
-        if source == "raw":
-            return _raw_counts(adata), genes, source
-        return require_counts(adata, None if source == "X" else source), genes, source
-    except DataValidationError as error:
-        raise DataValidationError(f"{error}. {_advice(adata)}") from None
+def _stratum_codes(obs: pd.DataFrame, key: str | None) -> IntArray:
+    names = _batch_names(obs, key)
+    if names is None:
+        return np.zeros(len(obs), dtype=np.int64)
+    return np.unique(names.astype(str), return_inverse=True)[1].astype(np.int64)
 
 
-def _recovered(adata: ad.AnnData, source: str) -> sp.csr_matrix:
-    if source not in {"X", "raw"} and source not in adata.layers:
-        raise DataValidationError(f"there is no layer {source!r}; found {_places(adata)}")
-    values = {"X": adata.X, "raw": adata.raw.X if adata.raw is not None else None}.get(source)
-    values = adata.layers[source] if source not in {"X", "raw"} else values
-    if values is None:
-        raise DataValidationError(f"{source} is empty; found {_places(adata)}")
-    try:
-        counts = recover_counts(values)
-    except DataValidationError as error:
-        raise DataValidationError(f"recover_counts on {source}: {error}. {_advice(adata)}") from None
-    log.info("counts recovered from the log-normalised %s", source)
-    return counts
+def _known_codes(
+    names: npt.NDArray[np.object_] | None, fitted: IntArray, n_cells: int
+) -> tuple[tuple[str, ...], IntArray]:
+    """The names of the fitted cells, sorted, and each cell's code: -1 for other names, 0 without names."""
+    if names is None:
+        return (), np.zeros(n_cells, dtype=np.int64)
+    known = tuple(sorted({str(name) for name in names[fitted] if name is not None}))
+    codes = {name: code for code, name in enumerate(known)}
+    return known, np.array([codes.get(str(name), -1) if name is not None else -1 for name in names], dtype=np.int64)
 
 
-def _raw_counts(adata: ad.AnnData) -> sp.csr_matrix:
-    kind = classify_matrix(adata.raw.X)
-    if kind is not MatrixKind.COUNTS:
-        raise DataValidationError(f"raw is {kind.value}, but raw counts are needed")
-    return to_csr(adata.raw.X)
-
-
-def _log_normalised_place(adata: ad.AnnData) -> str:
-    kinds = matrix_kinds(adata)
-    for place in ("X", "raw"):
-        if kinds.get(place) is MatrixKind.LOG_NORMALISED:
-            return place
-    raise DataValidationError(
-        f"recover_counts needs log-normalised values in X or raw; found {_places(adata)}. {_advice(adata)}"
-    )
-
-
-def _places(adata: ad.AnnData) -> str:
-    return ", ".join(f"{place} ({kind.value})" for place, kind in matrix_kinds(adata).items()) or "no matrix"
-
-
-def _advice(adata: ad.AnnData) -> str:
-    kinds = {place.removeprefix("layers/"): kind for place, kind in matrix_kinds(adata).items()}
-    counts = [place for place, kind in kinds.items() if kind is MatrixKind.COUNTS]
-    if counts:
-        return f"set counts_layer to {' or '.join(map(repr, counts))} and leave recover_counts off"
-    logged = [place for place, kind in kinds.items() if kind is MatrixKind.LOG_NORMALISED]
-    if logged:
-        return f"set counts_layer to {' or '.join(map(repr, logged))} and recover_counts to true to recover the counts"
-    return "take a file that holds counts"
-
-
-def _check_counts(counts: sp.csr_matrix, genes: Sequence[str]) -> None:
-    cells = counts.shape[0]
+def _check_names(source: CellSource) -> None:
+    cells = len(source.obs)
     if cells < MIN_CELLS:
         raise DataValidationError(f"the input has {cells} cells; a latent model needs at least {MIN_CELLS}")
-    repeated = sorted(gene for gene, n in Counter(genes).items() if n > 1)
+    repeated = sorted(gene for gene, n in Counter(source.genes).items() if n > 1)
     if repeated:
         raise DataValidationError(
             f"gene names repeat: {_some(repeated)}; make them unique with adata.var_names_make_unique()"
-        )
-    empty = int((library_size(counts) == 0).sum())
-    if empty:
-        raise DataValidationError(
-            f"{empty} of {cells} cells have no counts; leave them out with scanpy.pp.filter_cells(adata, min_counts=1)"
         )
 
 

@@ -1,8 +1,9 @@
 """How well known labels can be told from a latent space, beside two honest baselines.
 
-Every classifier is fitted on four fifths of the labelled cells and asked about the last fifth, in turn;
-the scores are those of the pooled answers, so that each cell counts once. The representations
-themselves (latent, PCA) have seen all cells but no label.
+Without test cells every classifier is fitted on four fifths of the labelled cells and asked about the last
+fifth, in turn; the scores are those of the pooled answers, so that each cell counts once. The representations
+themselves (latent, PCA) have then seen all cells but no label. With test cells, a held-out batch or a share by
+chance, classifiers and PCA are fitted on the others and asked about these.
 """
 
 from __future__ import annotations
@@ -10,24 +11,25 @@ from __future__ import annotations
 import logging
 import warnings
 from collections import Counter
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 from pydantic import BaseModel, ConfigDict
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, clone
 from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import accuracy_score, f1_score, precision_recall_fscore_support
-from sklearn.model_selection import StratifiedKFold, cross_val_predict
+from sklearn.metrics import accuracy_score, f1_score, precision_recall_fscore_support, roc_auc_score
+from sklearn.model_selection import StratifiedKFold
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from gca_core.errors import DataValidationError
-from gca_core.matrix.normalise import log_normalise
+from gca_core.matrix.normalise import TARGET_SUM, log_normalise
 
 log = logging.getLogger(__name__)
 
@@ -35,12 +37,13 @@ Space = Literal["latent", "pca", "genes"]
 Classifier = Literal["knn", "logistic_regression"]
 Matrix = npt.NDArray[np.floating[Any]]
 Labels = npt.NDArray[np.object_]
+IntArray = npt.NDArray[np.int64]
 MAX_ITERATIONS = 2000
 MAX_DENSE_GENES = 2000
 
 
 class ClassScore(BaseModel):
-    """Scores of one label."""
+    """Scores of one label; ``auroc`` is one against the rest, None where there is no rest."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -49,6 +52,7 @@ class ClassScore(BaseModel):
     precision: float
     recall: float
     f1: float
+    auroc: float | None = None
 
 
 class Score(BaseModel):
@@ -60,6 +64,7 @@ class Score(BaseModel):
         classifier: ``knn`` or ``logistic_regression``.
         accuracy: share of cells with the right answer.
         macro_f1: mean of the labels' F1.
+        auroc: mean of the labels' areas under the ROC curve, one against the rest.
         fold_macro_f1: macro-F1 of each fold alone.
         per_class: one row per label.
     """
@@ -70,24 +75,27 @@ class Score(BaseModel):
     classifier: Classifier
     accuracy: float
     macro_f1: float
+    auroc: float | None
     fold_macro_f1: tuple[float, ...]
     per_class: tuple[ClassScore, ...]
 
 
 class Evaluation(BaseModel):
-    """Scores of the latent space and of the baselines on the same folds.
+    """Scores of the latent space and of the baselines on the same cells.
 
     Args:
-        n_folds: folds, stratified by label.
+        protocol: ``folds`` or ``held out``.
+        n_folds: folds, stratified by label; 1 with test cells.
         knn_neighbors: neighbours of the kNN classifier.
         n_cells: cells with a label that was evaluated.
-        left_out: labels with fewer cells than folds, and how many cells they have.
+        left_out: labels with fewer cells than folds, or without a cell to learn from, and how many cells they have.
         n_unlabelled: cells without a label.
         scores: latent first.
     """
 
     model_config = ConfigDict(frozen=True)
 
+    protocol: Literal["folds", "held out"]
     n_folds: int
     knn_neighbors: int
     n_cells: int
@@ -98,6 +106,17 @@ class Evaluation(BaseModel):
     def score(self, space: Space, classifier: Classifier) -> Score:
         """The score of one classifier on one representation."""
         return next(s for s in self.scores if s.space == space and s.classifier == classifier)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Indices of the cells to learn from and of those to ask about, fold by fold."""
+
+    folds: tuple[tuple[IntArray, IntArray], ...]
+
+    @property
+    def asked(self) -> IntArray:
+        return np.concatenate([test for _, test in self.folds])
 
 
 def evaluable_cells(labels: Labels, *, n_folds: int, knn_neighbors: int) -> npt.NDArray[np.bool_]:
@@ -124,6 +143,30 @@ def evaluable_cells(labels: Labels, *, n_folds: int, knn_neighbors: int) -> npt.
     return chosen
 
 
+def held_out_cells(labels: Labels, test_cells: IntArray, *, knn_neighbors: int) -> tuple[IntArray, IntArray]:
+    """Labelled cells to learn from, and test cells whose label is among theirs.
+
+    Raises:
+        DataValidationError: fewer than two labels to learn from, too few cells for the neighbours, or no test cell
+            with one of these labels.
+    """
+    labelled = np.flatnonzero([label is not None for label in labels])
+    learnt = np.setdiff1d(labelled, test_cells)
+    known = {labels[i] for i in learnt}
+    if len(known) < 2 or len(learnt) < knn_neighbors:
+        raise DataValidationError(
+            f"the evaluation needs at least two labels and {knn_neighbors} labelled cells outside the test cells; "
+            f"found {len(known)} labels and {len(learnt)} cells; keep fewer cells out, or leave label_key unset"
+        )
+    asked = np.array([i for i in test_cells if labels[i] is not None and labels[i] in known], dtype=np.int64)
+    if not len(asked):
+        raise DataValidationError(
+            f"none of the {len(test_cells)} test cells has a label that other cells have too; name other "
+            "test_batches, or leave label_key unset to train without evaluation"
+        )
+    return learnt, asked
+
+
 def evaluate_latent(
     latent: Matrix,
     counts: sp.csr_matrix,
@@ -132,6 +175,8 @@ def evaluate_latent(
     n_folds: int = 5,
     knn_neighbors: int = 15,
     seed: int = 0,
+    test_cells: IntArray | None = None,
+    library: npt.NDArray[np.float64] | None = None,
 ) -> Evaluation:
     """Score a latent space and the baselines.
 
@@ -139,48 +184,113 @@ def evaluate_latent(
         latent: (cells, latent).
         counts: (cells, genes), for PCA and genes.
         labels: (cells,), None where a cell has no label.
-        n_folds: folds, stratified by label.
+        n_folds: folds, stratified by label, if there are no test cells.
         knn_neighbors: neighbours of the kNN classifier, Euclidean, uniform weights.
         seed: of the folds.
+        test_cells: indices of the cells to ask about; the others are learnt from.
+        library: (cells,) counts per cell over all genes, for the baselines; None means over ``counts``.
 
     Raises:
         DataValidationError: fewer than two labels with enough cells.
     """
-    chosen = evaluable_cells(labels, n_folds=n_folds, knn_neighbors=knn_neighbors)
-    expression = log_normalise(counts)
-    truth = labels[chosen].astype(str)
-    folds = StratifiedKFold(n_folds, shuffle=True, random_state=seed)
-    pca = principal_components(expression, latent.shape[1])
-    plan: list[tuple[Space, Classifier, Any, BaseEstimator]] = [
-        ("latent", "knn", latent[chosen], _knn(knn_neighbors)),
-        ("latent", "logistic_regression", latent[chosen], _logistic_regression()),
-        ("pca", "knn", pca[chosen], _knn(knn_neighbors)),
-        ("pca", "logistic_regression", pca[chosen], _logistic_regression()),
-        ("genes", "logistic_regression", expression[np.flatnonzero(chosen)], _logistic_regression()),
+    everyone = np.arange(len(labels))
+    fitted: IntArray | None = None
+    if test_cells is None or not len(test_cells):
+        plan = _fold_plan(labels, n_folds, knn_neighbors, seed)
+    else:
+        plan = _Plan((held_out_cells(labels, test_cells, knn_neighbors=knn_neighbors),))
+        fitted, everyone = np.setdiff1d(everyone, test_cells), test_cells
+    expression = log_expression(counts, library)
+    pca = principal_components(expression, latent.shape[1], fitted)
+    spaces: list[tuple[Space, Classifier, Any, BaseEstimator]] = [
+        ("latent", "knn", latent, _knn(knn_neighbors)),
+        ("latent", "logistic_regression", latent, _logistic_regression()),
+        ("pca", "knn", pca, _knn(knn_neighbors)),
+        ("pca", "logistic_regression", pca, _logistic_regression()),
+        ("genes", "logistic_regression", expression, _logistic_regression()),
     ]
-    scores = tuple(_score(space, name, X, truth, model, folds) for space, name, X, model in plan)
-    sizes = Counter(label for label in labels if label is not None)
+    sizes = Counter(str(labels[i]) for i in everyone if labels[i] is not None)
+    evaluated = {str(labels[i]) for i in plan.asked}
     return Evaluation(
-        n_folds=n_folds,
+        protocol="folds" if fitted is None else "held out",
+        n_folds=len(plan.folds),
         knn_neighbors=knn_neighbors,
-        n_cells=int(chosen.sum()),
-        left_out={label: n for label, n in sorted(sizes.items()) if n < n_folds},
-        n_unlabelled=int(sum(label is None for label in labels)),
-        scores=scores,
+        n_cells=len(plan.asked),
+        left_out={label: n for label, n in sorted(sizes.items()) if label not in evaluated},
+        n_unlabelled=int(sum(labels[i] is None for i in everyone)),
+        scores=tuple(_score(space, name, X, labels, model, plan) for space, name, X, model in spaces),
     )
 
 
-def principal_components(expression: sp.csr_matrix, n_components: int) -> Matrix:
+def label_scores(truth: npt.NDArray[np.str_], probabilities: Matrix, classes: npt.NDArray[np.str_]) -> dict[str, Any]:
+    """Accuracy, macro-F1, AUROC and the per-class table of some answers.
+
+    Args:
+        truth: (cells,).
+        probabilities: (cells, classes); the answer is the largest.
+        classes: names of the columns.
+
+    Returns:
+        The fields of :class:`Score` that answers decide, but ``fold_macro_f1``.
+    """
+    answers = classes[probabilities.argmax(axis=1)]
+    names = sorted(set(truth))
+    precision, recall, f1, support = precision_recall_fscore_support(truth, answers, labels=names, zero_division=0)
+    areas = [_area(truth == name, probabilities[:, np.flatnonzero(classes == name)].sum(axis=1)) for name in names]
+    known = [area for area in areas if area is not None]
+    return {
+        "accuracy": _rounded(accuracy_score(truth, answers)),
+        "macro_f1": _rounded(np.mean(f1)),
+        "auroc": _rounded(np.mean(known)) if known else None,
+        "per_class": tuple(
+            ClassScore(
+                label=name, n_cells=int(n), precision=_rounded(p), recall=_rounded(r), f1=_rounded(f), auroc=area
+            )
+            for name, n, p, r, f, area in zip(names, support, precision, recall, f1, areas, strict=True)
+        ),
+    }
+
+
+def principal_components(expression: sp.csr_matrix, n_components: int, fitted: IntArray | None = None) -> Matrix:
     """Scores of the first components of centred expression, (cells, components).
 
     Up to 2,000 genes by the eigenvectors of the covariance, O(cells genes^2); above that by a Lanczos solver
     that keeps the matrix sparse.
+
+    Args:
+        expression: (cells, genes).
+        n_components: how many.
+        fitted: the cells that decide the components; None means all.
     """
-    n_components = min(n_components, *(size - 1 for size in expression.shape))
+    own = expression if fitted is None else expression[fitted]
+    n_components = min(n_components, *(size - 1 for size in own.shape))
     few = expression.shape[1] <= MAX_DENSE_GENES
     pca = PCA(n_components, svd_solver="covariance_eigh" if few else "arpack", random_state=0)
-    result: Matrix = pca.fit_transform(expression.toarray() if few else expression)
+    result: Matrix
+    if fitted is None:
+        result = pca.fit_transform(expression.toarray() if few else expression)
+    else:
+        result = pca.fit(own.toarray() if few else own).transform(expression.toarray() if few else expression)
     return result
+
+
+def _fold_plan(labels: Labels, n_folds: int, knn_neighbors: int, seed: int) -> _Plan:
+    chosen = np.flatnonzero(evaluable_cells(labels, n_folds=n_folds, knn_neighbors=knn_neighbors))
+    folds = StratifiedKFold(n_folds, shuffle=True, random_state=seed).split(chosen, labels[chosen].astype(str))
+    return _Plan(tuple((chosen[train], chosen[test]) for train, test in folds))
+
+
+def log_expression(counts: sp.csr_matrix, library: npt.NDArray[np.float64] | None) -> sp.csr_matrix:
+    """log1p of counts per 10,000 of the library, (cells, genes).
+
+    Args:
+        counts: (cells, genes).
+        library: (cells,) counts per cell over all genes; None means over ``counts``.
+    """
+    if library is None:
+        return log_normalise(counts)
+    values = np.log1p(counts.data * np.repeat(TARGET_SUM / np.maximum(library, 1), np.diff(counts.indptr)))
+    return sp.csr_matrix((values.astype(np.float32), counts.indices, counts.indptr), shape=counts.shape)
 
 
 def _knn(n_neighbors: int) -> BaseEstimator:
@@ -191,33 +301,38 @@ def _logistic_regression() -> BaseEstimator:
     return make_pipeline(StandardScaler(with_mean=False), LogisticRegression(max_iter=MAX_ITERATIONS))
 
 
-def _score(
-    space: Space,
-    classifier: Classifier,
-    X: Any,
-    truth: npt.NDArray[np.str_],
-    model: BaseEstimator,
-    folds: StratifiedKFold,
-) -> Score:
+def _score(space: Space, classifier: Classifier, X: Any, labels: Labels, model: BaseEstimator, plan: _Plan) -> Score:
+    classes = np.array(sorted({str(labels[i]) for train, _ in plan.folds for i in train}))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)
-        answers = cross_val_predict(model, X, truth, cv=folds)
+        parts = [_probabilities(clone(model), X, labels, train, test, classes) for train, test in plan.folds]
     if any(issubclass(w.category, ConvergenceWarning) for w in caught):
         log.warning("%s on %s did not converge in %d iterations", classifier, space, MAX_ITERATIONS)
-    names = sorted(set(truth))
-    precision, recall, f1, support = precision_recall_fscore_support(truth, answers, labels=names, zero_division=0)
-    by_fold = (f1_score(truth[i], answers[i], average="macro", zero_division=0) for _, i in folds.split(X, truth))
+    truths = [labels[test].astype(str) for _, test in plan.folds]
+    by_fold = (
+        f1_score(truth, classes[p.argmax(axis=1)], labels=sorted(set(truth)), average="macro", zero_division=0)
+        for truth, p in zip(truths, parts, strict=True)
+    )
     return Score(
         space=space,
         classifier=classifier,
-        accuracy=_rounded(accuracy_score(truth, answers)),
-        macro_f1=_rounded(np.mean(f1)),
         fold_macro_f1=tuple(map(_rounded, by_fold)),
-        per_class=tuple(
-            ClassScore(label=name, n_cells=int(n), precision=_rounded(p), recall=_rounded(r), f1=_rounded(f))
-            for name, n, p, r, f in zip(names, support, precision, recall, f1, strict=True)
-        ),
+        **label_scores(np.concatenate(truths), np.concatenate(parts), classes),
     )
+
+
+def _probabilities(
+    model: Any, X: Any, labels: Labels, train: IntArray, test: IntArray, classes: npt.NDArray[np.str_]
+) -> Matrix:
+    """Probabilities of the cells to ask about, (cells, classes)."""
+    model.fit(X[train], labels[train].astype(str))
+    result = np.zeros((len(test), len(classes)))
+    result[:, np.searchsorted(classes, model.classes_)] = model.predict_proba(X[test])
+    return result
+
+
+def _area(is_label: npt.NDArray[np.bool_], probability: Matrix) -> float | None:
+    return _rounded(roc_auc_score(is_label, probability)) if 0 < is_label.sum() < len(is_label) else None
 
 
 def _rounded(value: Any) -> float:

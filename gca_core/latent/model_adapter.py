@@ -2,68 +2,56 @@
 
 from __future__ import annotations
 
-import copy
 import logging
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
+import scipy.sparse as sp
 import torch
 from pydantic import BaseModel, ConfigDict
-from torch import Tensor
 
-from gca_core.errors import DataValidationError
+from gca_core.errors import DataValidationError, GcaError
 from gca_core.latent.checkpoint import load_checkpoint, save_checkpoint
 from gca_core.latent.config import LatentConfig
+from gca_core.latent.count_store import equal_parts
 from gca_core.latent.data_adapter import BatchSource, CountBatch, Registry
-from gca_core.latent.likelihood import LIKELIHOODS, CountLikelihood, CountTensor
+from gca_core.latent.fitting import EpochRecord, TensorBatch, Trainer, TrainingHistory, device_of, reproducible
+from gca_core.latent.fitting import validation_loss as _validation_loss
+from gca_core.latent.likelihood import GAUSSIAN_TARGET_SUM, LIKELIHOODS, CountLikelihood
 from gca_core.latent.network import VAE, Architecture
+from gca_core.matrix.normalise import log_normalise
+
+__all__ = ["EpochRecord", "HeldOutLoss", "ModelAdapter", "TorchVAE", "TrainingHistory", "require_same_genes"]
 
 log = logging.getLogger(__name__)
 
 FloatArray = npt.NDArray[np.float32]
-PROGRESS_LINES = 10
+Cells = Iterable[CountBatch] | npt.NDArray[np.floating] | sp.csr_matrix
+# the checkpoint of a long training is written anew after so many epochs, if the weights got better
+CHECKPOINT_EPOCHS = 10
 
 
-class EpochRecord(BaseModel):
-    """Means per cell after one epoch, in nats; the validation ones are None without validation cells.
+class HeldOutLoss(BaseModel):
+    """Means per cell in nats.
 
     Args:
-        epoch: counted from 1.
-        kl_weight: weight of the KL term in this epoch's loss.
-        train_nll: negative log-likelihood of the training cells, while training.
-        train_kl: KL divergence of the training cells, while training.
-        val_nll: negative log-likelihood of the validation cells.
-        val_kl: KL divergence of the validation cells.
+        n_cells: cells.
+        nll: negative log-likelihood given one draw from the posterior: the reconstruction error.
+        kl: KL divergence of the posterior from the prior.
     """
 
     model_config = ConfigDict(frozen=True)
 
-    epoch: int
-    kl_weight: float
-    train_nll: float
-    train_kl: float
-    val_nll: float
-    val_kl: float
+    n_cells: int
+    nll: float
+    kl: float
 
     @property
-    def val_negative_elbo(self) -> float:
-        """What early stopping watches, with the full weight on the KL term."""
-        return self.val_nll + self.val_kl
-
-
-class TrainingHistory(BaseModel):
-    """All epochs, and the one whose weights were kept."""
-
-    model_config = ConfigDict(frozen=True)
-
-    epochs: tuple[EpochRecord, ...]
-    best_epoch: int
-    stopped_early: bool
+    def negative_elbo(self) -> float:
+        """The sum of both."""
+        return self.nll + self.kl
 
 
 class ModelAdapter(Protocol):
@@ -71,14 +59,14 @@ class ModelAdapter(Protocol):
 
     @property
     def registry(self) -> Registry:
-        """Genes and batches that the model was fitted to."""
+        """Genes, batches and labels that the model was fitted to."""
         ...
 
     def fit(self, source: BatchSource) -> TrainingHistory:
-        """Learn from the training batches; labels are not seen."""
+        """Learn from the training batches."""
         ...
 
-    def predict(self, batches: Iterable[CountBatch], *, registry: Registry) -> FloatArray:
+    def predict(self, batches: Cells, *, registry: Registry | None = None) -> FloatArray:
         """Latent means (cells, latent) of cells whose genes and batches ``registry`` names."""
         ...
 
@@ -92,40 +80,14 @@ class ModelAdapter(Protocol):
         ...
 
 
-@contextmanager
-def reproducible(seed: int, threads: int) -> Iterator[None]:
-    """Seed torch, fix its threads and refuse algorithms that aren't deterministic, within the block."""
-    threads_before = torch.get_num_threads()
-    deterministic_before = torch.are_deterministic_algorithms_enabled()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(True)
-        try:
-            yield
-        finally:
-            torch.use_deterministic_algorithms(deterministic_before)
-            torch.set_num_threads(threads_before)
-
-
-@dataclass(frozen=True)
-class _TensorBatch:
-    counts: CountTensor
-    log_library: Tensor
-    batch_codes: Tensor
-
-    @classmethod
-    def of(cls, batch: CountBatch) -> Self:
-        counts = CountTensor.from_csr(batch.counts)
-        return cls(counts, counts.dense.sum(dim=1).log(), torch.from_numpy(batch.batch_codes))
-
-
 class TorchVAE:
-    """A VAE with a Gaussian latent and a count likelihood, in torch, on the CPU.
+    """A VAE with a Gaussian latent and a count likelihood, in torch.
 
     The model is that of scVI (Lopez et al. 2018, doi:10.1038/s41592-018-0229-2) with the library size
     observed: z ~ N(0, 1), and counts ~ NB or ZINB with mean library x softmax(decoder(z, batch)) and one
-    inverse dispersion per gene.
+    inverse dispersion per gene, or per gene and batch. With a label head, a linear classifier on z is trained
+    along with it from the labelled training cells, as in scANVI (Xu et al. 2021, doi:10.15252/msb.20209620) but
+    without its mixture of priors.
 
     Args:
         config: sizes and training options.
@@ -135,42 +97,146 @@ class TorchVAE:
     def __init__(self, config: LatentConfig, *, likelihood: CountLikelihood | None = None) -> None:
         self.config = config
         self.architecture = Architecture.of(config)
+        self._device = device_of(config)
         self._likelihood = likelihood or LIKELIHOODS[config.likelihood]
         self._fitted: tuple[VAE, Registry] | None = None
 
     @property
     def registry(self) -> Registry:
-        """Genes and batches that the model was fitted to."""
+        """Genes, batches and labels that the model was fitted to."""
         return self._parts()[1]
 
-    def fit(self, source: BatchSource, *, on_epoch: Callable[[EpochRecord], None] | None = None) -> TrainingHistory:
-        """Learn from the training batches, watching the validation batches; labels are not seen.
+    def fit(
+        self,
+        source: BatchSource,
+        *,
+        on_epoch: Callable[[EpochRecord], None] | None = None,
+        checkpoint_uri: str | None = None,
+    ) -> TrainingHistory:
+        """Learn from the training batches, watching the validation batches.
 
-        The weights of the epoch with the best held-out ELBO after the KL warm-up are kept.
+        Labels are seen by the label head alone, if there is one. The weights of the epoch with the best held-out
+        ELBO after the KL warm-up are kept.
+
+        Args:
+            source: the cells.
+            on_epoch: told of each epoch.
+            checkpoint_uri: folder that holds the best weights so far every ten epochs, and when the training is
+                interrupted.
 
         Raises:
-            DataValidationError: the loss became infinite or NaN.
+            DataValidationError: the loss became infinite or NaN, or a label head has fewer than two labels.
         """
-        with reproducible(self.config.seed, self.config.threads):
-            vae = _build(self.architecture, source.registry)
-            _start_at_mean_expression(vae, source)
-            history = self._train(vae, source, on_epoch)
-        self._fitted = (vae.eval(), source.registry)
+        registry = source.registry
+        if self.architecture.label_head and len(registry.labels) < 2:
+            raise DataValidationError(
+                f"the label head needs two labels among the training cells; found {_listed(registry.labels) or 'none'}"
+            )
+        with reproducible(self.config.seed, self.config.threads, self._device):
+            vae = _build(self.architecture, registry)
+            _start_at_mean_expression(vae, source, self.architecture.likelihood)
+            trainer = Trainer(vae.to(self._device), self._likelihood, self.config)
+            saver = _Saver(trainer, checkpoint_uri, self.architecture, registry)
+
+            def note(record: EpochRecord, better: bool) -> None:
+                saver.epoch(record, better)
+                if on_epoch is not None:
+                    on_epoch(record)
+
+            try:
+                history = trainer.run(source, note)
+            except KeyboardInterrupt:
+                saver.save()
+                raise
+        self._fitted = (vae.eval(), registry)
         return history
 
-    def predict(self, batches: Iterable[CountBatch], *, registry: Registry) -> FloatArray:
-        """Latent means (cells, latent) of cells whose genes and batches ``registry`` names.
+    def predict(self, batches: Cells, *, registry: Registry | None = None) -> FloatArray:
+        """Latent means (cells, latent).
+
+        Args:
+            batches: cells, as batches or as a matrix (cells, genes) of counts in the model's gene order.
+            registry: names genes and batches of the cells; None means the genes are the model's own.
 
         Raises:
-            DataValidationError: the model isn't fitted, the genes aren't the ones it was fitted to, or a
-                batch isn't one of its own.
+            DataValidationError: the model isn't fitted, the genes aren't the ones it was fitted to, or its encoder
+                sees batches and one of the cells' isn't its own.
+        """
+        means = [part.numpy() for part in self._posterior_means(batches, registry)]
+        return np.concatenate(means) if means else np.zeros((0, self.architecture.latent_dim), dtype=np.float32)
+
+    def predict_labels(self, batches: Cells, *, registry: Registry | None = None) -> FloatArray:
+        """Probabilities by the label head, (cells, labels), in the order of the model's ``registry.labels``.
+
+        Raises:
+            DataValidationError: the model has no label head; or as for :meth:`predict`.
         """
         vae, own = self._parts()
-        require_same_genes(own.genes, registry.genes)
-        codes = torch.from_numpy(_own_batch_codes(own.batches, registry.batches))
-        with reproducible(self.config.seed, self.config.threads), torch.no_grad():
-            means = [vae.encode(b.counts, codes[b.batch_codes]).mean for b in map(_TensorBatch.of, batches)]
-        return torch.cat(means).numpy() if means else np.zeros((0, self.architecture.latent_dim), dtype=np.float32)
+        if vae.classifier is None:
+            raise DataValidationError("the model has no label head; train it with label_head on")
+        with torch.no_grad():
+            logits = vae.classifier(torch.from_numpy(self.predict(batches, registry=registry)).to(self._device))
+        result: FloatArray = logits.softmax(dim=1).cpu().numpy().reshape(-1, len(own.labels))
+        return result
+
+    def normalised_expression(
+        self,
+        batches: Cells,
+        *,
+        registry: Registry | None = None,
+        target_sum: float = 1e4,
+        as_batch: str | None = None,
+    ) -> FloatArray:
+        """Expected counts per ``target_sum``, (cells, genes), decoded from the latent means.
+
+        Args:
+            batches: cells, as for :meth:`predict`.
+            registry: as for :meth:`predict`.
+            target_sum: what each cell's expected counts sum to.
+            as_batch: decode all cells as of this batch, which takes differences between batches out; None means
+                each cell's own.
+
+        Raises:
+            DataValidationError: ``as_batch`` isn't one of the model's; or as for :meth:`predict`.
+        """
+        vae, own = self._parts()
+        if as_batch is not None and as_batch not in own.batches:
+            raise DataValidationError(f"the model knows no batch {as_batch!r}; it knows {_listed(own.batches, 20)}")
+        parts = []
+        with torch.no_grad():
+            for batch in self._tensor_batches(batches, registry):
+                codes = batch.batch_codes
+                if as_batch is not None:
+                    codes = torch.full_like(codes, own.batches.index(as_batch) if len(own.batches) > 1 else 0)
+                decoded = vae.decode(vae.encode(batch.counts, batch.batch_codes).mean, batch.log_library, codes)
+                if self.architecture.likelihood == "gaussian":
+                    share = decoded.logits.expm1().clamp(min=0) / GAUSSIAN_TARGET_SUM
+                else:
+                    share = decoded.logits.softmax(dim=1)
+                parts.append((share * target_sum).cpu().numpy())
+        return np.concatenate(parts) if parts else np.zeros((0, len(own.genes)), dtype=np.float32)
+
+    def held_out_loss(self, batches: Cells, *, registry: Registry | None = None) -> HeldOutLoss:
+        """Held-out ELBO and reconstruction of cells, with one draw from each posterior.
+
+        Raises:
+            DataValidationError: there are no cells; or as for :meth:`predict`.
+        """
+        vae, _ = self._parts()
+        cells = 0
+
+        def counted() -> Iterator[TensorBatch]:
+            nonlocal cells
+            for batch in self._tensor_batches(batches, registry):
+                cells += batch.counts.shape[0]
+                yield batch
+
+        with reproducible(self.config.seed, self.config.threads, self._device):
+            try:
+                nll, kl = _validation_loss(vae, self._likelihood, counted(), self.config)
+            except ZeroDivisionError:
+                raise DataValidationError("there are no cells to compute a held-out loss of") from None
+        return HeldOutLoss(n_cells=cells, nll=nll, kl=kl)
 
     def save(self, uri: str) -> str:
         """Write the weights and the registry to the folder ``uri``; returns its URI."""
@@ -178,20 +244,25 @@ class TorchVAE:
         return save_checkpoint(uri, vae.state_dict(), self.architecture, registry)
 
     @classmethod
-    def load(cls, uri: str) -> Self:
+    def load(cls, uri: str, *, device: str = "cpu") -> Self:
         """Read a checkpoint folder.
+
+        Args:
+            uri: the folder.
+            device: ``cpu``, ``cuda`` or ``auto``.
 
         Raises:
             DataValidationError: a file is missing, truncated, or doesn't belong to the registry.
         """
         state, architecture, registry = load_checkpoint(uri)
-        model = cls(LatentConfig(input_uri=uri, output_dir=uri, **architecture.model_dump()))
+        options = architecture.model_dump() | {"label_key": registry.label_key, "device": device}
+        model = cls(LatentConfig(input_uri=uri, output_dir=uri, **options))
         vae = _build(architecture, registry)
         try:
             vae.load_state_dict(state)
         except RuntimeError as error:
             raise DataValidationError(f"the weights in {uri!r} don't fit their registry: {error}") from None
-        model._fitted = (vae.eval(), registry)
+        model._fitted = (vae.to(model._device).eval(), registry)
         return model
 
     def _parts(self) -> tuple[VAE, Registry]:
@@ -199,81 +270,50 @@ class TorchVAE:
             raise DataValidationError("the model has no weights yet; call fit, or load a checkpoint")
         return self._fitted
 
-    def _train(self, vae: VAE, source: BatchSource, on_epoch: Callable[[EpochRecord], None] | None) -> TrainingHistory:
-        config = self.config
-        optimizer = torch.optim.Adam(vae.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
-        validation = [_TensorBatch.of(batch) for batch in source.iter_val_batches()]
-        records: list[EpochRecord] = []
-        best: tuple[float, int, dict[str, Tensor]] | None = None
-        patience = config.early_stopping_patience
-        for epoch in range(1, config.epochs + 1):
-            weight = min(1.0, epoch / config.warmup) if config.warmup else 1.0
-            train_nll, train_kl = self._train_epoch(vae, optimizer, source.iter_train_batches(epoch), weight)
-            val_nll, val_kl = self._validate(vae, validation)
-            record = EpochRecord(
-                epoch=epoch, kl_weight=weight, train_nll=train_nll, train_kl=train_kl, val_nll=val_nll, val_kl=val_kl
-            )
-            _require_finite(record)
-            records.append(record)
-            self._report(record)
-            if on_epoch is not None:
-                on_epoch(record)
-            if weight < 1:
-                continue
-            if best is None or record.val_negative_elbo < best[0]:
-                best = (record.val_negative_elbo, epoch, copy.deepcopy(vae.state_dict()))
-            elif patience is not None and epoch - best[1] >= patience:
-                break
-        if best is not None:
-            vae.load_state_dict(best[2])
-        last = records[-1].epoch
-        return TrainingHistory(
-            epochs=tuple(records), best_epoch=best[1] if best else last, stopped_early=last < config.epochs
-        )
+    def _posterior_means(self, batches: Cells, registry: Registry | None) -> Iterator[torch.Tensor]:
+        vae, _ = self._parts()
+        with reproducible(self.config.seed, self.config.threads, self._device), torch.no_grad():
+            for batch in self._tensor_batches(batches, registry):
+                yield vae.encode(batch.counts, batch.batch_codes).mean.cpu()
 
-    def _train_epoch(
-        self, vae: VAE, optimizer: torch.optim.Optimizer, batches: Iterable[CountBatch], kl_weight: float
-    ) -> tuple[float, float]:
-        vae.train()
-        totals, cells = torch.zeros(2), 0
-        for batch in map(_TensorBatch.of, batches):
-            nll, kl = self._losses(vae, batch, None)
-            loss = (nll + kl_weight * kl).mean()
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            totals += torch.stack([nll.detach().sum(), kl.detach().sum()])
-            cells += len(nll)
-        return _means(totals, cells)
-
-    def _validate(self, vae: VAE, batches: Sequence[_TensorBatch]) -> tuple[float, float]:
+    def _tensor_batches(self, batches: Cells, registry: Registry | None) -> Iterator[TensorBatch]:
+        """The cells with the model's own batch codes."""
+        vae, own = self._parts()
+        if registry is not None:
+            require_same_genes(own.genes, registry.genes)
+        found = registry.batches if registry is not None else ()
+        codes = _own_batch_codes(own.batches, found, required=vae.covariate_layer is not None)
+        if isinstance(batches, np.ndarray | sp.csr_matrix):
+            batches = _matrix_batches(batches, len(own.genes), self.config.batch_size)
         vae.eval()
-        # the same draws every epoch, so that epochs differ by the weights alone
-        generator = torch.Generator().manual_seed(self.config.seed)
-        totals, cells = torch.zeros(2), 0
-        with torch.no_grad():
-            for batch in batches:
-                nll, kl = self._losses(vae, batch, generator)
-                totals += torch.stack([nll.sum(), kl.sum()])
-                cells += len(nll)
-        return _means(totals, cells)
+        for batch in batches:
+            # code -1 reaches the last entry, which stands for unknown batches
+            yield TensorBatch.of(CountBatch(batch.counts, codes[batch.batch_codes], batch.label_codes), self._device)
 
-    def _losses(self, vae: VAE, batch: _TensorBatch, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
-        posterior = vae.encode(batch.counts, batch.batch_codes)
-        decoded = vae.decode(posterior.sample(generator), batch.log_library, batch.batch_codes)
-        likelihood = self._likelihood(batch.counts, decoded)
-        return -likelihood, posterior.kl()
 
-    def _report(self, record: EpochRecord) -> None:
-        if record.epoch % max(1, self.config.epochs // PROGRESS_LINES) == 0 or record.epoch == 1:
-            log.info(
-                "epoch %d of %d: held-out -ELBO %.1f nats per cell (KL %.1f, weight %.2f)",
-                record.epoch,
-                self.config.epochs,
-                record.val_negative_elbo,
-                record.val_kl,
-                record.kl_weight,
-            )
+class _Saver:
+    """Keeps a checkpoint of the best weights on disk while a training goes on."""
+
+    def __init__(self, trainer: Trainer, uri: str | None, architecture: Architecture, registry: Registry) -> None:
+        self._trainer, self._uri = trainer, uri
+        self._architecture, self._registry = architecture, registry
+        self._unsaved = False
+
+    def epoch(self, record: EpochRecord, better: bool) -> None:
+        """Note an epoch; the best weights are written every ten epochs after the warm-up."""
+        self._unsaved = self._unsaved or better
+        if self._unsaved and record.kl_weight == 1 and record.epoch % CHECKPOINT_EPOCHS == 0:
+            self.save()
+
+    def save(self) -> None:
+        """Write the best weights; a failure leaves the checkpoint that was there, and the training goes on."""
+        if self._uri is None or self._trainer.best_state is None:
+            return
+        try:
+            save_checkpoint(self._uri, self._trainer.best_state, self._architecture, self._registry)
+            self._unsaved = False
+        except (GcaError, OSError) as error:
+            log.warning("the checkpoint wasn't written, the former one stays: %s", error)
 
 
 def require_same_genes(expected: Sequence[str], found: Sequence[str]) -> None:
@@ -301,17 +341,37 @@ def require_same_genes(expected: Sequence[str], found: Sequence[str]) -> None:
     )
 
 
-def _own_batch_codes(own: Sequence[str], found: Sequence[str]) -> npt.NDArray[np.int64]:
-    """The model's code of each batch of the data; a model with fewer than two batches doesn't look at them."""
+def _own_batch_codes(own: Sequence[str], found: Sequence[str], *, required: bool) -> npt.NDArray[np.int64]:
+    """The model's code of each batch of the data, and at last -1 for cells without one.
+
+    A model with fewer than two batches doesn't look at them. Unknown batches are refused if ``required``.
+    """
     if len(own) < 2:
-        return np.zeros(max(len(found), 1), dtype=np.int64)
+        return np.zeros(len(found) + 1, dtype=np.int64)
     unknown = [name for name in found if name not in own]
-    if unknown or not found:
+    if required and (unknown or not found):
         raise DataValidationError(
             f"the model was fitted with the batches {_listed(own)}; the data have {_listed(unknown) or 'none'}; "
             "set batch_key to a column with batches the model knows, or train anew with these cells"
         )
-    return np.array([own.index(name) for name in found], dtype=np.int64)
+    codes = [own.index(name) if name in own else -1 for name in found]
+    return np.array([*codes, -1], dtype=np.int64)
+
+
+def _matrix_batches(
+    counts: npt.NDArray[np.floating] | sp.csr_matrix, n_genes: int, batch_size: int
+) -> Iterator[CountBatch]:
+    if counts.ndim != 2 or counts.shape[1] != n_genes:
+        raise DataValidationError(
+            f"the matrix has shape {counts.shape}; expected cells x {n_genes} genes in the order of the model's "
+            "registry.json"
+        )
+    matrix = sp.csr_matrix(counts, dtype=np.float32)
+    matrix.eliminate_zeros()
+    if matrix.nnz and (not np.isfinite(matrix.data).all() or matrix.data.min() < 0):
+        raise DataValidationError("the matrix holds negative, NaN or infinite values; expected raw counts")
+    for part in equal_parts(np.arange(matrix.shape[0]), batch_size):
+        yield CountBatch(matrix[part], np.full(len(part), -1, dtype=np.int64))
 
 
 def _listed(names: Sequence[str], limit: int = 5) -> str:
@@ -319,25 +379,22 @@ def _listed(names: Sequence[str], limit: int = 5) -> str:
 
 
 def _build(architecture: Architecture, registry: Registry) -> VAE:
-    return VAE(architecture, n_genes=len(registry.genes), n_batches=len(registry.batches))
+    return VAE(
+        architecture,
+        n_genes=len(registry.genes),
+        n_batches=len(registry.batches),
+        n_labels=len(registry.labels) if architecture.label_head else 0,
+    )
 
 
-def _start_at_mean_expression(vae: VAE, source: BatchSource) -> None:
-    """Let the decoder start from each gene's mean proportion instead of from equal ones."""
-    totals = np.ones(len(source.registry.genes))
+def _start_at_mean_expression(vae: VAE, source: BatchSource, likelihood: str) -> None:
+    """Let the decoder start from each gene's mean instead of from equal ones."""
+    totals, cells = np.zeros(len(source.registry.genes)), 0
     for batch in source.iter_train_batches(0):
-        totals += np.asarray(batch.counts.sum(axis=0), dtype=np.float64).ravel()
-    proportions = totals / totals.sum()
+        values = log_normalise(batch.counts, GAUSSIAN_TARGET_SUM) if likelihood == "gaussian" else batch.counts
+        totals += np.asarray(values.sum(axis=0), dtype=np.float64).ravel()
+        cells += values.shape[0]
+    shares = (totals + 1) / (totals + 1).sum()
+    start = totals / max(cells, 1) if likelihood == "gaussian" else np.log(shares)
     with torch.no_grad():
-        vae.proportion_head.bias.copy_(torch.from_numpy(np.log(proportions)))
-
-
-def _means(totals: Tensor, cells: int) -> tuple[float, float]:
-    return float(totals[0]) / cells, float(totals[1]) / cells
-
-
-def _require_finite(record: EpochRecord) -> None:
-    if not math.isfinite(record.train_nll + record.train_kl + record.val_nll + record.val_kl):
-        raise DataValidationError(
-            f"the loss is not finite in epoch {record.epoch}; lower lr, or look for extreme counts in the input"
-        )
+        vae.proportion_head.bias.copy_(torch.from_numpy(start))

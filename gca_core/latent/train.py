@@ -25,7 +25,7 @@ from gca_core.errors import ConfigurationError
 from gca_core.io import as_path, as_uri, join_uri, staged, write_json, write_text
 from gca_core.latent.config import LatentConfig, dump_config
 from gca_core.latent.data_adapter import DataAdapter
-from gca_core.latent.evaluate import Evaluation, evaluable_cells, evaluate_latent
+from gca_core.latent.evaluate import Evaluation, evaluable_cells, evaluate_latent, held_out_cells, label_scores
 from gca_core.latent.model_adapter import TorchVAE, TrainingHistory
 from gca_core.latent.report import render_report
 from gca_core.latent.visualize import png_bytes, training_figure, umap_embedding, umap_figure
@@ -44,8 +44,9 @@ class LatentRun:
         model: the fitted model.
         history: of the training.
         latent: (cells, latent) posterior means.
-        umap: (cells, 2).
+        umap: (cells, 2); NaN for cells beyond ``evaluation_cells``.
         evaluation: None without labels.
+        head: what the label head scores on cells whose labels it was not trained on; None without a head.
         seconds: by stage.
     """
 
@@ -55,6 +56,7 @@ class LatentRun:
     latent: npt.NDArray[np.float32]
     umap: npt.NDArray[np.float32]
     evaluation: Evaluation | None
+    head: dict[str, Any] | None
     seconds: dict[str, float]
 
 
@@ -81,7 +83,7 @@ def run_training(config: LatentConfig) -> dict[str, Any]:
             data = DataAdapter(config)
             _require_evaluable(data)
             _require_writable(config.output_dir)
-        run = compute(data, seconds)
+        run = compute(data, seconds, checkpoint_uri=join_uri(config.output_dir, "model"))
         with _timed(seconds, "write"):
             uris = write_results(run)
     result = {
@@ -89,7 +91,7 @@ def run_training(config: LatentConfig) -> dict[str, Any]:
         "seed": config.seed,
         "n_cells": len(run.latent),
         "n_genes": len(data.registry.genes),
-        "metrics": flat_metrics(run.history, run.evaluation),
+        "metrics": flat_metrics(run),
         "seconds": {stage: round(value, 2) for stage, value in seconds.items()},
         "uris": uris,
     }
@@ -97,40 +99,81 @@ def run_training(config: LatentConfig) -> dict[str, Any]:
     return result
 
 
-def compute(data: DataAdapter, seconds: dict[str, float] | None = None) -> LatentRun:
-    """Train, embed and evaluate; writes nothing."""
+def compute(
+    data: DataAdapter, seconds: dict[str, float] | None = None, *, checkpoint_uri: str | None = None
+) -> LatentRun:
+    """Train, embed and evaluate; writes nothing but the checkpoint of a training on its way, if told where."""
     config, seconds = data.config, {} if seconds is None else seconds
-    log.info("training on %d cells, %d genes", *data.counts.shape)
+    log.info("training on %d cells, %d genes", len(data.train_cells), len(data.registry.genes))
     model = TorchVAE(config)
     with _timed(seconds, "train"):
-        history = model.fit(data)
+        history = model.fit(data, checkpoint_uri=checkpoint_uri)
     with _timed(seconds, "embed"):
         latent = model.predict(data.iter_batches(), registry=data.registry)
-    evaluation = None
     with _timed(seconds, "evaluate"):
-        if data.labels is not None:
-            evaluation = evaluate_latent(
-                latent,
-                data.counts,
-                data.labels,
-                n_folds=config.n_folds,
-                knn_neighbors=config.knn_neighbors,
-                seed=config.seed,
-            )
+        evaluation = _evaluation(data, latent)
+        head = _head_scores(data, model) if config.label_head else None
     log.info("computing the UMAP")
     with _timed(seconds, "umap"):
-        umap = umap_embedding(latent, seed=config.seed)
-    return LatentRun(data, model, history, latent, umap, evaluation, seconds)
+        drawn, _ = evaluated_cells(data)
+        umap = np.full((len(latent), 2), np.nan, dtype=np.float32)
+        umap[drawn] = umap_embedding(latent[drawn], seed=config.seed)
+    return LatentRun(data, model, history, latent, umap, evaluation, head, seconds)
 
 
-def flat_metrics(history: TrainingHistory, evaluation: Evaluation | None) -> dict[str, float]:
+def evaluated_cells(data: DataAdapter) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64] | None]:
+    """Cells of the evaluation, at most ``evaluation_cells``, and which of them are asked about.
+
+    These are the test cells; without any, the validation cells if labels were trained on; else None, which
+    means folds.
+    """
+    config = data.config
+    test = data.test_cells if len(data.test_cells) else data.val_cells if config.label_head else None
+    chosen = np.arange(data.n_cells)
+    if data.n_cells > config.evaluation_cells:
+        chosen = np.sort(np.random.default_rng(config.seed).choice(chosen, config.evaluation_cells, replace=False))
+    return chosen, None if test is None else np.flatnonzero(np.isin(chosen, test))
+
+
+def _evaluation(data: DataAdapter, latent: npt.NDArray[np.float32]) -> Evaluation | None:
+    config = data.config
+    if data.labels is None:
+        return None
+    chosen, asked = evaluated_cells(data)
+    return evaluate_latent(
+        latent[chosen],
+        data.rows(chosen),
+        data.labels[chosen],
+        n_folds=config.n_folds,
+        knn_neighbors=config.knn_neighbors,
+        seed=config.seed,
+        test_cells=asked,
+        library=data.library[chosen],
+    )
+
+
+def _head_scores(data: DataAdapter, model: TorchVAE) -> dict[str, Any]:
+    """Scores of the label head on test cells, or validation cells, whose labels it knows."""
+    held_out = data.test_cells if len(data.test_cells) else data.val_cells
+    cells = held_out[data.label_codes[held_out] >= 0]
+    names = np.array(data.registry.labels)
+    probabilities = model.predict_labels(data.iter_cells(cells), registry=data.registry)
+    scores = label_scores(names[data.label_codes[cells]], probabilities, names)
+    return scores | {"per_class": [row.model_dump(mode="json") for row in scores["per_class"]], "n_cells": len(cells)}
+
+
+def flat_metrics(run: LatentRun) -> dict[str, float]:
     """The figures that matter, by name: ``<space>_<classifier>_<measure>`` and the held-out ELBO's parts."""
-    best = history.epochs[history.best_epoch - 1]
+    best = run.history.epochs[run.history.best_epoch - 1]
+    measures = ("macro_f1", "accuracy", "auroc")
     figures = {
         f"{score.space}_{score.classifier}_{measure}": float(getattr(score, measure))
-        for score in (evaluation.scores if evaluation else ())
-        for measure in ("macro_f1", "accuracy")
+        for score in (run.evaluation.scores if run.evaluation else ())
+        for measure in measures
+        if getattr(score, measure) is not None
     }
+    if run.head is not None:
+        figures |= {f"label_head_{name}": run.head[name] for name in measures if run.head[name] is not None}
     held_out = {"val_negative_elbo": best.val_negative_elbo, "val_nll": best.val_nll, "val_kl": best.val_kl}
     return figures | {name: round(value, 4) for name, value in held_out.items()}
 
@@ -161,7 +204,7 @@ def _metrics(run: LatentRun) -> dict[str, Any]:
     history = run.history
     best = history.epochs[history.best_epoch - 1]
     return {
-        "metrics": flat_metrics(history, run.evaluation),
+        "metrics": flat_metrics(run),
         "data": run.data.dataset_info(),
         "training": {
             "best_epoch": history.best_epoch,
@@ -171,6 +214,7 @@ def _metrics(run: LatentRun) -> dict[str, Any]:
             "epochs": [record.model_dump(mode="json") for record in history.epochs],
         },
         "evaluation": run.evaluation.model_dump(mode="json") if run.evaluation else None,
+        "label_head": run.head,
         "versions": _versions(),
     }
 
@@ -180,7 +224,7 @@ def _umap_figure(run: LatentRun) -> Figure:
     if run.data.labels is not None:
         return umap_figure(run.umap, run.data.labels, title=f"latent space, {registry.label_key}")
     if registry.batches:
-        names = np.array(registry.batches, dtype=object)[run.data.batch_codes]
+        names = np.array([*registry.batches, None], dtype=object)[run.data.batch_codes]
         return umap_figure(run.umap, names, title=f"latent space, {registry.batch_key}")
     return umap_figure(run.umap, None, title="latent space")
 
@@ -192,11 +236,12 @@ def _write_latent(uri: str, run: LatentRun) -> str:
         obs["latent_label"] = pd.Categorical(run.data.labels)
     split = np.full(len(obs), "train", dtype=object)
     split[run.data.val_cells] = "validation"
+    split[run.data.test_cells] = "test"
     obs["latent_split"] = pd.Categorical(split)
     adata = ad.AnnData(X=run.latent, obs=obs, var=pd.DataFrame(index=names))
     adata.obsm["X_umap"] = run.umap
     with staged(uri) as target:
-        adata.write_h5ad(target, compression="gzip")
+        adata.write_h5ad(target, compression=run.data.config.h5ad_compression)
     return as_uri(uri)
 
 
@@ -212,9 +257,14 @@ def _versions() -> dict[str, str]:
 
 
 def _require_evaluable(data: DataAdapter) -> None:
-    if data.labels is not None:
-        config = data.config
-        evaluable_cells(data.labels, n_folds=config.n_folds, knn_neighbors=config.knn_neighbors)
+    if data.labels is None:
+        return
+    config = data.config
+    chosen, asked = evaluated_cells(data)
+    if asked is not None:
+        held_out_cells(data.labels[chosen], asked, knn_neighbors=config.knn_neighbors)
+    else:
+        evaluable_cells(data.labels[chosen], n_folds=config.n_folds, knn_neighbors=config.knn_neighbors)
 
 
 def _require_writable(output_dir: str) -> None:

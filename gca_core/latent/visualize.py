@@ -20,6 +20,7 @@ PALETTE = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#f
 MISSING_COLOUR = "#c8c8c8"
 DPI = 150
 UMAP_NEIGHBORS = 15
+PERPLEXITY = 30.0
 
 Matrix = npt.NDArray[np.floating[Any]]
 Groups = npt.NDArray[np.object_]
@@ -35,13 +36,26 @@ def umap_embedding(latent: Matrix, *, seed: int) -> npt.NDArray[np.float32]:
         return np.asarray(reducer.fit_transform(latent), dtype=np.float32)
 
 
-def umap_figure(coordinates: Matrix, groups: Groups | None, *, title: str) -> Figure:
-    """Cells in UMAP coordinates, coloured by group; None is drawn in grey below the others.
+def tsne_embedding(latent: Matrix, *, seed: int) -> npt.NDArray[np.float32]:
+    """Two t-SNE coordinates per cell, (cells, 2), started from the first two principal components, on one thread."""
+    from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    # scikit-learn wants a perplexity below the number of cells
+    perplexity = min(PERPLEXITY, (len(latent) - 1) / 3)
+    reducer = TSNE(2, perplexity=perplexity, init="pca", random_state=seed, n_jobs=1)
+    with threadpool_limits(1):
+        return np.asarray(reducer.fit_transform(latent), dtype=np.float32)
+
+
+def umap_figure(coordinates: Matrix, groups: Groups | None, *, title: str, method: str = "UMAP") -> Figure:
+    """Cells in two coordinates, coloured by group; None is drawn in grey below the others.
 
     Args:
         coordinates: (cells, 2).
         groups: (cells,) label or batch of each cell; None means one colour.
         title: above the picture.
+        method: what made the coordinates, for the axes.
     """
     figure = Figure(figsize=(6.4, 4.8), layout="constrained")
     axes = figure.subplots()
@@ -52,7 +66,7 @@ def umap_figure(coordinates: Matrix, groups: Groups | None, *, title: str) -> Fi
         )
     if groups is not None:
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, markerscale=(40 / size) ** 0.5)
-    axes.set(title=title, xlabel="UMAP 1", ylabel="UMAP 2", xticks=[], yticks=[])
+    axes.set(title=title, xlabel=f"{method} 1", ylabel=f"{method} 2", xticks=[], yticks=[])
     axes.spines[["top", "right"]].set_visible(False)
     return figure
 

@@ -25,7 +25,7 @@ configs = st.builds(
     latent_dim=st.integers(1, 512),
     hidden_dims=st.lists(st.integers(1, 8192), min_size=1, max_size=4).map(tuple),
     dropout=st.floats(0, 0.99),
-    likelihood=st.sampled_from(["nb", "zinb"]),
+    likelihood=st.sampled_from(["nb", "zinb", "gaussian"]),
     lr=st.floats(1e-6, 1),
     epochs=st.integers(1, 1000),
     kl_warmup_epochs=st.none() | st.integers(0, 1000),
@@ -62,10 +62,12 @@ def test_an_unknown_key_is_refused_with_a_known_one(typo: str, near: str) -> Non
     [
         ("epochs", 0),
         ("dropout", 1.0),
-        ("likelihood", "gaussian"),
+        ("likelihood", "poisson"),
         ("hidden_dims", []),
         ("lr", float("nan")),
         ("seed", -1),
+        ("label_head", True),
+        ("test_batches", ["a"]),
     ],
 )
 def test_a_value_out_of_range_is_refused_by_name(key: str, value: object) -> None:

@@ -3,10 +3,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import scipy.sparse as sp
-from sklearn.metrics import f1_score
+from sklearn.metrics import f1_score, roc_auc_score
 
 from gca_core.errors import DataValidationError
-from gca_core.latent.evaluate import evaluable_cells, evaluate_latent, principal_components
+from gca_core.latent.evaluate import (
+    evaluable_cells,
+    evaluate_latent,
+    held_out_cells,
+    label_scores,
+    principal_components,
+)
 from tests.unit.latent.conftest import counts_with_groups
 
 
@@ -96,3 +102,48 @@ def test_scores_are_scikit_learns() -> None:
     expected = f1_score(labels.astype(str), answers, average="macro")
     found = evaluate_latent(latent, counts, labels, seed=11).score("latent", "knn").macro_f1
     assert found == pytest.approx(expected, abs=1e-6)
+
+
+def test_held_out_cells_alone_are_asked_about_and_pca_has_not_seen_them() -> None:
+    counts, labels = labelled()
+    test = np.arange(100, 150)
+    latent = one_hot(labels)
+    evaluation = evaluate_latent(latent, counts, labels, test_cells=test)
+    assert (evaluation.protocol, evaluation.n_folds, evaluation.n_cells) == ("held out", 1, 50)
+    assert evaluation.score("latent", "knn").macro_f1 == evaluation.score("latent", "knn").auroc == 1
+    assert sum(row.n_cells for row in evaluation.scores[0].per_class) == 50
+    learnt = np.arange(100)
+    other = counts.copy()
+    other[test] = counts[test][:, ::-1]
+    one, two = (np.abs(principal_components(x, 2, learnt)[learnt]) for x in (counts, other))
+    np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-4)
+
+
+def test_labels_that_only_test_cells_have_are_left_out_and_named() -> None:
+    counts, labels = labelled()
+    labels[140:] = "new"
+    labels[100:105] = None
+    evaluation = evaluate_latent(one_hot(labels), counts, labels, test_cells=np.arange(100, 150))
+    assert evaluation.left_out == {"new": 10}
+    assert (evaluation.n_cells, evaluation.n_unlabelled) == (35, 5)
+    with pytest.raises(DataValidationError, match="none of the 10 test cells"):
+        held_out_cells(labels, np.arange(140, 150), knn_neighbors=5)
+    with pytest.raises(DataValidationError, match="found 0 labels and 0 cells"):
+        held_out_cells(labels, np.arange(150), knn_neighbors=5)
+
+
+def test_the_area_under_the_curve_is_scikit_learns_one_against_the_rest() -> None:
+    rng = np.random.default_rng(0)
+    probabilities = rng.dirichlet(np.ones(3), 90)
+    classes, truth = np.array(["a", "b", "c"]), np.array(["a", "b", "c"] * 30)
+    expected = roc_auc_score(truth, probabilities, multi_class="ovr", average="macro")
+    assert label_scores(truth, probabilities, classes)["auroc"] == pytest.approx(expected, abs=1e-6)
+    assert label_scores(truth[:1], probabilities[:1], classes)["auroc"] is None
+
+
+def test_baselines_can_be_normalised_by_the_whole_library() -> None:
+    counts, labels = labelled()
+    library = np.asarray(counts.sum(axis=1)).ravel()
+    plain = evaluate_latent(one_hot(labels), counts, labels)
+    same = evaluate_latent(one_hot(labels), counts, labels, library=library)
+    assert same.score("genes", "logistic_regression").macro_f1 == plain.score("genes", "logistic_regression").macro_f1

@@ -10,7 +10,10 @@ from hypothesis import strategies as st
 from gca_core.latent.likelihood import (
     CountParameters,
     CountTensor,
+    Decoded,
+    gaussian,
     negative_binomial,
+    softmax_negative_binomial,
     zero_inflated_negative_binomial,
 )
 
@@ -36,7 +39,7 @@ def scipy_log_p(counts: CountTensor, parameters: CountParameters) -> np.ndarray:
 
 
 @given(st.integers(0, 2**31))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_negative_binomial_agrees_with_scipy(seed: int) -> None:
     counts, parameters = random_case(seed)
     expected = scipy_log_p(counts, parameters).sum(axis=1)
@@ -44,7 +47,7 @@ def test_negative_binomial_agrees_with_scipy(seed: int) -> None:
 
 
 @given(st.integers(0, 2**31))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_zero_inflation_agrees_with_the_mixture(seed: int) -> None:
     counts, parameters = random_case(seed)
     assert parameters.zero_logits is not None
@@ -110,3 +113,44 @@ def test_zero_inflation_without_its_logits_is_refused() -> None:
     counts, parameters = random_case(0)
     with pytest.raises(ValueError, match="technical zeros"):
         zero_inflated_negative_binomial(counts, CountParameters(parameters.log_mean, parameters.log_theta))
+
+
+@given(st.integers(0, 2**31), st.booleans())
+@settings(max_examples=20, deadline=None)
+def test_the_fused_likelihood_and_its_gradients_are_those_of_the_plain_one(seed: int, per_cell: bool) -> None:
+    rng = np.random.default_rng(seed)
+    counts = CountTensor.from_dense(torch.tensor(rng.poisson(rng.gamma(0.5, 3, (6, 9))), dtype=torch.float32))
+    weights = torch.tensor(rng.normal(size=6), dtype=torch.float32)
+    shapes = [(6, 9), (6,), (6, 9) if per_cell else (9,)]
+    leaves = [torch.tensor(rng.normal(0, 1.5, shape), dtype=torch.float32, requires_grad=True) for shape in shapes]
+    found = []
+    for function in (softmax_negative_binomial, lambda x, d: negative_binomial(x, d.parameters)):
+        value = function(counts, Decoded(*leaves))
+        found.append((value, *torch.autograd.grad((value * weights).sum(), leaves)))
+    for fused, plain in zip(*found, strict=True):
+        torch.testing.assert_close(fused, plain, rtol=1e-3, atol=1e-3)
+
+
+def test_the_fused_likelihood_stays_finite_at_extremes() -> None:
+    counts = CountTensor.from_dense(torch.tensor([[0.0, 3.0, 1e5, 0.0], [1.0, 0.0, 7.0, 2e4]]))
+    for extreme in (-200.0, 200.0):
+        for log_theta in (-15.0, 15.0):
+            logits = torch.tensor([[extreme, 0.0, 0.0, 1.0]] * 2, requires_grad=True)
+            theta = torch.full((4,), log_theta, requires_grad=True)
+            value = softmax_negative_binomial(counts, Decoded(logits, torch.tensor([11.0, 10.0]), theta)).sum()
+            value.backward()
+            assert all(torch.isfinite(x).all() for x in (value, logits.grad, theta.grad))
+
+
+@given(st.integers(0, 2**31))
+@settings(max_examples=20, deadline=None)
+def test_the_gaussian_is_scipys_on_log_normalised_values(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    dense = rng.poisson(1.0, (5, 7)).astype(np.float32)
+    mean, log_precision = rng.normal(2, 2, (5, 7)), rng.normal(0, 1, 7)
+    logged = np.log1p(1e4 * dense / np.maximum(dense.sum(axis=1, keepdims=True), 1))
+    expected = scipy.stats.norm.logpdf(logged, mean, np.exp(-0.5 * log_precision)).sum(axis=1)
+    to = torch.float32
+    decoded = Decoded(torch.tensor(mean, dtype=to), torch.zeros(5), torch.tensor(log_precision, dtype=to))
+    found = gaussian(CountTensor.from_dense(torch.tensor(dense)), decoded)
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-3, atol=1e-2)

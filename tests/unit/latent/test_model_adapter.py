@@ -14,7 +14,8 @@ from sklearn.model_selection import cross_val_score
 from gca_core.errors import DataValidationError
 from gca_core.io import sha256_file
 from gca_core.latent.data_adapter import DataAdapter, Registry
-from gca_core.latent.model_adapter import EpochRecord, ModelAdapter, TorchVAE, reproducible, require_same_genes
+from gca_core.latent.fitting import reproducible
+from gca_core.latent.model_adapter import EpochRecord, ModelAdapter, TorchVAE, require_same_genes
 from tests.unit.latent.conftest import Configure, Save, counts_with_groups
 
 
@@ -228,7 +229,7 @@ def test_another_gene_set_is_refused_by_name(data: DataAdapter) -> None:
 
 def test_batches_are_matched_by_name_and_unknown_ones_refused(save: Save, configure: Configure) -> None:
     cells = counts_with_groups(batch_effect=1.0)
-    data = DataAdapter(configure(save(cells), batch_key="batch", epochs=3))
+    data = DataAdapter(configure(save(cells), batch_key="batch", epochs=3, encode_covariates=True))
     model = fitted(data)
     only_q = cells[cells.obs["batch"] == "q"].copy()
     part = DataAdapter(configure(save(only_q), batch_key="batch"))

@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from airflow_provider_gca._compat import AirflowFailException
+from airflow_provider_gca.links import FigureLink
+from airflow_provider_gca.operators.latent import TrainVAEOperator, TransferLabelsOperator
+from gca_core.errors import ConfigurationError, DataValidationError
+
+PLACES = {"task_id": "t", "input_uri": "in.h5ad", "output_dir": "out"}
+RESULT = {
+    "model": "vae-nb",
+    "metrics": {"latent_knn_macro_f1": 0.9},
+    "uris": {"report": "file:///r.html", "umap": "gs://b/u.png", "checkpoint": "file:///model", "metrics": "file:///m"},
+}
+TRANSFERRED = {
+    "n_cells": 2,
+    "n_labelled": 1,
+    "n_abstained": 1,
+    "metrics": {},
+    "uris": {"labels": "file:///labels.csv"},
+}
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Configurations that training was asked for."""
+    import gca_core.latent.train
+
+    asked: list[Any] = []
+
+    def train(config: Any) -> dict[str, Any]:
+        asked.append(config)
+        return RESULT
+
+    monkeypatch.setattr(gca_core.latent.train, "run_training", train)
+    return asked
+
+
+@pytest.fixture
+def transferred(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Configurations that a transfer was asked for."""
+    import gca_core.latent.transfer
+
+    asked: list[Any] = []
+
+    def transfer(config: Any) -> dict[str, Any]:
+        asked.append(config)
+        return TRANSFERRED
+
+    monkeypatch.setattr(gca_core.latent.transfer, "transfer_labels", transfer)
+    return asked
+
+
+class Events(dict[Any, list[tuple[str, Any]]]):
+    """Stands for the outlet events of a task's context."""
+
+    def __missing__(self, key: Any) -> Any:
+        rows: list[tuple[str, Any]] = []
+        self[key] = rows
+        rows_add = SimpleNamespace(add=lambda asset, extra: rows.append((asset.uri, extra)))
+        self.setdefault("rows", rows)
+        return rows_add
+
+
+def test_an_example_is_a_configuration_and_arguments_win_over_it(trained: list[Any]) -> None:
+    operator = TrainVAEOperator(**PLACES, config="pbmc68k_reduced", options={"epochs": "7"})
+    assert operator.execute({}) == RESULT
+    (config,) = trained
+    assert (config.recover_counts, config.label_key, config.epochs) == (True, "bulk_labels", 7)
+    operator = TrainVAEOperator(**PLACES, config="pbmc68k_reduced", recover_counts=False, label_key="louvain")
+    operator.label_map = {"a": "b"}
+    operator.execute({})
+    assert (trained[1].recover_counts, trained[1].label_key, trained[1].label_map) == (False, "louvain", {"a": "b"})
+
+
+def test_a_mapping_is_a_configuration_below_the_environment(
+    trained: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GCA_VAE__SEED", "5")
+    monkeypatch.setenv("GCA_VAE__EPOCHS", "5")
+    TrainVAEOperator(**PLACES, config={"seed": 3, "epochs": 3, "latent_dim": 3}, options={"epochs": 4}).execute({})
+    assert (trained[0].seed, trained[0].epochs, trained[0].latent_dim) == (5, 4, 3)
+
+
+def test_the_machine_profile_of_the_worker_is_used(
+    trained: list[Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    (tmp_path / "machine.yml").write_text("annotation_threads: 2\n", encoding="utf-8")
+    monkeypatch.setenv("GCA_MACHINE_PROFILE", str(tmp_path / "machine.yml"))
+    TrainVAEOperator(**PLACES).execute({})
+    assert trained[0].threads == 2
+
+
+def test_none_that_a_template_rendered_counts_as_not_given(trained: list[Any]) -> None:
+    operator = TrainVAEOperator(**PLACES, config="{{ params.config }}", label_key="{{ params.label }}")
+    operator.config, operator.label_key = "None", "None"
+    operator.execute({})
+    assert trained[0].label_key is None
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"options": {"epocs": 3}}, "did you mean 'epochs'"),
+        ({"config": {"epochs": 0}}, "epochs: "),
+        ({"config": {"latentdim": 3}}, "did you mean 'latent_dim'"),
+        ({"label_map": {"a": "b"}}, "label_key is not"),
+    ],
+)
+def test_wrong_options_are_refused_when_the_dag_is_parsed(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        TrainVAEOperator(**PLACES, **options)
+
+
+def test_a_wrong_rendered_value_fails_the_task_for_good(trained: list[Any]) -> None:
+    operator = TrainVAEOperator(**PLACES, options={"epochs": "{{ params.epochs }}"})
+    operator.options = {"epochs": "many"}
+    with pytest.raises(AirflowFailException, match="epochs: "):
+        operator.execute({})
+    assert not trained
+
+
+def test_artefacts_are_asset_events_under_the_alias(trained: list[Any]) -> None:
+    operator = TrainVAEOperator(**PLACES, asset_alias="models")
+    assert [outlet.name for outlet in operator.outlets] == ["models"]
+    events = Events()
+    operator.execute({"outlet_events": events})
+    assert [(uri, extra["artefact"]) for uri, extra in events["rows"]] == [
+        ("file:///model", "checkpoint"),
+        ("file:///m", "metrics"),
+    ]
+    assert all(extra["metrics"] == RESULT["metrics"] for _, extra in events["rows"])
+    assert TrainVAEOperator(**PLACES).outlets == []
+
+
+def test_the_figure_has_a_link_a_browser_can_open(trained: list[Any]) -> None:
+    operator = TrainVAEOperator(**PLACES)
+    link = FigureLink()
+    assert link.get_link(operator, ti_key=None) == ""
+    operator.execute({})
+    assert link.get_link(operator, ti_key=None) == "https://storage.cloud.google.com/b/u.png"
+    assert "Figure" in {link.name for link in operator.operator_extra_links}
+
+
+def test_new_cells_are_labelled_as_the_arguments_say(transferred: list[Any]) -> None:
+    operator = TransferLabelsOperator(
+        **PLACES,
+        run_uri="run",
+        min_probability="0.7",
+        recover_counts="true",
+        options={"n_neighbors": "9", "counts_layer": "raw"},
+        asset_alias="labels",
+    )
+    events = Events()
+    assert operator.execute({"outlet_events": events}) == TRANSFERRED
+    (config,) = transferred
+    assert (config.run_uri, config.min_probability, config.recover_counts) == ("run", 0.7, True)
+    assert (config.n_neighbors, config.counts_layer, config.label_key) == (9, "raw", None)
+    ((uri, extra),) = events["rows"]
+    assert (uri, extra["artefact"], extra["n_abstained"]) == ("file:///labels.csv", "labels", 1)
+
+
+@pytest.mark.parametrize("field", ["input_uri", "run_uri", "output_dir"])
+def test_a_transfer_needs_its_places(field: str) -> None:
+    with pytest.raises(ConfigurationError, match=field):
+        TransferLabelsOperator(**{**PLACES, "run_uri": "run", field: " "})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"min_probability": 1.5}, "min_probability: "), ({"options": {"neighbours": 3}}, "neighbours: ")],
+)
+def test_a_wrong_option_of_a_transfer_is_refused_when_the_dag_is_parsed(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        TransferLabelsOperator(**PLACES, run_uri="run", **options)
+
+
+def test_bad_input_of_a_transfer_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    import gca_core.latent.transfer
+
+    def refuse(config: Any) -> Any:
+        raise DataValidationError("no such run")
+
+    monkeypatch.setattr(gca_core.latent.transfer, "transfer_labels", refuse)
+    with pytest.raises(AirflowFailException, match="no such run"):
+        TransferLabelsOperator(**PLACES, run_uri="run").execute({})
