@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 BENCH_STAMP := $(VENV)/.installed-bench
-EXTRAS := scanpy,vae,haystack,embedded,dev
+EXTRAS := scanpy,vae,haystack,embedded,openai,dev
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
