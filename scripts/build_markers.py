@@ -30,7 +30,7 @@ def main() -> None:
         f"({mouse:,} rows), positive and negative, by Cell Ontology term; built from cell_types.tsv",
         "cell_types.tsv": f"Source of the marker database: {len(types)} cell types with their tissues and genes",
         "mouse_symbols.tsv": "Mouse symbols of marker genes whose letters differ from the human symbol",
-        "reviewed_symbols.txt": "Symbols of marker genes that no bundled gene set holds, reviewed by hand",
+        "reviewed_symbols.txt": "Symbols of marker genes that no bundled gene set holds, allowed by name",
         "symbol_aliases.csv": "Previous gene symbols found in older annotations, with the current symbol",
     }
     for name, description in described.items():

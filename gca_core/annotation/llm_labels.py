@@ -202,6 +202,7 @@ class _Judge:
                 "caveats": (
                     *word.caveats,
                     *judged.caveats,
+                    *_invented_genes(answer, cluster),
                     *answer.caveats,
                     *((f"the model also considered {considered}",) if considered else ()),
                 ),
@@ -309,6 +310,12 @@ def read_word(answer: ClusterAnswer, ontology: CellOntology) -> Word:
         return Word(label, by_label, abstained=False)
     caveat = f"the model wrote {label} and the id of {ontology.label(by_id)}; the label counts"
     return Word(label, by_label, abstained=False, flags=(FlagReason.ONTOLOGY_MISMATCH,), caveats=(caveat,))
+
+
+def _invented_genes(answer: ClusterAnswer, cluster: ClusterMarkers) -> tuple[str, ...]:
+    known = {g.gene.casefold() for g in cluster.genes}
+    invented = [gene for gene in answer.markers if gene.casefold() not in known]
+    return (f"the model named genes that the cluster's ranking lacks: {', '.join(invented)}",) if invented else ()
 
 
 def _fallback(offline: Annotation, why: str) -> Annotation:

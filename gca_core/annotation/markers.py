@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from gca_core.errors import MarkerDatabaseError
-from gca_core.io import read_text, sha256_bytes
+from gca_core.io import sha256_bytes
 from gca_core.knowledge.ontology import CellOntology, load_ontology
 
 COLUMNS = (
@@ -109,7 +109,9 @@ class MarkerDatabase:
 
 
 def load_marker_database(path: str | os.PathLike[str] | None = None, *, species: str = "human") -> MarkerDatabase:
-    """Read a marker table: the bundled one, or a CSV or TSV file with the columns of :data:`COLUMNS`.
+    """Read a marker table: the bundled one, a CSV or TSV file with the columns of :data:`COLUMNS`, or another format.
+
+    The others are PanglaoDB, CellMarker 2.0, ScType, the CellTypist encyclopedia and GMT.
 
     ``cell_type`` and ``gene_symbol`` are needed. Where ``ontology_id`` is missing, the cell type's name is
     resolved on the Cell Ontology. Labels are taken from the ontology.
@@ -119,10 +121,9 @@ def load_marker_database(path: str | os.PathLike[str] | None = None, *, species:
     """
     if path is None:
         return _bundled(species)
-    text = _read(path)
-    return MarkerDatabase(
-        parse_markers(text, species=species), name=os.fspath(path), content_hash=sha256_bytes(text.encode())
-    )
+    from gca_core.annotation.loaders import load_markers
+
+    return load_markers(path, species=species)
 
 
 def parse_markers(text: str, *, species: str = "human", ontology: CellOntology | None = None) -> list[Marker]:
@@ -164,13 +165,6 @@ def _bundled(species: str) -> MarkerDatabase:
     return MarkerDatabase(
         parse_markers(text, species=species), name="bundled", content_hash=sha256_bytes(text.encode())
     )
-
-
-def _read(path: str | os.PathLike[str]) -> str:
-    try:
-        return read_text(path, what="marker database")
-    except UnicodeDecodeError as error:
-        raise MarkerDatabaseError(f"the marker database {os.fspath(path)!r} is not UTF-8 text: {error}") from None
 
 
 def _delimiter(text: str) -> str:

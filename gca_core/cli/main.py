@@ -20,6 +20,7 @@ from gca_core.errors import GcaError
 
 GROUPS = {
     "scanpy": "Label the clusters of an AnnData file.",
+    "markers": "Build, list and check marker databases.",
     "vae": "Train a latent model on counts, report how good it is, and label other cells with it.",
     "haystack": "Predict how a cell type responds to a perturbation.",
     "atlas": "Keep the atlas that HAYSTACK takes its prompts from.",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -155,6 +155,3 @@ def _fields(text: str) -> frozenset[str]:
 
 def _singular(label: str) -> str:
     return label.lower().removesuffix("s")
-
-
-Annotator = Callable[[Sequence[PublishedCluster]], list[str]]

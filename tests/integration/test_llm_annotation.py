@@ -320,6 +320,22 @@ def test_a_label_against_the_evidence_becomes_unknown_with_the_word_kept(
         assert annotation.alternatives
 
 
+def test_genes_that_the_model_made_up_are_told(
+    blood: ad.AnnData, serve: Serve, name_types: Namer, tmp_path: Path
+) -> None:
+    def respond(request: Request, _: int) -> Answer:
+        sent = request.clusters
+        return say(
+            [c | {"markers": [s["markers"][0], "MADEUP1"]} for c, s in zip(name_types(request), sent, strict=True)]
+        )
+
+    server = serve(respond)
+    report = annotate(blood, "truth", model=config_for(server), llm_options=options_in(tmp_path))
+    expect_right(report)
+    for annotation in report.annotations:
+        assert "the model named genes that the cluster's ranking lacks: MADEUP1" in annotation.caveats
+
+
 def test_nothing_of_a_cluster_name_reaches_the_model(
     blood: ad.AnnData, serve: Serve, name_types: Namer, tmp_path: Path
 ) -> None:

@@ -22,14 +22,14 @@ def test_a_question_is_shown_as_it_is_read() -> None:
 
 def test_json_holds_the_whole_query() -> None:
     result = CliRunner().invoke(app, ["understand", QUESTION, "--json"])
-    query = json.loads(result.output)
+    query = json.loads(result.stdout)
     assert (query["cell_type_id"], query["perturbation"]) == ("CL:0002057", "interferon beta")
 
 
 def test_an_unreadable_question_is_json_too_with_exit_code_2() -> None:
     result = CliRunner().invoke(app, ["understand", "monocytes and interferon", "--json"])
     assert result.exit_code == 2
-    assert "interferon beta" in json.loads(result.output)["suggestions"]
+    assert "interferon beta" in json.loads(result.stdout)["suggestions"]
 
 
 def test_without_json_the_error_goes_to_the_command() -> None:

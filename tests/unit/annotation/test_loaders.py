@@ -1,0 +1,153 @@
+import zipfile
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from gca_core.annotation.loaders import load_markers, merge_databases, read_markers
+from gca_core.annotation.markers import load_marker_database
+from gca_core.cli.main import app
+from gca_core.errors import GcaError, MarkerDatabaseError
+
+PANGLAO = (
+    "species\tofficial gene symbol\tcell type\tcanonical marker\torgan\n"
+    "Mm Hs\tCTRB1\tAcinar cells\t1\tPancreas\n"
+    "Hs\tIGJ\tPlasma cells\t1\tImmune system\n"
+    "Mm\tREG3B\tAcinar cells\t\tPancreas\n"
+    "Hs\tABC1\tGranny cells\t\t\n"
+)
+CELLMARKER = (
+    "species,tissue_class,cell_type,cell_name,cellontology_id,marker,Symbol,marker_source,PMID\n"
+    "Human,Blood,Normal cell,B cell,CL_0000236,CD20,MS4A1,Review,123\n"
+    "Human,Blood,Cancer cell,B cell,CL_0000236,CD5,CD5,Review,124\n"
+    "Mouse,Blood,Normal cell,B cell,CL_0000236,Cd19,Cd19,Review,125\n"
+)
+
+
+def write_xlsx(path, rows):
+    """An xlsx as spreadsheets write it: shared strings, and no cell where a value is missing."""
+    strings = sorted({value for row in rows for value in row if value})
+    cells = [
+        "".join(
+            f'<c r="{chr(65 + j)}{i}" t="s"><v>{strings.index(v)}</v></c>' for j, v in enumerate(row) if v is not None
+        )
+        for i, row in enumerate(rows, start=1)
+    ]
+    ns = 'xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"'
+    sheet = "".join(f'<row r="{i}">{row}</row>' for i, row in enumerate(cells, start=1))
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("xl/sharedStrings.xml", f"<sst {ns}>{''.join(f'<si><t>{s}</t></si>' for s in strings)}</sst>")
+        archive.writestr("xl/worksheets/sheet1.xml", f"<worksheet {ns}><sheetData>{sheet}</sheetData></worksheet>")
+    return path
+
+
+def test_panglaodb_is_read_by_species_with_current_symbols():
+    human = read_markers(PANGLAO.encode(), name="p.tsv")
+    assert [(m.ontology_id, m.gene_symbol) for m in human] == [("CL:0000622", "CTRB1"), ("CL:0000786", "JCHAIN")]
+    mouse = read_markers(PANGLAO.encode(), name="p.tsv", species="mouse")
+    assert [m.gene_symbol for m in mouse] == ["Ctrb1", "Reg3b"]
+
+
+def test_cellmarker_keeps_its_references_and_leaves_cancer_out():
+    found = read_markers(CELLMARKER.encode(), name="c.csv")
+    assert [(m.ontology_id, m.gene_symbol, m.reference) for m in found] == [("CL:0000236", "MS4A1", "PMID:123")]
+
+
+def test_sctype_has_both_roles(tmp_path):
+    header = ["tissueType", "cellName", "geneSymbolmore1", "geneSymbolmore2", "shortName"]
+    path = write_xlsx(tmp_path / "s.xlsx", [header, ["Immune system", "B cells", "CD19, MS4A1", "CD3D", "B"]])
+    found = load_markers(path)
+    assert list(found.types[0].positive) == ["CD19", "MS4A1"]
+    assert list(found.types[0].negative) == ["CD3D"]
+
+
+def test_missing_cells_of_a_sheet_do_not_shift_the_others(tmp_path):
+    header = ["tissueType", "cellName", "geneSymbolmore1", "geneSymbolmore2"]
+    path = write_xlsx(
+        tmp_path / "s.xlsx", [header, [None, "B cells", "CD19", None], ["Blood", "NK cells", None, "CD3D"]]
+    )
+    found = load_markers(path)
+    assert [(t.ontology_id, list(t.positive), list(t.negative)) for t in found.types] == [
+        ("CL:0000236", ["CD19"], []),
+        ("CL:0000623", [], ["CD3D"]),
+    ]
+
+
+def test_the_celltypist_encyclopedia_brings_its_ids(tmp_path):
+    header = [
+        "High-hierarchy cell types",
+        "Low-hierarchy cell types",
+        "Description",
+        "Cell Ontology ID",
+        "Curated markers",
+    ]
+    path = write_xlsx(tmp_path / "e.xlsx", [header, ["B cells", "Odd name", "text", "CL:0000788", "IGHD, TCL1A"]])
+    found = load_marker_database(path)
+    assert [(t.ontology_id, list(t.positive)) for t in found.types] == [("CL:0000788", ["IGHD", "TCL1A"])]
+
+
+def test_gmt_sets_are_cell_types(tmp_path):
+    path = tmp_path / "m.gmt"
+    path.write_text("B_cell\tna\tCD19\tMS4A1\nunheard_of\tna\tCD3D\n")
+    assert [(t.label, list(t.positive)) for t in load_markers(path).types] == [("B cell", ["CD19", "MS4A1"])]
+
+
+def test_merging_keeps_the_highest_score_and_both_hashes_decide(tmp_path):
+    first, second = tmp_path / "a.csv", tmp_path / "b.csv"
+    first.write_text("cell_type,gene_symbol,evidence_score\nB cell,CD19,0.4\n")
+    second.write_text("cell_type,gene_symbol,evidence_score\nB cell,CD19,0.9\nNK cell,GNLY,1\n")
+    a, b = load_markers(first), load_markers(second)
+    merged = merge_databases([a, b])
+    assert {t.ontology_id: t.positive for t in merged.types} == {
+        "CL:0000236": {"CD19": 0.9},
+        "CL:0000623": {"GNLY": 1.0},
+    }
+    assert merged.content_hash != merge_databases([a]).content_hash
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "match"),
+    [
+        ("x.csv", b"a,b\n1,2\n", "has the columns a, b; expected those of one known format"),
+        ("x.csv", b"", "has the columns none"),
+        ("x.csv", b"\xff\xfe", "neither xlsx nor UTF-8"),
+        ("x.xlsx", b"PK\x03\x04broken", "can't be read as xlsx"),
+        ("x.gmt", b"B cell\tna\n", "line 1 of 'x.gmt' has no genes"),
+        ("x.gmt", b"granny\tna\tCD19\n", "no human markers"),
+    ],
+)
+def test_what_is_no_marker_table_is_refused(name, data, match):
+    with pytest.raises(MarkerDatabaseError, match=match):
+        read_markers(data, name=name)
+
+
+def test_a_sheet_with_entities_is_refused(tmp_path):
+    path = tmp_path / "x.xlsx"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("xl/worksheets/sheet1.xml", '<!DOCTYPE a [<!ENTITY b "c">]><worksheet/>')
+    with pytest.raises(MarkerDatabaseError, match="document type"):
+        load_markers(path)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.one_of(st.binary(max_size=80), st.binary(max_size=60).map(lambda b: b"PK" + b)),
+    st.sampled_from(["a.csv", "a.gmt"]),
+)
+def test_any_bytes_are_read_or_refused(data, name):
+    try:
+        assert read_markers(data, name=name)
+    except GcaError as error:
+        assert str(error)
+
+
+def test_the_commands_build_list_and_describe(tmp_path):
+    run = CliRunner().invoke
+    built = tmp_path / "m.csv"
+    assert run(app, ["markers", "build", "-o", str(built)]).exit_code == 0
+    listed = run(app, ["markers", "list", str(built), "--tissue", "pancreas"])
+    assert "CL:0000169\ttype B pancreatic cell" in listed.stdout
+    assert "hepatocyte" not in listed.stdout
+    assert '"species": "mouse"' in run(app, ["markers", "info", str(built), "--species", "mouse"]).stdout
+    assert "363 human cell types" in run(app, ["markers", "validate", str(built)]).stdout
