@@ -8,7 +8,7 @@ EXTRAS := scanpy,vae,haystack,embedded,openai,dev
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint format bench docs build constraints clean
+.PHONY: help setup demo test test-slow lint format bench bench-latent docs build constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -51,6 +51,9 @@ $(BENCH_STAMP): $(STAMP)
 
 bench: $(BENCH_STAMP) ## measure against baselines; what needs data that is not there is skipped and says so
 	@for bench in tests/benchmarks/bench_*.py; do echo "== $$bench"; $(BIN)/python $$bench || exit 1; done
+
+bench-latent: $(BENCH_STAMP) ## the latent part of it: cells, peers, time and memory
+	$(BIN)/python tests/benchmarks/bench_latent.py
 
 docs: $(STAMP) ## build the documentation into site/
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet && echo "the documentation is in site/"

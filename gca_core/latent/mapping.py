@@ -38,7 +38,6 @@ def embed(
     batch_key: str | None = None,
     min_gene_share: float = MIN_GENE_SHARE,
     max_ram_usage_gb: float | None = None,
-    threads: int = 1,
     device: str = "cpu",
 ) -> dict[str, Any]:
     """Write the latent means of other cells than the model was trained on.
@@ -55,7 +54,6 @@ def embed(
         batch_key: column of obs with the batches; a model whose encoder sees batches needs it.
         min_gene_share: share of the model's genes that the cells must have.
         max_ram_usage_gb: larger files are read in parts; None means no limit.
-        threads: CPU threads.
         device: ``cpu``, ``cuda`` or ``auto``.
 
     Returns:
@@ -75,7 +73,7 @@ def embed(
         batch_key=batch_key,
         max_ram_usage_gb=max_ram_usage_gb,
     )
-    with threadpool_limits(threads), open_cells(config) as source:
+    with threadpool_limits(config.threads), open_cells(config) as source:
         cells = _MatchedCells(source, model.registry, config, min_gene_share)
         latent = model.predict(cells.batches(), registry=cells.registry)
         obs = source.obs.copy()
