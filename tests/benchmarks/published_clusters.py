@@ -43,7 +43,8 @@ class PublishedCluster:
 class LabelTable:
     """Labels as people write them, with Cell Ontology names and broad types, and the rule of agreement."""
 
-    def __init__(self, folder: Path, ontology: CellOntology) -> None:
+    def __init__(self, folder: Path, ontology: CellOntology, *, strict: bool = False) -> None:
+        self.strict = strict
         self.ontology = ontology
         self.rows: dict[str, tuple[str, str]] = {}
         self.by_id: dict[str, tuple[str, str]] = {}
@@ -58,14 +59,14 @@ class LabelTable:
 
         A label of the Cell Ontology that the table doesn't list as it is written is looked up by its id. Where it
         lacks that too, the broad type is that of the nearest ancestor it has, and there is no name: such an answer
-        can be right by half at most.
+        can be right by half at most. ``strict`` leaves both out, as the published rule does.
         """
         found = self.rows.get(label.lower().replace("cells", "cell", 1)) or self._by_ontology(label)
         return _fields(found[0]), _fields(found[1])
 
     def _by_ontology(self, label: str) -> tuple[str, str]:
         identifier = self.ontology.resolve(label)
-        if identifier is None or self.ontology.label(identifier) != label:
+        if self.strict or identifier is None or self.ontology.label(identifier) != label:
             return "", ""
         if identifier in self.by_id:
             return self.by_id[identifier]
