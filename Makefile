@@ -15,7 +15,7 @@ help: ## list the targets
 
 setup: $(STAMP) ## make .venv from constraints.txt, or leave it when it is current
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml constraints.txt Makefile
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "Python 3.11 or newer is needed; name one with: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 1; }
 	@echo "setting up $(VENV) (a few minutes the first time)"

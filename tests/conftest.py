@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import shutil
 import subprocess
@@ -41,6 +42,12 @@ def airflow_home() -> Path:
         )
         assert done.returncode == 0, done.stderr[-3000:]
     return AIRFLOW_HOME
+
+
+@pytest.fixture
+def quiet_log(caplog: pytest.LogCaptureFixture) -> None:
+    """Nothing of the core's log on stdout, where Airflow puts it once a test has imported Airflow."""
+    caplog.set_level(logging.WARNING, logger="gca_core")
 
 
 @pytest.fixture(scope="session")

@@ -139,7 +139,7 @@ def test_a_wrong_literal_is_refused_when_the_dag_is_built(make: Any, complaint: 
 def test_a_rendered_value_is_checked_when_the_task_runs(tmp_path: Path, pbmc: str) -> None:
     task = TrainVAEOperator(task_id="t", input_uri=pbmc, output_dir=str(tmp_path), options={"epochs": "{{ n }}"})
     task.options = {"epochs": "many"}
-    with pytest.raises(AirflowFailException, match="TrainVAEOperator: epochs: Input should be a valid integer"):
+    with pytest.raises(AirflowFailException, match="not valid: epochs: Input should be a valid integer"):
         task.execute({})
 
 

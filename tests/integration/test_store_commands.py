@@ -14,6 +14,7 @@ from gca_core.cli import db as db_commands
 from gca_core.errors import ConfigurationError, DataValidationError, StoreError
 from tests.integration.conftest import make_cells
 
+pytestmark = pytest.mark.usefixtures("quiet_log")
 Say = Callable[..., str]
 
 

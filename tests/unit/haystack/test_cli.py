@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from gca_core.cli.haystack import app
 from gca_core.errors import ConfigurationError, QueryParsingError
 
+pytestmark = pytest.mark.usefixtures("quiet_log")
 QUESTION = "How would CD14+ monocytes respond to interferon beta?"
 
 
