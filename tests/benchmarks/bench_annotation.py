@@ -34,7 +34,7 @@ from published_clusters import (
 from gca_core.annotation import annotate_anndata, annotate_cells, load_marker_database
 from gca_core.annotation.agreement import measure_agreement
 from gca_core.annotation.calibration import CALIBRATION, Figures, measure
-from gca_core.annotation.evidence import ranking_evidence
+from gca_core.annotation.evidence import rank_weights
 from gca_core.annotation.inputs import read_expression
 from gca_core.annotation.markers import MarkerDatabase, symbol_aliases
 from gca_core.annotation.models import Annotation, Confidence
@@ -178,7 +178,7 @@ def annotate_published(clusters: Sequence[PublishedCluster], database: MarkerDat
         tissue = cluster.tissue if tissue_name(cluster.tissue) in known else None
         if tissue not in models:
             models[tissue] = build_model(database, None, ontology, tissue=tissue)
-        evidence = ranking_evidence([markers], models[tissue])
+        evidence = rank_weights([markers], models[tissue])
         found += annotate_clusters([markers], evidence, models[tissue], ontology)
     return found
 
@@ -240,7 +240,7 @@ def print_calibration(
     for cluster, annotation, guess in zip(as_markers(half, symbol_aliases()), found, guesses, strict=True):
         term = load_ontology().resolve(guess)
         figures = (
-            measure(cluster, index[term], model, ranking_evidence([cluster], model)[0]) if term in index else Figures()
+            measure(cluster, index[term], model, rank_weights([cluster], model)[0]) if term in index else Figures()
         )
         level = {Confidence.LOW: 0, Confidence.MEDIUM: 1, Confidence.HIGH: 2}[annotation.confidence]
         ranks.append((level, CALIBRATION.right.at(figures)))
