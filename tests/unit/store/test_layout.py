@@ -49,6 +49,7 @@ def test_an_owner_on_this_host_is_no_obstacle(tmp_path: Path) -> None:
 def test_an_unreadable_owner_record_is_no_owner(tmp_path: Path) -> None:
     place = make(tmp_path)
     (place.folder / "owner.json").write_text(json.dumps({"host": 3}))
+    assert layout.read_owner(place.folder) is None
     layout.refuse_foreign_owner(tmp_path)
 
 
