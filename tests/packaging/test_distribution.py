@@ -119,6 +119,22 @@ print(gca_core.__file__)
     listed = subprocess.run([gca, "datasets", "list", "--json"], capture_output=True, text=True, timeout=60, check=True)
     assert "kang2018_mini.h5ad" in listed.stdout
 
+    write = "import sys; from gca_core.datasets import pbmc68k_reduced; pbmc68k_reduced().write_h5ad(sys.argv[1])"
+    subprocess.run([python_without_airflow, "-I", "-W", "ignore", "-c", write, tmp_path / "pbmc.h5ad"], check=True)
+    annotate = [
+        gca,
+        "scanpy",
+        "annotate",
+        tmp_path / "pbmc.h5ad",
+        "--cluster-key",
+        "louvain",
+        "--output",
+        tmp_path / "out",
+    ]
+    done = subprocess.run(annotate, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "report.html").exists()
+
 
 def test_every_requirement_is_pinned_and_no_host_is_named() -> None:
     lines = [line for line in (REPOSITORY / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
