@@ -4,14 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 BENCH_STAMP := $(VENV)/.installed-bench
-EXTRAS := scanpy,vae,haystack,embedded,openai,dev
+EXTRAS := scanpy,vae,haystack,embedded,openai,observability,dev
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint format bench bench-latent docs build constraints clean
+.PHONY: help setup demo test test-slow lint format bench bench-annotation bench-latent bench-atlas docs build constraints clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
 
 setup: $(STAMP) ## make .venv from constraints.txt, or leave it when it is current
 
@@ -52,8 +52,15 @@ $(BENCH_STAMP): $(STAMP)
 bench: $(BENCH_STAMP) ## measure against baselines; what needs data that is not there is skipped and says so
 	@for bench in tests/benchmarks/bench_*.py; do echo "== $$bench"; $(BIN)/python $$bench || exit 1; done
 
+bench-annotation: $(BENCH_STAMP) ## the annotation part of it: published clusters, peers, and speed
+	@$(BIN)/python tests/benchmarks/bench_annotation.py
+	@if test -f tests/benchmarks/bench_annotation_speed.py; then $(BIN)/python tests/benchmarks/bench_annotation_speed.py; fi
+
 bench-latent: $(BENCH_STAMP) ## the latent part of it: cells, peers, time and memory
 	$(BIN)/python tests/benchmarks/bench_latent.py
+
+bench-atlas: $(STAMP) ## the atlas: recall and time of searches, ingest, memory
+	$(BIN)/python tests/benchmarks/bench_atlas.py
 
 docs: $(STAMP) ## build the documentation into site/
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet && echo "the documentation is in site/"

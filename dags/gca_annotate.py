@@ -1,7 +1,9 @@
-"""Label the clusters of an AnnData file offline, and say how well that agrees with known labels.
+"""Label the clusters of an AnnData file, and say how well that agrees with known labels.
 
-With no parameter set it takes the 700 PBMC that come with scanpy. The results are an h5ad with the labels in
-`obs`, JSON, CSV, an HTML report and a labelled UMAP; `summary` prints the agreement at Cell Ontology level.
+With no parameter set it takes the 700 PBMC that come with scanpy and works offline; a model is asked where
+`gca_llm_conn_id` names a connection. The results are an h5ad with the labels in `obs`, JSON, CSV, an HTML report and a
+labelled UMAP; `summary` prints the agreement at Cell Ontology level. The annotated file is an event under the asset
+alias `gca_annotated`, with the figures in its metadata.
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ OPTIONAL = ["null", "string"]
     doc_md=__doc__,
     params={
         "input_uri": Param(
-            None, type=OPTIONAL, description="An h5ad file; empty takes the PBMC that come with scanpy."
+            None,
+            type=OPTIONAL,
+            description="An h5ad, zarr or loom file; empty takes the PBMC that come with scanpy.",
         ),
         "cluster_key": Param(
             None, type=OPTIONAL, description="Column of obs with the clusters; empty clusters the cells first."
@@ -34,6 +38,9 @@ OPTIONAL = ["null", "string"]
         ),
         "species": Param("human", type="string", description="Species of the cells."),
         "tissue": Param("blood", type=OPTIONAL, description="Tissue of the cells, where known."),
+        "gca_llm_conn_id": Param(
+            None, type=OPTIONAL, description="Connection of the model to ask; empty works offline and calls nothing."
+        ),
     },
 )
 def gca_annotate() -> None:
@@ -63,7 +70,8 @@ def gca_annotate() -> None:
         for name, value in (result["agreement"] or {}).items():
             if isinstance(value, float):
                 figures[f"agreement, {name.replace('_', ' ')}"] = value
-        database = f"{result['annotator']} annotator, marker table {result['marker_database_sha256'][:12]}"
+        annotator = result["model"] or result["annotator"]
+        database = f"{annotator} annotator, marker table {result['marker_database_sha256'][:12]}"
         return write_summary(system="annotation", ran_on=database, figures=figures, files=result["uris"])
 
     prepared = prepare()
@@ -76,6 +84,8 @@ def gca_annotate() -> None:
         label_column=prepared["labels"],
         species="{{ params.species }}",
         tissue="{{ params.tissue }}",
+        gca_llm_conn_id="{{ params.gca_llm_conn_id }}",
+        asset_alias="gca_annotated",
     )
     # [END howto_operator_annotate]
     summary(annotate.output)

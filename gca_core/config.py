@@ -43,8 +43,11 @@ class Settings(BaseSettings):
         results_uri: where runs write, ``file://`` or ``gs://``; unset means ``home/results``.
         marker_db_path: a marker database instead of the bundled one.
         cache_dir: answers and downloads that may be deleted at any time.
+        assets_home: copies of remote marker tables; unset means under ``cache_dir``.
         llm: the chat model as ``provider:model``; unset means no model is ever called.
         llm_api_key: the key for a model whose address is given, as in ``provider:model@http://host/v1``.
+        request_id: names a run in logs and results; unset means that each run makes one up.
+        embeddings: the text embeddings as ``provider:model``; unset means the deterministic ones, without a model.
         seed: the seed of every random choice that has no seed of its own.
         log_level: level of the ``gca`` command's log.
     """
@@ -57,8 +60,11 @@ class Settings(BaseSettings):
     results_uri: str | None = None
     marker_db_path: str | None = None
     cache_dir: Path | None = None
+    assets_home: Path | None = None
     llm: str | None = None
     llm_api_key: SecretStr | None = None
+    request_id: str | None = None
+    embeddings: str | None = None
     seed: int = Field(default=DEFAULT_SEED, ge=0)
     log_level: str = "INFO"
 

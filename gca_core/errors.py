@@ -36,11 +36,15 @@ class HaystackError(GcaError):
 
 
 class QueryParsingError(HaystackError):
-    """A question names no, several, or unknown cell types or perturbations."""
+    """A question names no, several, or unknown cell types or perturbations.
 
-    def __init__(self, message: str, *, suggestions: tuple[str, ...] = ()) -> None:
+    ``reason`` is a word for the kind of fault, such as ``unknown_perturbation``; ``suggestions`` what may be meant.
+    """
+
+    def __init__(self, message: str, *, suggestions: tuple[str, ...] = (), reason: str = "") -> None:
         super().__init__(message)
         self.suggestions = suggestions
+        self.reason = reason
 
 
 class CellRetrievalError(HaystackError):

@@ -14,7 +14,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
@@ -95,21 +95,23 @@ def require_file(uri: PathInput, *, what: str = "file") -> UPath:
 
 @contextmanager
 def local_copy(uri: PathInput, *, what: str = "file") -> Iterator[Path]:
-    """A local path with the content of ``uri``; remote objects are fetched for the time of the block."""
+    """A local path with the content of ``uri``, a file or folder; remote ones are fetched for the time of the block."""
     path = require_file(uri, what=what)
     if _is_local(path):
         yield Path(str(path))
         return
     with tempfile.TemporaryDirectory(prefix="gca-") as folder:
         target = Path(folder) / safe_name(path.name)
-        with path.open("rb") as source, target.open("wb") as sink:
-            shutil.copyfileobj(source, sink)
+        if path.is_dir():
+            _fetch_folder(path, target)
+        else:
+            _copy_file(path, target)
         yield target
 
 
 @contextmanager
 def staged(uri: PathInput) -> Iterator[Path]:
-    """A local path to write to; its file becomes ``uri`` when the block ends without an error.
+    """A local path to write a file or folder to, which becomes ``uri`` when the block ends without an error.
 
     The temporary name keeps the target's suffixes, since writers choose their format by them.
     """
@@ -125,12 +127,45 @@ def staged(uri: PathInput) -> Iterator[Path]:
         temporary = folder / path.name
         yield temporary
         if target is not None:
+            if temporary.is_dir() and target.exists():
+                # a folder can't replace another one in one step
+                target.replace(folder / "replaced")
             temporary.replace(target)
+        elif temporary.is_dir():
+            _send_folder(temporary, path)
         else:
-            with temporary.open("rb") as source, path.open("wb") as sink:
-                shutil.copyfileobj(source, sink)
+            _copy_file(temporary, path)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _copy_file(source: Path | UPath, target: Path | UPath) -> None:
+    with source.open("rb") as reader, target.open("wb") as writer:
+        shutil.copyfileobj(reader, writer)
+
+
+def _fetch_folder(source: UPath, target: Path) -> None:
+    """Copy a remote folder; names that would lead out of the target are refused."""
+    target.mkdir(parents=True)
+    for entry in source.iterdir():
+        name = PurePosixPath(str(entry.path).rstrip("/")).name
+        if name in {"", ".", ".."} or "\\" in name:
+            raise DataValidationError(f"the folder {str(source)!r} holds {name!r}, which is no file or folder name")
+        if entry.is_dir():
+            _fetch_folder(entry, target / name)
+        else:
+            _copy_file(entry, target / name)
+
+
+def _send_folder(source: Path, target: UPath) -> None:
+    """Copy a folder to a remote place in the stead of what is there."""
+    if target.exists():
+        target.fs.rm(target.path, recursive=True)
+    for entry in sorted(source.rglob("*")):
+        if entry.is_file():
+            place = target.joinpath(*entry.relative_to(source).parts)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            _copy_file(entry, place)
 
 
 def write_text(uri: PathInput, text: str) -> str:
@@ -145,10 +180,15 @@ def read_text(uri: PathInput, *, what: str = "file") -> str:
     return require_file(uri, what=what).read_text(encoding="utf-8")
 
 
-def write_json(uri: PathInput, value: BaseModel | Any) -> str:
-    """Write a pydantic model or plain JSON data atomically, indented, with a final newline."""
+def json_text(value: BaseModel | Any) -> str:
+    """A pydantic model or plain JSON data as text, indented, with a final newline."""
     data = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
-    return write_text(uri, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def write_json(uri: PathInput, value: BaseModel | Any) -> str:
+    """Write a pydantic model or plain JSON data atomically, as :func:`json_text` puts it."""
+    return write_text(uri, json_text(value))
 
 
 def read_json(uri: PathInput, *, what: str = "file") -> Any:

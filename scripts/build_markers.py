@@ -29,9 +29,10 @@ def main() -> None:
         "markers.csv": f"Marker genes of {len(types)} human ({human:,} rows) and {n_mouse} mouse cell types "
         f"({mouse:,} rows), positive and negative, by Cell Ontology term; built from cell_types.tsv",
         "cell_types.tsv": f"Source of the marker database: {len(types)} cell types with their tissues and genes",
+        "common_names.tsv": "Short names of cell types, where the field writes another one than the Cell Ontology",
         "mouse_symbols.tsv": "Mouse symbols of marker genes whose letters differ from the human symbol",
         "reviewed_symbols.txt": "Symbols of marker genes that no bundled gene set holds, allowed by name",
-        "symbol_aliases.csv": "Previous gene symbols found in older annotations, with the current symbol",
+        "symbol_aliases.csv": "Previous gene symbols, and symbols as R spells them, with the current symbol",
     }
     for name, description in described.items():
         update_manifest(DATA / name, description=description, citation="", **TERMS)

@@ -17,13 +17,17 @@ if TYPE_CHECKING:
 OWN_FIELDS = (
     "input_uri",
     "dataset",
+    "preset",
     "perturbation_column",
     "control_value",
     "perturbation_names",
     "cell_type_column",
     "cell_type_id_column",
     "donor_column",
+    "tissue_column",
+    "tissue_id_column",
     "layer",
+    "gene_column",
 )
 
 
@@ -31,8 +35,8 @@ class IngestAtlasOperator(BaseOperator):
     """Take an h5ad file with raw counts into the atlas that HAYSTACK draws its prompts from.
 
     Runs :func:`gca_core.atlas.ingest.ingest`. The same file again changes nothing; other content under the same
-    name replaces the dataset in one transaction. Returns the report: cells, genes and groups taken, and what
-    could not be used.
+    name replaces the dataset in one transaction. A retry after the worker was killed goes on where it stopped, when
+    it runs on the same machine. Returns the report: cells, genes and groups taken, and what could not be used.
 
     Fails at once, without a retry, when the file is missing, holds no counts or lacks a named column; the
     atlas is then as before. A database that can't be reached fails the task too, but a retry may follow.
@@ -40,13 +44,18 @@ class IngestAtlasOperator(BaseOperator):
     Args:
         input_uri: an h5ad file, ``file://``, ``gs://`` or a path. Templated, like all that follow.
         dataset: name of the dataset in the atlas.
-        perturbation_column: column of obs with the perturbation.
+        preset: fills what is not given with the columns of a published kind of file: ``parse_pbmc``,
+            ``openproblems``, ``tabula_sapiens`` or ``cellxgene_census``.
+        perturbation_column: column of obs with the perturbation; None where no cell was perturbed.
         control_value: its value for unperturbed cells.
-        cell_type_column: column of obs with the cell type; cells without one are left out.
+        cell_type_column: column of obs with the cell type; cells without one are left out. Needed without a preset.
         perturbation_names: names to store instead of the column's values.
         cell_type_id_column: column of obs with Cell Ontology ids.
         donor_column: column of obs with the donor.
-        layer: the layer that holds the counts; None means X.
+        tissue_column: column of obs with the tissue.
+        tissue_id_column: column of obs with UBERON ids.
+        layer: the layer that holds the counts, or ``raw`` for raw.X; None means X.
+        gene_column: column of var with the genes' names; None means the index.
         gca_atlas_conn_id: connection of the atlas.
     """
 
@@ -59,26 +68,34 @@ class IngestAtlasOperator(BaseOperator):
         *,
         input_uri: str,
         dataset: str,
-        perturbation_column: str,
-        control_value: str,
-        cell_type_column: str,
+        preset: str | None = None,
+        perturbation_column: str | None = None,
+        control_value: str | None = None,
+        cell_type_column: str | None = None,
         perturbation_names: Mapping[str, str] | None = None,
         cell_type_id_column: str | None = None,
         donor_column: str | None = None,
+        tissue_column: str | None = None,
+        tissue_id_column: str | None = None,
         layer: str | None = None,
+        gene_column: str | None = None,
         gca_atlas_conn_id: str = AtlasHook.default_conn_name,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.input_uri = input_uri
         self.dataset = dataset
+        self.preset = preset
         self.perturbation_column = perturbation_column
         self.control_value = control_value
         self.cell_type_column = cell_type_column
         self.perturbation_names = perturbation_names
         self.cell_type_id_column = cell_type_id_column
         self.donor_column = donor_column
+        self.tissue_column = tissue_column
+        self.tissue_id_column = tissue_id_column
         self.layer = layer
+        self.gene_column = gene_column
         self.gca_atlas_conn_id = gca_atlas_conn_id
         from gca_core.atlas.models import IngestConfig
 
@@ -93,18 +110,17 @@ class IngestAtlasOperator(BaseOperator):
         with as_task_failure():
             from gca_core.atlas.ingest import ingest
             from gca_core.atlas.models import IngestConfig
-            from gca_core.knowledge.ontology import load_ontology
-            from gca_core.llm.embeddings import HashedTextEmbeddings
+            from gca_core.atlas.vocabulary import load_vocabulary
+            from gca_core.llm.embeddings import open_embeddings
 
             config = make_model(type(self).__name__, IngestConfig, self._values())
             atlas = AtlasHook(self.gca_atlas_conn_id, role="admin").get_conn()
-            ontology, embeddings = load_ontology(), HashedTextEmbeddings()
+            embeddings = open_embeddings()
             report = ingest(
                 config,
                 atlas,
                 embed=embeddings.embed_documents,
-                resolve_cell_type=ontology.resolve,
-                label_of=ontology.label,
+                vocabulary=load_vocabulary(),
                 embedding_model=embeddings.model,
             )
             return report.model_dump(mode="json")

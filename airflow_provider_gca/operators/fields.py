@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from gca_core.errors import ConfigurationError
 
 M = TypeVar("M", bound=BaseModel)
 NOTHING = ("", "None")
+_FLAG = TypeAdapter(bool)
 
 
 def is_literal(value: Any) -> bool:
@@ -92,6 +93,46 @@ def given(values: Mapping[str, Any]) -> dict[str, Any]:
         for name, value in values.items()
         if value is not None and not (isinstance(value, str) and value in NOTHING)
     }
+
+
+def given_within(values: Mapping[str, Any] | None) -> dict[str, Any]:
+    """:func:`given` at every level; mappings that nothing is left of go, too."""
+    kept: dict[str, Any] = {}
+    for name, value in given(values or {}).items():
+        inner = given_within(value) if isinstance(value, Mapping) else value
+        if inner != {}:
+            kept[name] = inner
+    return kept
+
+
+def as_mapping(operator: str, name: str, value: Any) -> dict[str, Any]:
+    """Options as a mapping; nothing, and what is not known yet, gives none.
+
+    Raises:
+        ConfigurationError: they are something else, such as the text that a template makes of a mapping.
+    """
+    if isinstance(value, Mapping):
+        return dict(value)
+    if value is None or not is_literal(value) or (isinstance(value, str) and value.strip() in NOTHING):
+        return {}
+    raise ConfigurationError(
+        f"{operator}: {name} has to be a mapping, found {type(value).__name__}; put templates into its values, "
+        "or render with render_template_as_native_obj"
+    )
+
+
+def as_flag(operator: str, name: str, value: Any) -> bool:
+    """Yes or no, also as the text a template makes of it; nothing means no.
+
+    Raises:
+        ConfigurationError: names the field and what was found.
+    """
+    if value is None or (isinstance(value, str) and value.strip() in NOTHING):
+        return False
+    try:
+        return _FLAG.validate_python(value.strip() if isinstance(value, str) else value)
+    except ValidationError:
+        raise ConfigurationError(f"{operator}: {name} has to be true or false, found {value!r}") from None
 
 
 def _complaints(error: ValidationError, *, without: Iterable[str]) -> str:

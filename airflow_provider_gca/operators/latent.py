@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.sdk import Asset, AssetAlias, BaseOperator
+from airflow.sdk import BaseOperator
 
+from airflow_provider_gca.assets import note_assets, with_alias
 from airflow_provider_gca.failures import as_task_failure
 from airflow_provider_gca.links import FigureLink, ReportLink
 from airflow_provider_gca.operators.fields import check_literals, given, make_model, require_text
@@ -195,21 +196,3 @@ class TransferLabelsOperator(BaseOperator):
         figures = {name: result[name] for name in ("n_cells", "n_labelled", "n_abstained", "metrics")}
         note_assets(context, self.asset_alias, {"labels": result["uris"]["labels"]}, figures)
         return result
-
-
-def with_alias(arguments: Mapping[str, Any], alias: str | None) -> dict[str, Any]:
-    """An operator's arguments, with the alias among its outlets."""
-    if alias is None:
-        return dict(arguments)
-    outlets = arguments.get("outlets") or []
-    listed = list(outlets) if isinstance(outlets, list | tuple) else [outlets]
-    return {**arguments, "outlets": [*listed, AssetAlias(alias)]}
-
-
-def note_assets(context: Context, alias: str | None, artefacts: Mapping[str, str], extra: Mapping[str, Any]) -> None:
-    """Make each artefact an event of the asset with its URI, under the alias."""
-    if alias is None:
-        return
-    events = context["outlet_events"][AssetAlias(alias)]
-    for name, uri in artefacts.items():
-        events.add(Asset(uri), extra={"artefact": name, **extra})

@@ -94,9 +94,11 @@ def _close(frame: pd.DataFrame, ontology: CellOntology) -> pd.Series:
 
 def _judge(frame: pd.DataFrame, test: Callable[[str, str], bool], ontology: CellOntology) -> pd.Series:
     """``test`` on the predicted and the known term of each row, asked once per pair; False where unknown."""
-    pairs = frame[["predicted", "term"]].drop_duplicates()
-    answers = {(a, b): a in ontology and test(a, b) for a, b in pairs.itertuples(index=False)}
-    found = [answers[pair] for pair in zip(frame["predicted"], frame["term"], strict=True)]
+    # missing values are several objects that differ from each other and from themselves
+    predicted = frame["predicted"].astype(object).where(frame["predicted"].notna(), None)
+    pairs = list(zip(predicted, frame["term"], strict=True))
+    answers = {(a, b): a in ontology and test(a, b) for a, b in set(pairs)}
+    found = [answers[pair] for pair in pairs]
     return pd.Series(found, index=frame.index, dtype=bool)
 
 

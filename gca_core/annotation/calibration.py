@@ -1,10 +1,9 @@
 """How likely a label is right: figures of a cluster's top genes, and logistic curves fitted to published clusters.
 
-Both curves were fitted to one half of the development clusters of the GPTCelltype benchmark (Hou and Ji, Nature
-Methods 2024), the half that ``tests/benchmarks/published_clusters.py`` doesn't report on. ``recognised`` tells its
-lists of genes from lists shuffled between the clusters; ``right`` tells labels that agree with the authors', or are
-related, from those that don't, with the shuffled lists among the wrong ones at a weight of 0.03. That weight and the
-thresholds were chosen on the same half.
+Both curves are fitted by ``scripts/fit_calibration.py`` to one half of the development clusters of the GPTCelltype
+benchmark (Hou and Ji, Nature Methods 2024), the half that ``tests/benchmarks/published_clusters.py`` doesn't report
+on. ``recognised`` tells its lists of genes from lists shuffled between the clusters; ``right`` tells labels that agree
+with the authors', or are related, from those that don't. The script chooses the thresholds on the same half.
 """
 
 from __future__ import annotations
@@ -14,13 +13,11 @@ import math
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from gca_core.annotation.evidence import rank_weights
+from gca_core.annotation.evidence import rank_weights, telling_genes
 from gca_core.annotation.models import ClusterMarkers, RankedGene
 from gca_core.annotation.scoring import Array, MarkerModel, own_scores, total_scores
 
 TOP_GENES = 10
-# types that share more of their ancestors than this count as the same lineage
-SAME_LINEAGE = 0.5
 # power that turns scores into shares
 SHARPNESS = 4.0
 
@@ -32,7 +29,8 @@ class Figures(BaseModel):
         coherence: share of the known top genes that mark the label's type or one above it.
         lineage: share of the score, sharpened, that falls on types of the label's lineage.
         lead: lead of the best score in the lineage over the best outside it, as a share of the former.
-        score: of the best type in the lineage, over the ten top genes.
+        score: logarithm of one and the score of the best type in the lineage, over the ten top genes.
+        margin: the same of its lead over the best type outside.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -41,29 +39,21 @@ class Figures(BaseModel):
     lineage: float = 0.0
     lead: float = 0.0
     score: float = 0.0
+    margin: float = 0.0
 
 
 class Curve(BaseModel):
-    """A logistic curve over :class:`Figures`."""
+    """A logistic curve: an intercept and a weight for each of :class:`Figures`."""
 
     model_config = ConfigDict(frozen=True)
 
     intercept: float = 0.0
-    coherence: float = 0.0
-    lineage: float = 0.0
-    lead: float = 0.0
-    score: float = 0.0
+    weights: Figures = Figures()
 
     def at(self, figures: Figures) -> float:
         """Its value, 0 to 1."""
-        logit = (
-            self.intercept
-            + self.coherence * figures.coherence
-            + self.lineage * figures.lineage
-            + self.lead * figures.lead
-            + self.score * figures.score
-        )
-        return 1.0 / (1.0 + math.exp(-logit))
+        given, weights = figures.model_dump(), self.weights.model_dump()
+        return 1.0 / (1.0 + math.exp(-self.intercept - sum(weights[name] * given[name] for name in weights)))
 
 
 class Calibration(BaseModel):
@@ -78,9 +68,9 @@ class Calibration(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    recognised: Curve = Curve(intercept=-6.02, coherence=10.99, score=0.31)
-    right: Curve = Curve(intercept=-2.49, coherence=0.88, lineage=2.81, lead=1.93)
-    unknown: float = 0.21
+    recognised: Curve = Curve(intercept=-7.43, weights=Figures(coherence=7.58, score=2.10))
+    right: Curve = Curve(intercept=-1.56, weights=Figures(coherence=0.21, lead=0.45, margin=1.54))
+    unknown: float = 0.26
     high: float = 0.8
     medium: float = 0.6
 
@@ -93,9 +83,9 @@ def measure(cluster: ClusterMarkers, index: int, model: MarkerModel, evidence: A
 
     Where the ranking holds no known gene, as for a single cluster, those with most evidence stand in.
     """
-    genes = cluster.genes[:TOP_GENES]
-    known_genes = frozenset(model.genes)
-    if not any(ranked.gene in known_genes for ranked in genes):
+    known_genes = frozenset(model.genes[j] for j in np.flatnonzero(model.listed.any(axis=0)))
+    genes = tuple(ranked for ranked in telling_genes(cluster, model) if ranked.gene in known_genes)[:TOP_GENES]
+    if not genes:
         strongest = np.argsort(-evidence, kind="stable")[:TOP_GENES]
         genes = tuple(RankedGene(gene=model.genes[j]) for j in strongest if evidence[j] > 0)
     ranked = rank_weights([cluster.model_copy(update={"genes": genes})], model)
@@ -103,7 +93,7 @@ def measure(cluster: ClusterMarkers, index: int, model: MarkerModel, evidence: A
     if not known.any():
         return Figures()
     scores = np.maximum(total_scores(model, *own_scores(model, ranked))[0], 0.0)
-    lineage = model.likeness[index] > SAME_LINEAGE
+    lineage = model.kin[index]
     best, other = _highest(scores[lineage]), _highest(scores[~lineage])
     if best <= 0:
         return Figures()
@@ -112,7 +102,8 @@ def measure(cluster: ClusterMarkers, index: int, model: MarkerModel, evidence: A
         coherence=float((model.positive[index, known] > 0).mean()),
         lineage=float(sharp[lineage].sum() / sharp.sum()),
         lead=float(np.clip((best - other) / best, -1.0, 1.0)),
-        score=best,
+        score=math.log1p(best),
+        margin=math.log1p(max(best - other, 0.0)),
     )
 
 

@@ -20,7 +20,8 @@ from sklearn.neighbors import NearestNeighbors
 
 from gca_core.annotation.embedding import principal_components
 from gca_core.annotation.inputs import Expression, read_expression
-from gca_core.annotation.markers import MarkerDatabase, load_marker_database
+from gca_core.annotation.labelling import species_markers
+from gca_core.annotation.markers import MarkerDatabase
 from gca_core.annotation.scoring import Array, MarkerModel, build_model, own_scores, total_scores
 from gca_core.errors import ConfigurationError, DataValidationError
 from gca_core.knowledge.ontology import CellOntology, load_ontology
@@ -57,6 +58,7 @@ def annotate_cells(
     cell_types: Sequence[str] | None = None,
     marker_db: str | os.PathLike[str] | MarkerDatabase | None = None,
     layer: str | None = None,
+    gene_symbols: str | None = None,
     min_margin: float = 0.5,
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -67,12 +69,13 @@ def annotate_cells(
 
     Args:
         adata: at least 30 cells; counts or log-normalised values in X, raw or ``layer``.
-        species: ``human`` or ``mouse``.
+        species: ``human`` or ``mouse``; a marker table without rows for mouse is matched by the symbols' letters.
         tissue: where the cells are from; cell types that aren't known there need more evidence.
         cell_types: Cell Ontology ids or names to choose from; the markers of subtypes count for them. None
             means every type of the database.
         marker_db: a marker database or the file of one; None means the bundled one.
         layer: the layer to read; None means to look.
+        gene_symbols: column of ``var`` with gene symbols, where the names are others; None means to look.
         min_margin: least lead of the best label's probability over the next; below it a cell gets no label.
         seed: of the principal components.
 
@@ -89,8 +92,8 @@ def annotate_cells(
     if adata.n_obs < MIN_CELLS:
         raise DataValidationError(f"{adata.n_obs} cells; single cells are labelled from {MIN_CELLS} on")
     ontology = load_ontology()
-    database = marker_db if isinstance(marker_db, MarkerDatabase) else load_marker_database(marker_db)
-    expression = read_expression(adata, database, layer=layer, species=species)
+    database = species_markers(marker_db, species).database
+    expression = read_expression(adata, database, layer=layer, species=species, gene_symbols=gene_symbols)
     model = build_model(database, expression.genes, ontology, tissue=tissue)
     candidates = _candidates(model, cell_types, ontology)
     components = principal_components(expression, seed)

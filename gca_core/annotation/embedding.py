@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import warnings
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import scanpy as sc
+import scipy.sparse as sp
 from anndata import AnnData
 
 from gca_core.annotation.inputs import Expression
@@ -19,6 +21,8 @@ log = logging.getLogger(__name__)
 N_COMPONENTS = 30
 N_VARIABLE = 2000
 N_NEIGHBOURS = 15
+# from so many cells on, neighbours are searched approximately: below, the exact search takes less than a minute
+MANY_CELLS = 100_000
 
 
 def principal_components(expression: Expression, seed: int) -> Array:
@@ -62,7 +66,34 @@ def umap_coordinates(components: Array, seed: int) -> Array:
 
 def _with_neighbours(components: Array, seed: int) -> AnnData:
     data = AnnData(X=components.astype(np.float32))
+    transformer = "sklearn" if data.n_obs < MANY_CELLS else _approximate(seed, data.n_obs)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        sc.pp.neighbors(data, n_neighbors=min(N_NEIGHBOURS, data.n_obs - 1), use_rep="X", random_state=seed)
+        sc.pp.neighbors(
+            data,
+            n_neighbors=min(N_NEIGHBOURS, data.n_obs - 1),
+            use_rep="X",
+            random_state=seed,
+            transformer=transformer,
+        )
     return data
+
+
+def _approximate(seed: int, n_cells: int) -> Any:
+    """scanpy's search for the neighbours of many cells, with its result as the matrix that scanpy expects.
+
+    From version 0.7 on, pynndescent gives a sparse array instead, which scanpy 1.11 doesn't take.
+    """
+    from pynndescent import PyNNDescentTransformer  # type: ignore[import-untyped]
+
+    class Transformer(PyNNDescentTransformer):  # type: ignore[misc]
+        def fit_transform(self, X: Any, y: Any = None, **options: Any) -> sp.csr_matrix:
+            return sp.csr_matrix(super().fit_transform(X, y, **options))
+
+    return Transformer(
+        n_neighbors=N_NEIGHBOURS,
+        metric="euclidean",
+        random_state=seed,
+        n_trees=min(64, 5 + round(n_cells**0.5 / 20)),
+        n_iters=max(5, round(np.log2(n_cells))),
+    )

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import scipy.sparse as sp
 
-from gca_core.annotation.inputs import Expression
-from gca_core.annotation.models import ClusterMarkers
+from gca_core.annotation.models import ClusterMarkers, RankedGene
+from gca_core.annotation.programmes import programme_genes
 from gca_core.annotation.scoring import Array, MarkerModel
-from gca_core.matrix.stats import group_mean_variance
+from gca_core.matrix.stats import GroupSums
 
-RANK_DECAY = 0.05
+if TYPE_CHECKING:
+    from gca_core.annotation.inputs import Expression
+
+RANK_DECAY = 0.03
+# how many times more genes are ranked than looked at, since some are passed over
+DEPTH = 3
 # share of expressing cells, in the cluster that expresses a gene most, from which the gene is trusted fully
 FULL_FRACTION = 0.2
 # shares of the highest cluster's mean from which a gene counts as expressed, and below which as absent
@@ -24,19 +29,47 @@ FLAT_TRUST = 0.3
 
 
 def rank_weights(clusters: Sequence[ClusterMarkers], model: MarkerModel) -> Array:
-    """(n, g): 1 / (1 + 0.05 rank) for the genes that a cluster's ranking holds, else 0; ranks from 0."""
+    """(n, g): 1 / (1 + 0.03 rank) for the genes that a cluster's ranking holds, else 0; ranks from 0.
+
+    Only genes that :func:`telling_genes` names take a rank.
+    """
     column = {gene: j for j, gene in enumerate(model.genes)}
     weights = np.zeros((len(clusters), len(column)))
     for i, cluster in enumerate(clusters):
-        for rank, ranked in enumerate(cluster.genes):
+        for rank, ranked in enumerate(telling_genes(cluster, model)):
             j = column.get(ranked.gene)
             if j is not None and weights[i, j] == 0:
                 weights[i, j] = 1.0 / (1.0 + RANK_DECAY * rank)
     return weights
 
 
+def telling_genes(cluster: ClusterMarkers, model: MarkerModel) -> tuple[RankedGene, ...]:
+    """The cluster's genes without those of programmes that any cell can run, unless they mark a type.
+
+    A cell that answers to interferon, or divides, still shows its type further down its ranking.
+    """
+    listed = frozenset(model.genes)
+    return tuple(g for g in cluster.genes if g.gene in listed or g.gene.upper() not in programme_genes())
+
+
+def first_telling(cluster: ClusterMarkers, model: MarkerModel, n: int) -> ClusterMarkers:
+    """The cluster's ranking down to the ``n``-th gene that :func:`telling_genes` names.
+
+    So a cluster whose top genes all answer to interferon is judged by as many genes as any other.
+    """
+    telling = telling_genes(cluster, model)
+    if len(telling) <= n:
+        return cluster
+    return cluster.model_copy(update={"genes": cluster.genes[: cluster.genes.index(telling[n])]})
+
+
 def expression_evidence(
-    expression: Expression, codes: Sequence[int], clusters: Sequence[ClusterMarkers], model: MarkerModel
+    expression: Expression,
+    codes: Sequence[int],
+    clusters: Sequence[ClusterMarkers],
+    model: MarkerModel,
+    *,
+    sums: GroupSums | None = None,
 ) -> Array:
     """(n, g) evidence from each cluster's mean expression, in relation to the cluster that expresses a gene most.
 
@@ -45,10 +78,12 @@ def expression_evidence(
     how few cells express the gene where it is highest, and with how alike all clusters express it. Genes outside the
     cluster's ranking count a tenth, and inside it more the higher they rank. A single cluster
     has nothing to be compared with: there the share of expressing cells decides.
+
+    ``sums`` are those of the clusters over all genes of ``expression``, where they are known already.
     """
     column = {gene: j for j, gene in enumerate(expression.genes)}
-    matrix = sp.csr_matrix(expression.matrix[:, [column[gene] for gene in model.genes]])
-    found = group_mean_variance(matrix, codes, len(clusters))
+    known = expression.sums(codes, len(clusters)) if sums is None else sums
+    found = known.inside().of_genes([column[gene] for gene in model.genes])
     detection = np.clip(found.fraction.max(axis=0) / FULL_FRACTION, 0.0, 1.0)
     if len(clusters) == 1:
         level = np.clip(found.fraction / FULL_FRACTION, 0.0, 1.0)

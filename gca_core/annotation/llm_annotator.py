@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +24,7 @@ from gca_core.io import content_hash
 from gca_core.llm.chat import ChatClient
 from gca_core.llm.failures import InvalidAnswerError
 from gca_core.llm.structured import ask
+from gca_core.progress import tell
 
 log = logging.getLogger(__name__)
 
@@ -110,10 +112,14 @@ def _run(work: Callable[[_Batch], None], batches: Sequence[_Batch], max_workers:
     """Work on all batches; when one raises or the user interrupts, those that wait are not begun."""
     if not batches:
         return
+    tell("ask", 0, len(batches))
     pool = ThreadPoolExecutor(max_workers=min(max_workers, len(batches)))
     try:
-        for _ in pool.map(work, batches):
-            pass
+        # each thread logs under the request that it works for
+        contexts = [copy_context() for _ in batches]
+        finished = pool.map(lambda context, batch: context.run(work, batch), contexts, batches)
+        for done, _ in enumerate(finished, start=1):
+            tell("ask", done, len(batches))
     finally:
         pool.shutdown(cancel_futures=True)
 

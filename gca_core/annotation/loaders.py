@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import csv
+import functools
 import logging
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from io import StringIO
 
+from gca_core.annotation.assets import read_asset
 from gca_core.annotation.markers import COLUMNS, Marker, MarkerDatabase, parse_markers, symbol_aliases
+from gca_core.annotation.parsed_tables import keep_table, kept_table, table_key
 from gca_core.annotation.xlsx import read_sheet
 from gca_core.errors import MarkerDatabaseError
-from gca_core.io import content_hash, require_file, sha256_bytes
+from gca_core.io import content_hash, sha256_bytes
 from gca_core.knowledge.ontology import CellOntology, load_ontology
 
 log = logging.getLogger(__name__)
@@ -35,9 +38,22 @@ def load_markers(
         MarkerDatabaseError: an unknown format, or nothing that can be used.
     """
     name = os.fspath(path)
-    data = require_file(path, what="marker database").read_bytes()
-    markers = read_markers(data, name=name, species=species, ontology=ontology)
-    return MarkerDatabase(markers, name=name, content_hash=sha256_bytes(data))
+    data = read_asset(path, what="marker database")
+    digest = sha256_bytes(data)
+    if ontology is not None:
+        return MarkerDatabase(
+            read_markers(data, name=name, species=species, ontology=ontology), name=name, content_hash=digest
+        )
+    key = table_key([digest, species, str(name.casefold().endswith(".gmt")), load_ontology().version, _aliases_hash()])
+    kept = kept_table(key)
+    markers = kept or read_markers(data, name=name, species=species)
+    if kept is None:
+        keep_table(key, markers)
+    else:
+        log.info("the marker database %s is read from its parsed copy", name)
+    database = MarkerDatabase(markers, name=name, content_hash=digest)
+    database.from_cache = kept is not None
+    return database
 
 
 def read_markers(
@@ -95,6 +111,11 @@ def merge_databases(databases: Sequence[MarkerDatabase]) -> MarkerDatabase:
         name=" + ".join(database.name for database in databases),
         content_hash=content_hash([database.content_hash for database in databases]),
     )
+
+
+@functools.cache
+def _aliases_hash() -> str:
+    return content_hash([f"{previous}={current}" for previous, current in symbol_aliases().items()])
 
 
 def _convert(header: list[str], rows: list[Row], name: str, species: str, ontology: CellOntology) -> list[Marker]:

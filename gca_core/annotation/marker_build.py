@@ -77,7 +77,7 @@ def build_marker_table(
     if faults:
         more = f" and {len(faults) - 10} more" if len(faults) > 10 else ""
         raise MarkerDatabaseError(f"the source of the marker database is faulty: {'; '.join(faults[:10])}{more}")
-    spelled = _bundled_mouse_symbols() if mouse_symbols is None else mouse_symbols
+    spelled = bundled_mouse_symbols() if mouse_symbols is None else mouse_symbols
     text = StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -243,6 +243,7 @@ def _bundled_text(name: str) -> str:
 
 
 @functools.cache
-def _bundled_mouse_symbols() -> dict[str, str]:
+def bundled_mouse_symbols() -> dict[str, str]:
+    """Human symbol to mouse symbol where the letters differ, or to nothing where mouse has none."""
     rows = csv.DictReader(_bundled_text("mouse_symbols.tsv").splitlines(), delimiter="\t")
     return {row["human"]: row["mouse"] for row in rows}

@@ -86,6 +86,8 @@ class MarkerDatabase:
             raise MarkerDatabaseError(f"the marker database {name!r} has no rows for this species")
         self.name = name
         self.content_hash = content_hash
+        # whether the rows came from a parsed copy of the table
+        self.from_cache = False
         self.n_markers = len(markers)
         self.types: tuple[CellTypeMarkers, ...] = tuple(_by_type(markers))
         self._counts: dict[str, int] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from gca_core.llm.models import Usage
 
@@ -17,7 +17,7 @@ class _Value(BaseModel):
 
 
 class Confidence(StrEnum):
-    """How clear the evidence is; a rule of thumb until it is calibrated, not a probability."""
+    """How clear the evidence is: levels of a calibrated score, lowered by flags."""
 
     HIGH = "High"
     MEDIUM = "Medium"
@@ -34,6 +34,7 @@ class Status(StrEnum):
 class FlagReason(StrEnum):
     """Why a label is flagged."""
 
+    SPECIES_MISMATCH = "species_mismatch"
     TISSUE_MISMATCH = "tissue_mismatch"
     NO_MARKERS_SUPPLIED = "no_markers_supplied"
     LOW_MARKER_OVERLAP = "low_marker_overlap"
@@ -45,6 +46,8 @@ class FlagReason(StrEnum):
     MODEL_ABSTAINED = "model_abstained"
     MODEL_DISAGREEMENT = "model_disagreement"
     OFFLINE_FALLBACK = "offline_fallback"
+    VALIDATION_MISSING = "validation_missing"
+    ORTHOLOG_UNMAPPED = "ortholog_unmapped"
 
 
 class RankedGene(_Value):
@@ -115,6 +118,26 @@ class Evidence(_Value):
     margin: float = 0.0
 
 
+class Override(_Value):
+    """A person's decision that replaced a label.
+
+    Attributes:
+        label: what was decided.
+        ontology_id: of the label; None where it is no Cell Ontology term.
+        who: the reviewer.
+        when: the time of the decision, ISO 8601 in UTC.
+        note: the reviewer's words.
+        replaced: the label that stood before.
+    """
+
+    label: str
+    ontology_id: str | None
+    who: str
+    when: str
+    note: str = ""
+    replaced: str
+
+
 class Annotation(_Value):
     """The label of one cluster.
 
@@ -123,7 +146,12 @@ class Annotation(_Value):
         ontology_id: of the label; None when unknown.
         proposed_label: the best guess, where the evidence is too thin to make it the label.
         markers: top genes of the cluster's ranking.
-        annotator: what the label comes from; with a model, ``offline`` means that it gave none.
+        annotator: what the label comes from; with a model, ``offline`` means that it gave none, and ``review`` that
+            a person decided.
+        confidence_score: how likely the label, or the best guess, is right or related by its markers, 0 to 1; fitted
+            to published clusters, and without the flags that lower ``confidence``.
+        common_name: the label as biologists write it for short, such as ``CD4 T cell``.
+        override: the decision of a person, where one replaced the label.
     """
 
     cluster: str
@@ -139,7 +167,10 @@ class Annotation(_Value):
     markers: tuple[str, ...]
     proposed_label: str | None
     evidence: Evidence
-    annotator: Literal["offline", "llm"] = "offline"
+    annotator: Literal["offline", "llm", "review"] = "offline"
+    common_name: str | None = None
+    confidence_score: float | None = None
+    override: Override | None = None
 
 
 class LabelAgreement(_Value):
@@ -212,14 +243,43 @@ class ModelStats(_Value):
     notes: tuple[str, ...] = ()
 
 
+class RunStats(_Value):
+    """What a run took; all else in a report is the same each time.
+
+    Attributes:
+        request_id: which request this was, as logs name it.
+        seconds: wall time.
+        stage_seconds: wall time of each stage: read, rank, annotate, write and the like.
+        cache_hits: models' answers from the cache.
+        llm_batches: prompts that were sent to models.
+        overrides: labels that a reviewer's correction replaced.
+        cost: of the models' calls in ``currency``; None where no price is known or no model was asked.
+    """
+
+    request_id: str = ""
+    seconds: float = 0.0
+    stage_seconds: dict[str, float] = Field(default_factory=dict)
+    cache_hits: int = 0
+    llm_batches: int = 0
+    overrides: int = 0
+    cost: float | None = None
+    currency: str | None = None
+
+
 class DatasetReport(_Value):
-    """All annotations of a data set, with everything that decided them."""
+    """All annotations of a data set, with everything that decided them.
+
+    Attributes:
+        n_cells: 0 where only lists of markers were given.
+        judged_column: of obs, whose labels were judged and not changed; None where the clusters were labelled.
+    """
 
     annotations: tuple[Annotation, ...]
     n_cells: int
     n_genes: int
     cluster_key: str
     clusters_computed: bool
+    judged_column: str | None = None
     species: str
     tissue: str | None
     prefix: str
@@ -234,6 +294,7 @@ class DatasetReport(_Value):
     ontology_version: str
     agreement: Agreement | None
     versions: dict[str, str]
+    stats: RunStats = Field(default_factory=RunStats)
 
     @property
     def n_flagged(self) -> int:

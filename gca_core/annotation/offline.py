@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gca_core.annotation.calibration import CALIBRATION, SAME_LINEAGE, Figures, measure
+from gca_core.annotation.calibration import CALIBRATION, Figures, measure
 from gca_core.annotation.models import (
     UNKNOWN,
     Alternative,
@@ -20,6 +20,7 @@ from gca_core.annotation.models import (
     GeneEvidence,
     Status,
 )
+from gca_core.annotation.names import common_name
 from gca_core.annotation.scoring import Array, MarkerModel, own_scores, total_scores
 from gca_core.errors import ConfigurationError
 from gca_core.knowledge.ontology import CellOntology
@@ -93,11 +94,23 @@ def annotate_clusters(
     """
     if min_overlap < 1:
         raise ConfigurationError(f"min_overlap is {min_overlap}; expected at least one marker")
-    support, contradiction = own_scores(model, evidence)
-    total = total_scores(model, support, contradiction)
     return [
-        _annotate(c, _Scored(evidence[i], support[i], contradiction[i], total[i]), model, ontology, min_overlap)
-        for i, c in enumerate(clusters)
+        _finish(c, _answer(scored, model, ontology), scored, model, ontology, min_overlap)
+        for c, scored in zip(clusters, _scores(evidence, model), strict=True)
+    ]
+
+
+def guess_clusters(
+    clusters: Sequence[ClusterMarkers], evidence: Array, model: MarkerModel, ontology: CellOntology
+) -> list[tuple[str, Figures]]:
+    """The term that the evidence points to, however little it is, and the figures of the confidence.
+
+    The calibration is fitted to these; see :func:`annotate_clusters`.
+    """
+    answers = [_answer(scored, model, ontology) for scored in _scores(evidence, model)]
+    return [
+        (answer.term, measure(cluster, answer.index, model, row))
+        for cluster, answer, row in zip(clusters, answers, evidence, strict=True)
     ]
 
 
@@ -152,6 +165,7 @@ def judge_label(
         update={
             "primary_label": judged.primary_label if unknown else label,
             "ontology_id": None if unknown else term,
+            "common_name": None if unknown else common_name(term),
             "proposed_label": label if unknown else None,
             "caveats": (
                 f"the marker database has no markers for {label}; judged by {model.types[stand_in].label}",
@@ -179,14 +193,21 @@ def _siblings(level: str, rival: int, index: int, total: Array, model: MarkerMod
     return any(ontology.is_a(parent, t.ontology_id) for t in model.types)
 
 
-def _annotate(
-    cluster: ClusterMarkers, scored: _Scored, model: MarkerModel, ontology: CellOntology, min_overlap: int
-) -> Annotation:
+def _scores(evidence: Array, model: MarkerModel) -> list[_Scored]:
+    """One for each row of the evidence."""
+    support, contradiction = own_scores(model, evidence)
+    return [
+        _Scored(*row)
+        for row in zip(evidence, support, contradiction, total_scores(model, support, contradiction), strict=True)
+    ]
+
+
+def _answer(scored: _Scored, model: MarkerModel, ontology: CellOntology) -> _Answer:
     answer = _choose(scored.total, model, ontology)
-    if not answer.tied:
-        answer = replace(answer, **_refined(answer, scored, model, ontology))
-        answer = replace(answer, rivals=answer.rivals or _mixed_in(answer, scored, model))
-    return _finish(cluster, answer, scored, model, ontology, min_overlap)
+    if answer.tied:
+        return answer
+    answer = replace(answer, **_refined(answer, scored, model, ontology))
+    return replace(answer, rivals=answer.rivals or _mixed_in(answer, scored, model))
 
 
 def _finish(
@@ -216,6 +237,8 @@ def _finish(
         markers=tuple(g.gene for g in cluster.genes),
         proposed_label=label if unknown and found.supporting else None,
         evidence=found,
+        common_name=None if unknown else common_name(answer.term),
+        confidence_score=round(CALIBRATION.right.at(figures), 4),
     )
 
 
@@ -242,7 +265,7 @@ def _mixed_in(answer: _Answer, scored: _Scored, model: MarkerModel) -> tuple[int
         return ()
     foreign = np.where(model.positive[answer.index] > 0, 0.0, np.maximum(scored.evidence, 0.0))
     support, _ = own_scores(model, foreign[None, :])
-    other = np.where(model.likeness[answer.index] > SAME_LINEAGE, 0.0, support[0] * model.factor)
+    other = np.where(model.kin[answer.index], 0.0, support[0] * model.factor)
     strongest = int(np.argmax(other))
     return (strongest,) if other[strongest] >= MIXTURE_SHARE * score else ()
 
@@ -315,9 +338,8 @@ def _genes(
 
 
 def _missing(used: Sequence[int], evidence: Array, model: MarkerModel) -> tuple[str, ...]:
-    absent = evidence <= ABSENT
-    strong = np.array([any(model.types[i].positive.get(g, 0.0) >= STRONG for i in used) for g in model.genes])
-    return tuple(gene for gene, is_missing in zip(model.genes, absent & strong, strict=True) if is_missing)
+    absent = [model.genes[j] for j in np.flatnonzero(evidence <= ABSENT)]
+    return tuple(g for g in absent if any(model.types[i].positive.get(g, 0.0) >= STRONG for i in used))
 
 
 def _flags(
@@ -331,7 +353,8 @@ def _flags(
         flags.append(FlagReason.LOW_MARKER_OVERLAP)
     if found.contradiction > CONTRADICTION_SHARE * max(found.support, 0.0) and found.contradicting:
         flags.append(FlagReason.CONTRADICTORY_MARKERS)
-    if factor < 1.0:
+    # a type that no marker speaks for stands for nothing, so its tissue says nothing
+    if factor < 1.0 and found.supporting:
         flags.append(FlagReason.TISSUE_MISMATCH)
     if answer.rivals:
         flags.append(FlagReason.AMBIGUOUS_EVIDENCE)

@@ -1,35 +1,40 @@
-"""Annotate a file: h5ad in; annotated h5ad, JSON, CSV, HTML and a picture out."""
+"""Annotate a file: AnnData in; annotated AnnData, JSON, CSV, HTML and pictures out."""
 
 from __future__ import annotations
 
 import logging
-import time
-from typing import TYPE_CHECKING
+from collections import Counter
+from contextlib import ExitStack
+from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from gca_core.annotation.clusters import PREFIX, TOP_N_MARKERS, annotate_anndata
-from gca_core.annotation.embedding import principal_components, umap_coordinates
-from gca_core.annotation.figure import umap_png
-from gca_core.annotation.inputs import read_expression
+from gca_core.annotation.config import AnnotationConfig
+from gca_core.annotation.dot_plot import MarkerExpression, marker_expression
+from gca_core.annotation.drawn import drawn_cells
+from gca_core.annotation.figure import report_figures
+from gca_core.annotation.files import UMAP, OpenData, file_format, open_data
+from gca_core.annotation.labelling import species_markers
 from gca_core.annotation.llm_labels import LlmAnnotator, ModelInput, as_annotator
 from gca_core.annotation.llm_models import LlmOptions
-from gca_core.annotation.markers import MarkerDatabase, load_marker_database
-from gca_core.annotation.models import Agreement, DatasetReport, ModelStats
+from gca_core.annotation.models import Agreement, DatasetReport, ModelStats, RunStats
+from gca_core.annotation.observed import observed
+from gca_core.annotation.pipeline import Options, Outcome, annotate
+from gca_core.annotation.record import keep_record
 from gca_core.annotation.report import render_csv, render_html
-from gca_core.annotation.scoring import Array
-from gca_core.errors import DataValidationError
-from gca_core.io import as_path, as_uri, join_uri, local_copy, staged, write_json, write_text
-from gca_core.matrix.ranking import RankingMethod
-
-if TYPE_CHECKING:
-    from anndata import AnnData
+from gca_core.annotation.review import CORRECTIONS_FILE, Corrections, load_corrections
+from gca_core.annotation.timing import Stopwatch
+from gca_core.io import as_path, as_uri, join_uri, json_text, staged
 
 log = logging.getLogger(__name__)
 
+__all__ = ["FILES", "AnnotationConfig", "AnnotationResult", "annotate_file"]
+
+# the data of the result is in the format of the input: one of the first two
 FILES = {
     "h5ad": "annotated.h5ad",
+    "zarr": "annotated.zarr",
     "json": "report.json",
     "csv": "clusters.csv",
     "html": "report.html",
@@ -37,39 +42,14 @@ FILES = {
 }
 
 
-class AnnotationConfig(BaseModel):
-    """One annotation of one file; see :func:`gca_core.annotation.annotate_anndata` for the options.
-
-    Attributes:
-        input_uri: an h5ad file.
-        output_uri: the folder for the results.
-        label_column: column of obs with known labels, to measure agreement.
-        marker_db: a marker table instead of the bundled one.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    input_uri: str = Field(min_length=1)
-    output_uri: str = Field(min_length=1)
-    cluster_key: str | None = None
-    species: str = "human"
-    tissue: str | None = None
-    label_column: str | None = None
-    marker_db: str | None = None
-    prefix: str = PREFIX
-    top_n_markers: int = Field(default=TOP_N_MARKERS, ge=5)
-    layer: str | None = None
-    ranking: RankingMethod = "t-test_overestim_var"
-    resolution: float = Field(default=1.0, gt=0)
-    seed: int = Field(default=0, ge=0)
-
-
 class AnnotationResult(BaseModel):
     """What an annotation left behind: small enough for XCom.
 
     Attributes:
-        uris: of the results, by h5ad, json, csv, html and figure.
+        uris: of the results, by h5ad (or zarr, where the input is zarr), json, csv, html and figure; no figure
+            where there is no matrix to draw cells by.
         seconds: wall time.
+        stats: of the run, with the writing.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -89,8 +69,10 @@ class AnnotationResult(BaseModel):
     seed: int
     seconds: float
     versions: dict[str, str]
+    stats: RunStats = Field(default_factory=RunStats)
 
 
+@observed
 def annotate_file(
     config: AnnotationConfig,
     *,
@@ -99,46 +81,145 @@ def annotate_file(
 ) -> AnnotationResult:
     """Annotate the file that ``config`` names and write the results beside each other.
 
-    Each result is written under a temporary name and renamed; none is touched before all are made. ``model`` and
-    ``llm_options`` are apart from ``config``, since a model may come with its key.
+    The results are written under temporary names and renamed when all of them are there. The matrices of a
+    large file stay in it and are read in parts; the result is then a copy of the file with the columns added.
+    ``model`` and ``llm_options`` are apart from ``config``, since a model may come with its key.
 
     Raises:
         DataValidationError: missing or unreadable file, missing column, or unusable data.
-        ConfigurationError, MarkerDatabaseError: as :func:`annotate_anndata`.
+        ConfigurationError, MarkerDatabaseError: as :func:`gca_core.annotation.annotate_anndata`.
     """
-    started = time.perf_counter()
+    clock = Stopwatch()
     annotator = as_annotator(model, llm_options)
-    database = load_marker_database(config.marker_db, species="human")
-    adata = _read(config.input_uri)
-    report = annotate_anndata(
-        adata,
-        config.cluster_key,
+    file_format(config.input_uri)
+    corrections = _corrections(config)
+    with clock.stage("read"):
+        markers = species_markers(config.marker_db, config.species)
+    with ExitStack() as stack:
+        with clock.stage("read"):
+            data = stack.enter_context(open_data(config.input_uri, backed=config.backed))
+        options = options_of(config, corrections, annotator)
+        outcome = annotate(data.adata, options, clock, markers=markers)
+        return write_results(config, data, outcome, clock, title=f"Cell types of {as_path(config.input_uri).name}")
+
+
+def write_results(
+    config: AnnotationConfig, data: OpenData, outcome: Outcome, clock: Stopwatch, *, title: str
+) -> AnnotationResult:
+    """Draw what an annotation or a validation found, and write it where ``config`` says."""
+    with clock.stage("draw"):
+        drawn = drawn_cells(data.adata, outcome, config.seed)
+        report = outcome.report
+        expression = _marker_expression(outcome)
+        figures: dict[str, bytes] = {}
+        if drawn is not None:
+            figures = report_figures(drawn.of(data.adata), report, drawn.coordinates, expression)
+            title = f"{title}{drawn.note}"
+    report = _with_stats(report, clock)
+    page = render_html(report, figures, title=title)
+    with clock.stage("write"):
+        obsm = {UMAP: drawn.coordinates} if drawn is not None and drawn.computed_for_all else {}
+        keep_record(data.adata, report, source=as_path(config.input_uri).name, markers=expression, drawn=drawn)
+        uris = _write(config, data, report, page, figures.get("label"), obsm)
+    return _result(_with_stats(report, clock), uris)
+
+
+def options_of(config: AnnotationConfig, corrections: Corrections | None, annotator: LlmAnnotator | None) -> Options:
+    """The options of the core that a configuration stands for."""
+    return Options(
+        cluster_key=config.cluster_key,
+        stored=None if config.recompute_markers else "rank_genes_groups",
         species=config.species,
         tissue=config.tissue,
-        marker_db=database,
         top_n_markers=config.top_n_markers,
         prefix=config.prefix,
-        label_key=config.label_column,
+        label_key=config.ontology_column or config.label_column,
         layer=config.layer,
+        gene_symbols=config.gene_symbols,
         ranking=config.ranking,
         resolution=config.resolution,
+        min_overlap=config.min_overlap,
+        force_unknown=config.force_unknown,
         seed=config.seed,
+        corrections=corrections,
+        request_id=config.request_id,
         model=annotator,
     )
-    name = as_path(config.input_uri).name
-    picture = umap_png(
-        _coordinates(adata, database, config), adata.obs[f"{config.prefix}label"], title=f"Cell types of {name}"
-    )
-    page = render_html(report, picture, title=f"Cell types of {name}")
-    uris = _write(config.output_uri, adata, report, page, picture)
-    labels = adata.obs[f"{config.prefix}label"].value_counts()
+
+
+def _corrections(config: AnnotationConfig) -> Corrections:
+    """The corrections for this run: of a cohort's, those whose run is the output folder; and the folder's own."""
+    found = Corrections()
+    if config.corrections is not None:
+        loaded = load_corrections(config.corrections)
+        folder = str(as_path(config.output_uri)).rstrip("/")
+        mine = {c.run for c in loaded.corrections if c.run and folder.endswith(f"/{c.run}")}
+        for run in ("", *sorted(mine, key=len)):
+            found = found.with_later(loaded.of_run(run).corrections)
+    own = as_path(config.output_uri) / CORRECTIONS_FILE
+    if own.exists():
+        log.info("the corrections of an earlier review in %s are kept", as_uri(config.output_uri))
+        found = found.with_later(load_corrections(own).of_run("").corrections)
+    return found
+
+
+def _marker_expression(outcome: Outcome) -> MarkerExpression | None:
+    if outcome.expression is None:
+        return None
+    codes = np.asarray(outcome.groups.cat.codes, dtype=np.int64)
+    return marker_expression(outcome.expression, codes, outcome.report)
+
+
+def _with_stats(report: DatasetReport, clock: Stopwatch) -> DatasetReport:
+    """The report with the times up to now."""
+    stats = report.stats.model_copy(update={"seconds": clock.seconds, "stage_seconds": clock.stages})
+    return report.model_copy(update={"stats": stats})
+
+
+def _write(
+    config: AnnotationConfig,
+    data: OpenData,
+    report: DatasetReport,
+    page: str,
+    picture: bytes | None,
+    obsm: dict[str, Any],
+) -> dict[str, str]:
+    kind = data.output_format
+    wanted = [kind, "json", "csv", "html", *(["figure"] if picture is not None else [])]
+    uris = {what: join_uri(config.output_uri, FILES[what]) for what in wanted}
+    columns = [name for name in data.adata.obs if str(name).startswith(config.prefix)]
+    table, told = render_csv(report), json_text(report)
+    texts = [
+        (uris["json"], told),
+        (config.json_report, told),
+        (uris["csv"], table),
+        (config.summary_csv, table),
+        (uris["html"], page),
+        (config.html_report, page),
+    ]
+    # every name is given when the block ends, and none if something fails in it
+    with ExitStack() as stack:
+        data.write(stack.enter_context(staged(uris[kind])), columns, obsm)
+        if picture is not None:
+            stack.enter_context(staged(uris["figure"])).write_bytes(picture)
+        for uri, text in texts:
+            if uri is not None:
+                stack.enter_context(staged(uri)).write_text(text, encoding="utf-8")
+    log.info("results are in %s", as_uri(config.output_uri))
+    return uris
+
+
+def _result(report: DatasetReport, uris: dict[str, str]) -> AnnotationResult:
+    labels: Counter[str] = Counter()
+    for annotation in report.annotations:
+        labels[annotation.primary_label] += annotation.n_cells or 0
     return AnnotationResult(
         uris=uris,
         n_clusters=len(report.annotations),
         n_flagged=report.n_flagged,
         n_cells=report.n_cells,
         n_genes=report.n_genes,
-        labels={str(label): int(n) for label, n in labels.items()},
+        labels=dict(labels.most_common()),
         agreement=report.agreement,
         annotator=report.annotator,
         model=report.model,
@@ -146,43 +227,7 @@ def annotate_file(
         marker_database_sha256=report.marker_database.sha256,
         ontology_version=report.ontology_version,
         seed=report.seed,
-        seconds=round(time.perf_counter() - started, 3),
+        seconds=report.stats.seconds,
         versions=report.versions,
+        stats=report.stats,
     )
-
-
-def _read(uri: str) -> AnnData:
-    import anndata
-
-    if not as_path(uri).name.endswith(".h5ad"):
-        raise DataValidationError(f"{uri!r} is not an h5ad file; write the data with AnnData.write_h5ad first")
-    with local_copy(uri, what="AnnData file") as path:
-        log.info("reading %s", uri)
-        try:
-            adata: AnnData = anndata.read_h5ad(path)
-        except (OSError, KeyError, ValueError, TypeError) as error:
-            raise DataValidationError(f"{uri!r} can't be read as h5ad: {error}") from None
-    return adata
-
-
-def _coordinates(adata: AnnData, database: MarkerDatabase, config: AnnotationConfig) -> Array:
-    """The UMAP that the data brings, or one computed and kept in ``obsm``."""
-    if "X_umap" not in adata.obsm:
-        log.info("computing a UMAP")
-        expression = read_expression(adata, database, layer=config.layer, species=config.species)
-        adata.obsm["X_umap"] = umap_coordinates(principal_components(expression, config.seed), config.seed)
-    return np.asarray(adata.obsm["X_umap"], dtype=np.float64)[:, :2]
-
-
-def _write(folder: str, adata: AnnData, report: DatasetReport, page: str, picture: bytes) -> dict[str, str]:
-    uris = {what: join_uri(folder, name) for what, name in FILES.items()}
-    adata.uns["gca_annotation"] = {"report": report.model_dump_json(exclude={"annotations"})}
-    with staged(uris["h5ad"]) as path:
-        adata.write_h5ad(path, compression="gzip")
-    with staged(uris["figure"]) as path:
-        path.write_bytes(picture)
-    write_json(uris["json"], report)
-    write_text(uris["csv"], render_csv(report))
-    write_text(uris["html"], page)
-    log.info("results are in %s", as_uri(folder))
-    return uris

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
 from gca_core.annotation.markers import ANY_TISSUE, CellTypeMarkers, MarkerDatabase
+from gca_core.annotation.programmes import division_genes
 from gca_core.errors import ConfigurationError
 from gca_core.knowledge.ontology import CellOntology
 
@@ -17,9 +19,13 @@ Array = npt.NDArray[np.float64]
 # share of its weight with which an ancestor's marker counts for a type
 INHERITED = 0.3
 # types that list a gene share its weight; this exponent keeps types with many markers from winning by their number
-SIZE_EXPONENT = 0.1
+SIZE_EXPONENT = 0.05
 CONTRADICTION_WEIGHT = 0.5
+# share of its weight with which a gene of cell division counts
+DIVISION_WEIGHT = 0.3
 FOREIGN_TISSUE = 0.7
+# types that share more of their ancestors than this count as the same lineage
+SAME_LINEAGE = 0.55
 _TISSUES = {
     "pbmc": "blood",
     "peripheral blood": "blood",
@@ -78,7 +84,8 @@ class MarkerModel:
             0.3 of that of its ancestors' markers.
         negative: (t, g) the same of the genes that speak against a type or its ancestors.
         listed: (t, g) whether the type lists the gene itself, as positive.
-        likeness: (t, t) share of ancestors that two types have in common, 0 to 1.
+        kin: (t, t) whether the column's type is of the row's lineage: it is above it, or they share more than 0.55 of
+            their ancestors.
         factor: (t,) 1, or below for types that the tissue isn't known to hold.
     """
 
@@ -87,8 +94,13 @@ class MarkerModel:
     positive: Array
     negative: Array
     listed: npt.NDArray[np.bool_]
-    likeness: Array
+    kin: npt.NDArray[np.bool_]
     factor: Array
+
+    @cached_property
+    def size(self) -> Array:
+        """(t,) a low power of each type's summed squared weights; computed once."""
+        return np.asarray(np.maximum((self.positive**2).sum(axis=1) ** SIZE_EXPONENT, 1e-12))
 
 
 def build_model(
@@ -107,13 +119,14 @@ def build_model(
     above = _above(types, ontology)
     listed = positive > 0
     specificity = _specificity(listed, above)
+    specificity[[gene.upper() in division_genes() for gene in measured]] *= DIVISION_WEIGHT
     return MarkerModel(
         types=types,
         genes=measured,
         positive=_inherit(positive, above) * specificity,
         negative=_inherit(negative, above) * np.where(listed.any(axis=0), specificity, 1.0),
         listed=listed,
-        likeness=_likeness(types, ontology),
+        kin=above | (_likeness(types, ontology) > SAME_LINEAGE),
         factor=_tissue_factor(types, tissue),
     )
 
@@ -130,9 +143,13 @@ def own_scores(model: MarkerModel, evidence: Array) -> tuple[Array, Array]:
     Returns:
         Two arrays (n, t).
     """
-    size = np.maximum((model.positive**2).sum(axis=1) ** SIZE_EXPONENT, 1e-12)
-    support = evidence @ model.positive.T / size
-    contradiction = np.maximum(evidence, 0.0) @ model.negative.T / size
+    # a list of genes says something about a few columns alone
+    told = np.flatnonzero(evidence.any(axis=0))
+    positive, negative = model.positive, model.negative
+    if len(told) < len(model.genes) // 4:
+        evidence, positive, negative = evidence[:, told], positive[:, told], negative[:, told]
+    support = evidence @ positive.T / model.size
+    contradiction = np.maximum(evidence, 0.0) @ negative.T / model.size
     return support, contradiction
 
 
@@ -150,17 +167,24 @@ def tissue_name(tissue: str | None) -> str | None:
     return _TISSUES.get(folded, folded)
 
 
+def near_tissues(tissue: str | None) -> frozenset[str]:
+    """The tissue, and those that it holds the cell types of."""
+    name = tissue_name(tissue)
+    return frozenset() if name is None else frozenset({name, *_WITHIN.get(name, ())})
+
+
 def _tissue_factor(types: Sequence[CellTypeMarkers], tissue: str | None) -> Array:
     name = tissue_name(tissue)
     known = {t for cell_type in types for t in cell_type.tissues}
     if name is None:
         return np.ones(len(types))
+    named = ", ".join(sorted(known - {ANY_TISSUE}))
     if name not in known:
         raise ConfigurationError(
-            f"the tissue {tissue!r} is not in the marker database; it knows {', '.join(sorted(known - {ANY_TISSUE}))}. "
+            f"the tissue {tissue!r} is not in the marker database; it knows {named or 'no tissues'}. "
             "leave the tissue out to consider every cell type"
         )
-    near = {name, ANY_TISSUE, *_WITHIN.get(name, ())}
+    near = near_tissues(tissue) | {ANY_TISSUE}
     return np.array([1.0 if near & t.tissues else FOREIGN_TISSUE for t in types])
 
 

@@ -2,13 +2,20 @@
 
 ``cells.h5ad`` holds raw counts with the cells of a group in contiguous rows; ``groups.h5ad`` holds the
 mean (X) and the sample variance (layer ``variance``) of log1p counts per 10,000, groups x genes. Both
-are ordinary h5ad files.
+are ordinary h5ad files, uncompressed: what is read of them is small, and it is written at the disk's speed.
+
+The cells file is laid out first, complete but for its numbers. These are then put in their places by offset, in
+one pass over the source. A file that a killed ingest left is therefore whole, and the pass can go on.
 """
 
 from __future__ import annotations
 
+import os
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,72 +29,109 @@ from anndata.io import read_elem
 
 from gca_core import io
 from gca_core.atlas.plan import IngestPlan
-from gca_core.atlas.source import BLOCK_ROWS, CountSource
-from gca_core.errors import StoreError
-from gca_core.matrix.normalise import log_normalise
-from gca_core.matrix.stats import group_mean_variance
+from gca_core.atlas.progress import Progress
+from gca_core.atlas.source import BLOCK_ROWS, BLOCK_VALUES, CountSource
+from gca_core.errors import DataValidationError, StoreError
+from gca_core.matrix.normalise import TARGET_SUM
 
 CELLS_FILE = "cells.h5ad"
 GROUPS_FILE = "groups.h5ad"
-STORE_VERSION = 1
+STORE_VERSION = 2
+QUALITY = ("n_counts", "n_genes", "mito_fraction")
 _BLOCK_GROUPS = 256
+_THREADS = 2
+_INT32, _FLOAT32 = np.dtype("<i4"), np.dtype("<f4")
 
 
-def cell_quality(source: CountSource) -> pd.DataFrame:
-    """Total counts and detected genes of every cell of the file; checks all of it on the way."""
-    counts = np.zeros(len(source.obs), dtype=np.float64)
-    genes = np.zeros(len(source.obs), dtype=np.int64)
-    for start, block in source.blocks():
-        stop = start + block.shape[0]
-        counts[start:stop] = np.asarray(block.sum(axis=1), dtype=np.float64).ravel()
-        genes[start:stop] = np.diff(block.indptr)
-    return pd.DataFrame({"n_counts": counts, "n_genes": genes}, index=source.obs.index.astype(str))
+class _OtherSizesError(Exception):
+    """The file stores zeros, so that cells take less room than it says."""
 
 
-def write_cells(folder: Path, source: CountSource, plan: IngestPlan, quality: pd.DataFrame) -> pd.DataFrame:
-    """Write the cells sorted by group; returns their table in the order of the store.
+@dataclass(frozen=True)
+class _Layout:
+    """Where the cells file keeps its numbers.
 
-    Memory holds one block of the file at a time.
+    Attributes:
+        indptr: first value of each row of the store.
+        data: byte offset of the counts.
+        indices: byte offset of their genes.
+        quality: byte offsets of the columns of :data:`QUALITY`.
     """
-    order = np.argsort(plan.codes, kind="stable")[int((plan.codes < 0).sum()) :]
+
+    indptr: npt.NDArray[np.int64]
+    data: int
+    indices: int
+    quality: tuple[int, ...]
+
+
+def write_cells(folder: Path, source: CountSource, plan: IngestPlan, progress: Progress) -> pd.DataFrame:
+    """Write the cells sorted by group, and what is known of each; goes on where ``progress`` stands.
+
+    Memory holds two blocks of the file at a time, and a few numbers per cell.
+
+    Returns:
+        The figures of :data:`QUALITY`, in the order of the store.
+
+    Raises:
+        DataValidationError: the file doesn't hold counts.
+    """
+    sizes = source.stored_sizes()
+    exact = sizes is None or progress.counted
+    try:
+        return _write_cells(folder, source, plan, progress, source.counted_sizes() if exact else sizes)
+    except _OtherSizesError:
+        progress.restart(counted=True)
+        return _write_cells(folder, source, plan, progress, source.counted_sizes())
+
+
+def _write_cells(folder: Path, source: CountSource, plan: IngestPlan, progress: Progress, sizes: Any) -> pd.DataFrame:
+    order = store_order(plan)
     place = np.full(plan.codes.size, -1, dtype=np.int64)
     place[order] = np.arange(order.size)
-    indptr = np.concatenate([[0], np.cumsum(quality["n_genes"].to_numpy()[order])])
-    codes = plan.codes[order]
-    cells = pd.DataFrame(
-        {
-            "group_id": pd.Categorical.from_codes(codes, pd.Index([group.group_id for group in plan.groups])),
-            "cell_name": quality.index.to_numpy(dtype=str)[order],
-            "n_counts": quality["n_counts"].to_numpy()[order],
-            "n_genes": quality["n_genes"].to_numpy()[order],
-        },
-        index=[f"cell-{row}" for row in range(order.size)],
-    )
     path = folder / CELLS_FILE
-    ad.AnnData(obs=cells, var=pd.DataFrame(index=source.genes)).write_h5ad(path, convert_strings_to_categoricals=False)
-    with h5py.File(path, "r+") as file:
-        data, indices = _make_csr(file, indptr, len(source.genes))
-        for start, block in source.blocks():
-            _scatter(block, place[start : start + block.shape[0]], indptr, data, indices)
-    return cells
+    if progress.next_row == 0:
+        _lay_out(path, source, plan, order, np.asarray(sizes)[order])
+    layout = _read_layout(path)
+    mitochondrial = source.mitochondrial()
+    with path.open("r+b", buffering=0) as file:
+        for start, block in source.blocks(progress.next_row):
+            stop = start + block.shape[0]
+            if not np.array_equal(np.diff(block.indptr), sizes[start:stop]):
+                raise _OtherSizesError
+            progress.quality[start:stop] = _quality(block, mitochondrial)
+            _scatter(file.fileno(), block, place[start:stop], layout)
+            progress.advance(stop)
+        quality = progress.quality[order]
+        for column, offset in enumerate(layout.quality):
+            _write_at(file.fileno(), np.ascontiguousarray(quality[:, column], dtype=_FLOAT32), offset)
+    return pd.DataFrame(quality, columns=list(QUALITY))
+
+
+def store_order(plan: IngestPlan) -> npt.NDArray[np.int64]:
+    """The rows of the file in the order of the store; cells that are left out are missing."""
+    return np.argsort(plan.codes, kind="stable")[int((plan.codes < 0).sum()) :].astype(np.int64)
 
 
 def write_groups(folder: Path, plan: IngestPlan) -> None:
     """Write the statistics of every group, read back from the cells in the order of the store."""
     n_cells = np.array([group.n_cells for group in plan.groups], dtype=np.int64)
     obs = pd.DataFrame({"n_cells": n_cells}, index=[group.group_id for group in plan.groups])
-    with h5py.File(folder / CELLS_FILE, "r") as cells:
-        genes = [str(gene) for gene in read_elem(cells["var"]).index]
-        path = folder / GROUPS_FILE
-        ad.AnnData(obs=obs, var=pd.DataFrame(index=genes)).write_h5ad(path)
-        with h5py.File(path, "r+") as file:
-            # the file has no X yet; anndata marks its absence with an element of this name
-            file.pop("X", None)
-            mean = _make_dense(file, "X", (n_cells.size, len(genes)))
-            variance = _make_dense(file["layers"], "variance", (n_cells.size, len(genes)))
-            for group, n, its_mean, squares in _statistics(cells, n_cells):
-                mean[group] = its_mean
-                variance[group] = squares / max(n - 1, 1)
+    cells = folder / CELLS_FILE
+    with h5py.File(cells, "r") as file:
+        var = read_elem(file["var"])
+    path, shape = folder / GROUPS_FILE, (n_cells.size, len(var))
+    ad.AnnData(obs=obs, var=pd.DataFrame(index=var.index)).write_h5ad(path)
+    with h5py.File(path, "r+") as file:
+        # the file has no X yet; anndata marks its absence with an element of this name
+        file.pop("X", None)
+        offsets = [_make_dense(file, "X", shape), _make_dense(file["layers"], "variance", shape)]
+    with path.open("r+b", buffering=0) as file:
+        for group, sums, squares in _group_sums(cells, n_cells, len(var)):
+            n = n_cells[group]
+            mean = sums / n
+            variance = np.maximum(squares - n * mean**2, 0.0) / max(n - 1, 1)
+            for values, offset in zip((mean, variance), offsets, strict=True):
+                _write_at(file.fileno(), values.astype(_FLOAT32), offset + group * len(var) * _FLOAT32.itemsize)
 
 
 class ExpressionStore:
@@ -100,6 +144,12 @@ class ExpressionStore:
         """The genes, in the order of the columns."""
         with self._open(GROUPS_FILE) as file:
             return [str(gene) for gene in read_elem(file["var"]).index]
+
+    def cells(self) -> pd.DataFrame:
+        """Name and figures of every cell, in the order of the store."""
+        with self._open(CELLS_FILE) as file:
+            names = np.array(_strings(file["obs/cell_name"])[:], dtype=object)
+            return pd.DataFrame({"cell_name": names, **{name: file[f"obs/{name}"][:] for name in QUALITY}})
 
     def rows(self, rows: npt.NDArray[np.int64]) -> tuple[sp.csr_matrix, list[str]]:
         """Counts (float32) and names of some cells, in ascending order of their rows.
@@ -141,77 +191,189 @@ class ExpressionStore:
             yield file
 
 
-def _make_csr(file: h5py.File, indptr: npt.NDArray[np.int64], n_genes: int) -> tuple[h5py.Dataset, h5py.Dataset]:
-    file.pop("X", None)
-    group = file.create_group("X")
-    group.attrs.update({"encoding-type": "csr_matrix", "encoding-version": "0.1.0"})
-    group.attrs["shape"] = np.array([indptr.size - 1, n_genes])
-    group.create_dataset("indptr", data=indptr)
-    stored = int(indptr[-1])
-    return group.create_dataset("data", (stored,), np.int32), group.create_dataset("indices", (stored,), np.int32)
-
-
-def _make_dense(parent: Any, name: str, shape: tuple[int, int]) -> h5py.Dataset:
-    dataset = parent.create_dataset(name, shape, np.float32)
-    dataset.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
-    return dataset
-
-
-def _scatter(
-    block: sp.csr_matrix,
-    place: npt.NDArray[np.int64],
-    indptr: npt.NDArray[np.int64],
-    data: h5py.Dataset,
-    indices: h5py.Dataset,
+def _lay_out(
+    path: Path, source: CountSource, plan: IngestPlan, order: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64]
 ) -> None:
+    """Write the file with room for its numbers; it appears complete or not at all."""
+    cells = pd.DataFrame(
+        {
+            "group_id": pd.Categorical.from_codes(
+                plan.codes[order], pd.Index([group.group_id for group in plan.groups])
+            ),
+            "cell_name": source.cell_names()[order],
+            **{name: np.zeros(order.size, dtype=np.float32) for name in QUALITY},
+        },
+        index=[f"cell-{row}" for row in range(order.size)],
+    )
+    staging = path.with_suffix(".new")
+    ad.AnnData(obs=cells, var=pd.DataFrame(index=source.genes)).write_h5ad(
+        staging, convert_strings_to_categoricals=False
+    )
+    indptr = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+    with h5py.File(staging, "r+") as file:
+        file.pop("X", None)
+        group = file.create_group("X")
+        group.attrs.update({"encoding-type": "csr_matrix", "encoding-version": "0.1.0"})
+        group.attrs["shape"] = np.array([order.size, len(source.genes)])
+        group.create_dataset("indptr", data=indptr)
+        for name in ("data", "indices"):
+            _make_room(group, name, (int(indptr[-1]),), _INT32)
+    staging.replace(path)
+
+
+def _make_room(parent: Any, name: str, shape: tuple[int, ...], kind: np.dtype[Any]) -> h5py.Dataset:
+    """A dataset whose place in the file is fixed now and whose values come later."""
+    creation = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    creation.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    creation.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    space = h5py.h5s.create_simple(shape)
+    return h5py.Dataset(
+        h5py.h5d.create(parent.id, name.encode(), h5py.h5t.py_create(kind, logical=True), space, creation)
+    )
+
+
+def _read_layout(path: Path) -> _Layout:
+    with h5py.File(path, "r") as file:
+        offsets = [file[f"X/{name}"].id.get_offset() for name in ("data", "indices")]
+        quality = [file[f"obs/{name}"].id.get_offset() for name in QUALITY]
+        if quality[0] is None:
+            raise StoreError(f"{path} has no room for the cells' figures; remove its folder and ingest again")
+        data, indices = (offset or 0 for offset in offsets)
+        return _Layout(file["X/indptr"][:], data, indices, tuple(quality))
+
+
+def _quality(block: sp.csr_matrix, mitochondrial: npt.NDArray[np.bool_] | None) -> npt.NDArray[np.float32]:
+    """Total counts, detected genes and mitochondrial fraction of each cell; NaN where no gene is known as such."""
+    found = np.full((block.shape[0], len(QUALITY)), np.nan, dtype=np.float32)
+    totals = _row_sums(block, np.ones(block.shape[1], dtype=np.bool_))
+    found[:, 0], found[:, 1] = totals, np.diff(block.indptr)
+    if mitochondrial is not None:
+        theirs = _row_sums(block, mitochondrial)
+        found[:, 2] = np.divide(theirs, totals, out=np.zeros(totals.size), where=totals > 0)
+    return found
+
+
+def _row_sums(counts: sp.csr_matrix, genes: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """Counts of each cell in some genes. Sums stay in 32 bits, which needs no copy, where they fit."""
+    largest = int(counts.data.max(initial=0)) * int(np.diff(counts.indptr).max(initial=0))
+    kind = np.int32 if largest < 2**31 else np.int64
+    return np.asarray(counts @ genes.astype(kind), dtype=np.int64)
+
+
+def _make_dense(parent: Any, name: str, shape: tuple[int, ...]) -> int:
+    """Room for a matrix of single precision; its byte offset."""
+    dataset = _make_room(parent, name, shape, _FLOAT32)
+    dataset.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
+    return int(dataset.id.get_offset() or 0)
+
+
+def _scatter(file: int, block: sp.csr_matrix, place: npt.NDArray[np.int64], layout: _Layout) -> None:
     """Write a block's kept rows to their places, neighbours at once."""
     rows = np.argsort(place, kind="stable")[int((place < 0).sum()) :]
     if not rows.size:
         return
     block, place = block[rows], place[rows]
+    data, indices = block.data.astype(_INT32, copy=False), block.indices.astype(_INT32, copy=False)
     for first, last in _runs(np.arange(place.size), breaks=np.diff(place) != 1):
-        target = slice(int(indptr[place[first]]), int(indptr[place[last - 1] + 1]))
         part = slice(int(block.indptr[first]), int(block.indptr[last]))
-        data[target] = block.data[part].astype(np.int32)
-        indices[target] = block.indices[part]
+        at = int(layout.indptr[place[first]]) * _INT32.itemsize
+        _write_at(file, data[part], layout.data + at)
+        _write_at(file, indices[part], layout.indices + at)
 
 
-def _statistics(
-    cells: h5py.File, n_cells: npt.NDArray[np.int64]
-) -> Iterator[tuple[int, int, npt.NDArray[np.float64], npt.NDArray[np.float64]]]:
-    """Group, cells, mean and sum of squared deviations of each group, in order.
+def _write_at(file: int, values: npt.NDArray[Any], offset: int) -> None:
+    """Write an array at a place of a file."""
+    view = memoryview(values.data).cast("B") if values.size else memoryview(b"")
+    while view:
+        written = os.pwrite(file, view, offset)
+        view, offset = view[written:], offset + written
 
-    Groups that span blocks are combined pairwise (Chan, Golub and LeVeque, 1979).
+
+def _group_sums(
+    cells: Path, n_cells: npt.NDArray[np.int64], n_genes: int
+) -> Iterator[tuple[int, npt.NDArray[np.float64], npt.NDArray[np.float64]]]:
+    """Group, sum and sum of squares of its log1p counts per 10,000, in the order of the groups.
+
+    Blocks are worked on in several threads, a few ahead of the one that is taken.
     """
-    codes = np.repeat(np.arange(n_cells.size), n_cells)
-    n_genes = int(cells["X"].attrs["shape"][1])
-    group, n = -1, 0
-    mean, squares = np.zeros(n_genes), np.zeros(n_genes)
-    for start, stop in _blocks(codes):
-        logged = log_normalise(_read_csr(cells["X"], start, stop, n_genes), dtype=np.float64)
-        present, local = np.unique(codes[start:stop], return_inverse=True)
-        found = group_mean_variance(logged, local, present.size)
-        for index, code in enumerate(present.tolist()):
-            its_n, its_mean = int(found.n_cells[index]), found.mean[index]
-            its_squares = found.variance[index] * (its_n - 1)
-            if code == group:
-                delta, total = its_mean - mean, n + its_n
-                squares = squares + its_squares + delta**2 * (n * its_n / total)
-                mean, n = mean + delta * (its_n / total), total
-                continue
-            if group >= 0:
-                yield group, n, mean, squares
-            group, n, mean, squares = code, its_n, its_mean, its_squares
+    layout = _read_layout(cells)
+    ends = np.cumsum(n_cells)
+    waiting: deque[Future[list[tuple[int, Any, Any]]]] = deque()
+    group, sums, squares = -1, np.zeros(n_genes), np.zeros(n_genes)
+    with cells.open("rb", buffering=0) as file, ThreadPoolExecutor(_THREADS, thread_name_prefix="gca-sum") as pool:
+        blocks = _blocks(layout.indptr, ends)
+        while True:
+            while len(waiting) <= _THREADS and (block := next(blocks, None)) is not None:
+                waiting.append(pool.submit(_block_sums, file.fileno(), layout, ends, n_genes, block))
+            if not waiting:
+                break
+            for found, its_sums, its_squares in waiting.popleft().result():
+                if found == group:
+                    sums, squares = sums + its_sums, squares + its_squares
+                    continue
+                if group >= 0:
+                    yield group, sums, squares
+                group, sums, squares = found, its_sums, its_squares
     if group >= 0:
-        yield group, n, mean, squares
+        yield group, sums, squares
 
 
-def _blocks(codes: npt.NDArray[np.int64]) -> Iterator[tuple[int, int]]:
-    """Row ranges of at most so many rows and so many groups."""
-    start = 0
-    while start < codes.size:
-        stop = min(start + BLOCK_ROWS, codes.size)
-        stop = min(stop, int(np.searchsorted(codes, codes[start] + _BLOCK_GROUPS)))
+def _block_sums(
+    file: int, layout: _Layout, ends: npt.NDArray[np.int64], n_genes: int, block: tuple[int, int]
+) -> list[tuple[int, Any, Any]]:
+    """Sums and sums of squares of the groups of a block.
+
+    The logarithms are taken in single precision (their error is that of the stored means), the sums in double.
+    """
+    start, stop = block
+    indptr = layout.indptr[start : stop + 1]
+    counts = _read_at(file, layout.data, indptr)
+    indices = _read_at(file, layout.indices, indptr)
+    indptr = indptr - indptr[0]
+    shape = (stop - start, n_genes)
+    totals = _row_sums(sp.csr_matrix((counts, indices, indptr), shape=shape), np.ones(n_genes, dtype=np.bool_))
+    factors = np.divide(TARGET_SUM, totals, out=np.zeros(totals.size), where=totals > 0).astype(np.float32)
+    scaled = np.repeat(factors, np.diff(indptr))
+    scaled *= counts
+    scaled += np.float32(1)
+    logged = np.log(scaled, out=scaled).astype(np.float64)
+    first, last = (int(np.searchsorted(ends, row, side="right")) for row in (start, stop - 1))
+    found = []
+    for group in range(first, last + 1):
+        low = max(int(ends[group - 1]) if group else 0, start) - start
+        high = min(int(ends[group]), stop) - start
+        part = slice(int(indptr[low]), int(indptr[high]))
+        matrix = sp.csr_matrix(
+            (logged[part], indices[part], indptr[low : high + 1] - indptr[low]), shape=(high - low, n_genes)
+        )
+        ones = np.ones(high - low)
+        sums = matrix.T @ ones
+        matrix.data **= 2
+        found.append((group, sums, matrix.T @ ones))
+    return found
+
+
+def _read_at(file: int, offset: int, indptr: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
+    """The values of some rows, by their place in the file."""
+    size = int(indptr[-1] - indptr[0]) * _INT32.itemsize
+    found = bytearray(size)
+    view, at = memoryview(found), offset + int(indptr[0]) * _INT32.itemsize
+    while view:
+        done = os.preadv(file, [view], at)
+        if not done:
+            raise DataValidationError("the cells file ends early; ingest again")
+        view, at = view[done:], at + done
+    return np.frombuffer(found, dtype=_INT32)
+
+
+def _blocks(indptr: npt.NDArray[np.int64], ends: npt.NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+    """Row ranges of at most so many rows, values and groups, and of one row at least."""
+    start, n_rows = 0, indptr.size - 1
+    while start < n_rows:
+        stop = min(start + BLOCK_ROWS, n_rows)
+        stop = min(stop, int(np.searchsorted(indptr, indptr[start] + BLOCK_VALUES, side="right")) - 1)
+        group = int(np.searchsorted(ends, start, side="right"))
+        stop = max(min(stop, int(ends[min(group + _BLOCK_GROUPS, ends.size) - 1])), start + 1)
         yield start, stop
         start = stop
 

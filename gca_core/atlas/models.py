@@ -5,16 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 from datetime import datetime
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+MAX_NAME = 500
 ControlMatch = Literal["type_and_donor", "type"]
-EntityKind = Literal["perturbation", "cell_type"]
+EntityKind = Literal["perturbation", "cell_type", "group"]
+NameKind = Literal["perturbation", "cell_type", "tissue"]
+CellsKind = Literal["prompt", "control", "query"]
 
 
 class CellGroup(BaseModel):
-    """The cells of one dataset, perturbation, cell type and donor."""
+    """The cells of one dataset, perturbation, cell type and donor, and of one tissue where the dataset names them."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -28,10 +31,12 @@ class CellGroup(BaseModel):
     n_cells: int
     control_group_id: str | None = None
     control_match: ControlMatch | None = None
+    tissue_id: str | None = None
+    tissue: str | None = None
 
 
 class SearchHit(BaseModel):
-    """A perturbation (id and label are its name) or a cell type, with its cosine distance to the query."""
+    """A perturbation (id and label are its name), a cell type or a group, with its cosine distance to the query."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -39,6 +44,23 @@ class SearchHit(BaseModel):
     id: str
     label: str
     distance: float
+
+    @property
+    def similarity(self) -> float:
+        """1 minus the distance."""
+        return 1.0 - self.distance
+
+
+class NameHit(BaseModel):
+    """An entity one of whose names is spelled like the text asked for; 1 is the same spelling."""
+
+    model_config = ConfigDict(frozen=True)
+
+    kind: NameKind
+    id: str
+    label: str
+    name: str
+    similarity: float
 
 
 class DatasetInfo(BaseModel):
@@ -56,36 +78,78 @@ class DatasetInfo(BaseModel):
     ingested_at: datetime
 
 
+PresetName = Literal["parse_pbmc", "openproblems", "tabula_sapiens", "cellxgene_census"]
+
+
 class IngestConfig(BaseModel):
     """What to read from a file, and under which names.
 
     Attributes:
         input_uri: an h5ad file with raw counts.
         dataset: the name of the dataset; ingesting other content under it replaces it.
-        perturbation_column: obs column of the perturbation.
+        preset: fills what is not given below with the columns of a published kind of file.
+        perturbation_column: obs column of the perturbation; None where all cells are unperturbed.
         control_value: its value for unperturbed cells.
         perturbation_names: names to store instead of the column's values.
         cell_type_column: obs column of the cell type; cells without a value are left out.
         cell_type_id_column: obs column of Cell Ontology ids, used where it has one.
         donor_column: obs column of the donor.
-        layer: the layer that holds the counts; None means X.
+        tissue_column: obs column of the tissue.
+        tissue_id_column: obs column of UBERON ids, used where it has one.
+        layer: the layer that holds the counts, or ``raw`` for those of ``raw.X``; None means X.
+        gene_column: var column of the genes' names; None means the index.
     """
 
     model_config = ConfigDict(frozen=True)
 
     input_uri: str
-    dataset: str = Field(min_length=1)
-    perturbation_column: str
-    control_value: str
+    dataset: str = Field(min_length=1, max_length=MAX_NAME)
+    preset: PresetName | None = None
+    perturbation_column: str | None = None
+    control_value: str | None = None
     perturbation_names: dict[str, str] = Field(default_factory=dict)
-    cell_type_column: str
+    cell_type_column: str | None = None
     cell_type_id_column: str | None = None
     donor_column: str | None = None
+    tissue_column: str | None = None
+    tissue_id_column: str | None = None
     layer: str | None = None
+    gene_column: str | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.preset is None and self.cell_type_column is None:
+            raise ValueError("cell_type_column is missing; name it, or a preset that knows it")
+        if self.preset is None and (self.perturbation_column is None) != (self.control_value is None):
+            raise ValueError("perturbation_column and control_value go together: give both, or neither")
+        return self
+
+    def columns(self) -> dict[str, str | None]:
+        """The obs columns by what they are."""
+        return {
+            "perturbation column": self.perturbation_column,
+            "cell type column": self.cell_type_column,
+            "cell type id column": self.cell_type_id_column,
+            "donor column": self.donor_column,
+            "tissue column": self.tissue_column,
+            "tissue id column": self.tissue_id_column,
+        }
 
 
 class IngestReport(BaseModel):
-    """What an ingest did, and what it could not use."""
+    """What an ingest did, and what it could not use or name.
+
+    Attributes:
+        unchanged: the atlas had this content already.
+        resumed_at: the first cell that was read, where an ingest that was killed went on; else 0.
+        n_matched: number of perturbed groups by how their control was found.
+        perturbation_names: names that were stored instead of the file's values.
+        unmapped_cell_types: labels that are no known cell type, with their cells, which were left out.
+        unmapped_perturbations: perturbations that the catalogue doesn't know; kept as they are.
+        unmapped_tissues: labels that are no known tissue, with their cells, which are kept without a tissue.
+        columns: the columns and options that were used, after the preset.
+        seconds: time that the ingest took.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -93,22 +157,32 @@ class IngestReport(BaseModel):
     content_hash: str
     store_uri: str
     unchanged: bool = False
+    resumed_at: int = 0
     n_cells_read: int
     n_cells: int
     n_genes: int
     n_groups: int
     n_control_groups: int
     n_groups_without_control: int
+    n_matched: dict[str, int] = Field(default_factory=dict)
     n_unlabelled: int
     n_without_perturbation: int
     unmapped_cell_types: dict[str, int] = Field(default_factory=dict)
+    unmapped_perturbations: list[str] = Field(default_factory=list)
+    unmapped_tissues: dict[str, int] = Field(default_factory=dict)
     cell_types: dict[str, str] = Field(default_factory=dict)
+    tissues: dict[str, str] = Field(default_factory=dict)
     perturbations: list[str] = Field(default_factory=list)
+    perturbation_names: dict[str, str] = Field(default_factory=dict)
+    columns: dict[str, str] = Field(default_factory=dict)
     embedding_model: str
     seconds: float
 
 
-def make_group_id(dataset: str, perturbation: str, cell_type_id: str, donor: str | None) -> str:
+def make_group_id(
+    dataset: str, perturbation: str, cell_type_id: str, donor: str | None, tissue_id: str | None = None
+) -> str:
     """The id of a group: ``g-`` and 12 hexadecimal digits of a hash of what makes it."""
-    text = json.dumps([dataset, perturbation, cell_type_id, donor], ensure_ascii=False)
+    parts = [dataset, perturbation, cell_type_id, donor]
+    text = json.dumps(parts if tissue_id is None else [*parts, tissue_id], ensure_ascii=False)
     return f"g-{hashlib.sha256(text.encode()).hexdigest()[:12]}"

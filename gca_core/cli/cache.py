@@ -1,8 +1,9 @@
-"""``gca cache``: the answers of models that are kept on disk."""
+"""``gca cache``: the answers of models and the parsed marker tables that are kept on disk."""
 
 from __future__ import annotations
 
 import datetime as dt
+import json
 from typing import Annotated
 
 import typer
@@ -17,7 +18,7 @@ CacheDir = Annotated[
 
 @app.callback()
 def cache() -> None:
-    """Look at and empty the cache of models' answers; what is deleted is asked again."""
+    """Look at and empty the cache of models' answers and parsed marker tables; what is deleted is made again."""
 
 
 @app.command()
@@ -26,16 +27,21 @@ def info(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of lines.")] = False,
 ) -> None:
     """Show where the cache lies, how large it is, and which models' answers it holds."""
+    from gca_core.annotation.assets import assets_under
     from gca_core.annotation.cache import AnswerCache, cache_folder
+    from gca_core.annotation.parsed_tables import tables_info
 
     found = AnswerCache(cache_folder(cache_dir)).info()
+    with assets_under(cache_dir):
+        tables, size = tables_info()
     if as_json:
-        typer.echo(found.model_dump_json(indent=2))
+        typer.echo(json.dumps(found.model_dump() | {"tables": tables, "table_bytes": size}, indent=2))
         return
     typer.echo(f"folder: {found.folder}")
     typer.echo(f"answers: {found.answers:,} in {found.bytes / 1e6:.2f} MB")
     for model, count in found.models.items():
         typer.echo(f"  {model}: {count:,}")
+    typer.echo(f"parsed marker tables: {tables:,} in {size / 1e6:.2f} MB")
     if found.unreadable:
         typer.echo(f"unreadable: {found.unreadable:,}; they count as absent")
     if found.oldest is not None and found.newest is not None:
@@ -48,13 +54,20 @@ def clear(
     model: Annotated[str | None, typer.Option(help="Only the answers of this provider:model.")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False,
 ) -> None:
-    """Delete the answers; nothing else in the folder is touched."""
+    """Delete the answers and, unless one model is named, the parsed marker tables; nothing else is touched."""
+    from gca_core.annotation.assets import assets_under
     from gca_core.annotation.cache import AnswerCache, cache_folder
+    from gca_core.annotation.parsed_tables import clear_tables
 
     folder = cache_folder(cache_dir)
     if not yes:
-        typer.confirm(f"delete the answers{f' of {model}' if model else ''} in {folder}?", abort=True)
+        typer.confirm(
+            f"delete the answers{f' of {model}' if model else ' and parsed marker tables'} in {folder}?", abort=True
+        )
     typer.echo(f"deleted {AnswerCache(folder).clear(model=model):,} answers from {folder}")
+    if model is None:
+        with assets_under(cache_dir):
+            typer.echo(f"deleted {clear_tables():,} parsed marker tables")
 
 
 def _day(seconds: float) -> str:

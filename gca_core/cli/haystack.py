@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -109,8 +109,7 @@ def understand(question: Question, as_json: AsJson = False) -> None:
     except QueryParsingError as error:
         if not as_json:
             raise
-        typer.echo(json.dumps({"error": str(error), "suggestions": list(error.suggestions)}, indent=2))
-        raise typer.Exit(EXIT_EXPECTED_FAILURE) from None
+        _fail(error)
     if as_json:
         typer.echo(query.model_dump_json(indent=2))
         return
@@ -119,6 +118,81 @@ def understand(question: Question, as_json: AsJson = False) -> None:
     typer.echo(f"perturbation  {query.perturbation} ({query.perturbation_type}), from {query.perturbation_text!r}")
     typer.echo(f"family        {query.family or 'unknown'}")
     typer.echo(f"expected      {'; '.join(expected) or 'nothing is known'}")
+    for note in query.ambiguities:
+        typer.echo(f"uncertain     {note}")
+
+
+@app.command()
+def propose(
+    question: Question,
+    dataset: Annotated[str | None, typer.Option(help="Use this dataset of the atlas alone.")] = None,
+    candidates: Annotated[int, typer.Option(min=1, max=50, help="Prompts shown at most.")] = 10,
+    ontology_distance: Annotated[
+        int, typer.Option(min=0, help="Steps in the Cell Ontology within which other types may prompt at first.")
+    ] = 2,
+    demo: Annotated[
+        bool, typer.Option("--demo", help="Build the atlas from the bundled data, without the answer.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show the prompts that a run would try first, ranked, with their reasons; predicts nothing.
+
+    Exits with 2 when the question can't be read, or the atlas has nothing for it. Try it:
+
+    gca haystack propose "How would CD14+ monocytes respond to interferon beta?" --demo
+    """
+    from gca_core.config import load_settings
+    from gca_core.errors import CellRetrievalError, QueryParsingError
+    from gca_core.haystack.context import open_context, open_knowledge
+    from gca_core.haystack.demo import prepare_demo
+    from gca_core.haystack.models import IterationConfig
+    from gca_core.haystack.steps import suggest
+    from gca_core.haystack.steps import understand as read
+
+    if demo and dataset:
+        raise typer.BadParameter("--demo brings a dataset of its own; leave out --dataset")
+    settings = load_settings()
+    config = IterationConfig(
+        candidates_per_iteration=candidates, ontology_distance=ontology_distance, seed=settings.seed
+    )
+    try:
+        if demo:
+            # the question is read before the database is started
+            early = read(question, open_knowledge(settings))
+            context = open_context(settings)
+            dataset = prepare_demo(early, context, settings).dataset
+        else:
+            context = open_context(settings)
+        query = read(question, context, dataset=dataset)
+        proposal = suggest(query, config, context)
+    except (QueryParsingError, CellRetrievalError) as error:
+        if not as_json:
+            raise
+        _fail(error)
+    if as_json:
+        value = {"query": query.model_dump(mode="json"), "proposal": proposal.model_dump(mode="json")}
+        typer.echo(json.dumps(value, indent=2))
+        return
+    for place, found in enumerate(proposal.candidates, start=1):
+        strategies = ", ".join(strategy.value for strategy in found.strategies)
+        typer.echo(f"{place:>2}. {found.rank_score:.2f}  {found.rationale}")
+        typer.echo(
+            f"          {strategies}; {len(found.cell_group_ids)} groups, {found.n_cells} cells; relevance "
+            f"{found.relevance:.2f}, diversity {found.diversity:.2f}, quality {found.quality:.2f}"
+        )
+    for note in (*query.ambiguities, *proposal.notes):
+        typer.echo(f"note: {note}")
+
+
+def _fail(error: Exception) -> NoReturn:
+    """Print an expected failure as JSON and leave with the code for it."""
+    fault = {
+        "error": str(error),
+        "reason": getattr(error, "reason", "") or "nothing_in_the_atlas",
+        "suggestions": list(getattr(error, "suggestions", ())),
+    }
+    typer.echo(json.dumps(fault, indent=2))
+    raise typer.Exit(EXIT_EXPECTED_FAILURE) from None
 
 
 def _print(outputs: HaystackOutputs, truth: TruthComparison | None) -> None:

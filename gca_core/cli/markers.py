@@ -75,14 +75,18 @@ def validate(database: Database = None, species: Species = "human") -> None:
 
 @app.command()
 def info(database: Database = None, species: Species = "human") -> None:
-    """Print size, tissues and content hash as JSON."""
+    """Print version, size, tissues and content hash as JSON; tables of one's own have the hash's start as version."""
+    from importlib.metadata import version
+
     from gca_core.annotation.markers import load_marker_database
 
     found = load_marker_database(database, species=species)
     facts = {
         "name": found.name,
+        "version": found.content_hash[:12] if database else version("airflow-provider-gca"),
         "species": species,
         "sha256": found.content_hash,
+        "from_cache": found.from_cache,
         "cell_types": len(found.types),
         "markers": found.n_markers,
         "genes": len(found.genes),

@@ -1,187 +1,209 @@
-"""``gca scanpy``: label the clusters of an AnnData file."""
+"""``gca scanpy``: label the clusters of an AnnData file, or judge labels that are there."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gca_core.cli import annotation_options as options
+from gca_core.cli import failures
 from gca_core.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from gca_core.annotation.config import AnnotationConfig
     from gca_core.annotation.llm_models import LlmOptions
     from gca_core.annotation.run import AnnotationResult
 
-CHUNK_SIZE = 20
-
 app = typer.Typer(no_args_is_help=True)
+
+Input = Annotated[
+    str, typer.Argument(metavar="INPUT", help="An h5ad, zarr or loom file: a path, or a file:// or gs:// URI.")
+]
+Output = Annotated[
+    str | None,
+    typer.Option("--output", "-o", help="Folder for the results. [default: annotation, or validation]"),
+]
+Preset = Annotated[str | None, typer.Option(help="Species and tissue in one: human_pbmc, mouse_pbmc or mouse_brain.")]
+Prefix = Annotated[str | None, typer.Option(help="Prefix of the columns written to obs. [default: gptca_]")]
+Layer = Annotated[
+    str | None, typer.Option(help="Layer with log-normalised values or counts. Left out: found by looking.")
+]
+GeneSymbols = Annotated[
+    str | None, typer.Option(help="Column of var with gene symbols. Left out: the names, or a column found by looking.")
+]
+OntologyColumn = Annotated[
+    str | None, typer.Option(help="Column of obs with the Cell Ontology ids of the labels in --label-column.")
+]
+JsonReport = Annotated[str | None, typer.Option(help="A further place for report.json.")]
+SummaryCsv = Annotated[str | None, typer.Option(help="A further place for clusters.csv.")]
+HtmlReport = Annotated[str | None, typer.Option(help="A further place for report.html.")]
+SkipRecompute = Annotated[
+    bool,
+    typer.Option(
+        "--skip-recompute-markers", help="Use the ranking in uns['rank_genes_groups'], made for the cluster column."
+    ),
+]
 
 
 @app.callback()
 def scanpy() -> None:
-    """Label the clusters of an AnnData file."""
+    """Label the clusters of an AnnData file, or judge labels that are there."""
 
 
-@app.command()
+@app.command("validate", help="Judge the labels of --label-column: the same as annotate --validate-only.")
+@app.command("annotate")
 def annotate(
-    input_uri: Annotated[str, typer.Argument(metavar="INPUT", help="An h5ad file: a path, or a file:// or gs:// URI.")],
-    output: Annotated[str, typer.Option("--output", "-o", help="Folder for the results.")] = "annotation",
+    ctx: typer.Context,
+    input_uri: Input,
+    output: Output = None,
     cluster_key: Annotated[
         str | None, typer.Option(help="Column of obs with the clusters. Left out: Leiden clusters are computed.")
     ] = None,
-    species: Annotated[str, typer.Option(help="human or mouse.")] = "human",
-    tissue: Annotated[
-        str | None, typer.Option(help="Where the cells are from, such as blood, lung or PBMC. Left out: anywhere.")
-    ] = None,
+    species: options.Species = None,
+    tissue: options.Tissue = None,
+    preset: Preset = None,
     label_column: Annotated[
-        str | None, typer.Option(help="Column of obs with known labels, to measure agreement with.")
+        str | None, typer.Option(help="Column of obs with known labels, to measure agreement with or to validate.")
     ] = None,
-    marker_db: Annotated[
-        str | None,
-        typer.Option(envvar="GCA_MARKER_DB_PATH", help="A CSV or TSV of markers instead of the bundled ones."),
+    ontology_column: OntologyColumn = None,
+    validate_only: Annotated[
+        bool, typer.Option("--validate-only", help="Judge the labels of --label-column, and change none.")
+    ] = False,
+    marker_db: options.MarkerDb = None,
+    top_n_markers: options.TopNMarkers = None,
+    min_overlap: options.MinOverlap = None,
+    force_unknown: options.ForceUnknown = True,
+    corrections: Annotated[
+        str | None, typer.Option(help="Corrections that 'gca review --apply' wrote; they replace labels.")
     ] = None,
-    layer: Annotated[
-        str | None, typer.Option(help="Layer with log-normalised values or counts. Left out: found by looking.")
-    ] = None,
-    top_n_markers: Annotated[int, typer.Option(min=5, help="Genes ranked per cluster.")] = 30,
-    prefix: Annotated[str, typer.Option(help="Prefix of the columns written to obs.")] = "gptca_",
+    layer: Layer = None,
+    gene_symbols: GeneSymbols = None,
+    skip_recompute_markers: SkipRecompute = False,
+    prefix: Prefix = None,
     resolution: Annotated[
-        float, typer.Option(min=0.001, help="Resolution of Leiden clusters, where they are computed.")
-    ] = 1.0,
-    seed: Annotated[int, typer.Option(envvar="GCA_SEED", min=0, help="Seed of everything random.")] = 0,
-    model: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="A chat model as provider:model, or provider:model@http://host/v1. Twice or more: they have to "
-            "agree. Left out: GCA_LLM, and where that is unset no model is called."
-        ),
+        float | None, typer.Option(min=0.001, help="Of Leiden clusters, where they are computed. [default: 1]")
     ] = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Call no model, also where GCA_LLM names one.")] = False,
-    chunk_size: Annotated[int, typer.Option(min=1, max=200, help="Clusters per prompt.")] = CHUNK_SIZE,
-    max_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Budget: no call starts that could exceed it.", show_default=False)
-    ] = None,
-    max_cost: Annotated[
-        float | None, typer.Option(help="Budget in the currency of the prices.", show_default=False)
-    ] = None,
-    price: Annotated[
-        list[str] | None,
-        typer.Option(help="Price per million tokens as provider:model=INPUT,OUTPUT; none is built in."),
-    ] = None,
-    cache_dir: Annotated[
-        str | None, typer.Option(envvar="GCA_CACHE_DIR", help="Where models' answers are kept.")
-    ] = None,
-    use_cache: Annotated[bool, typer.Option(help="Reuse and keep models' answers.")] = True,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON instead of a table.")] = False,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of everything random. [default: GCA_SEED, or 0]")] = None,
+    model: options.Model = None,
+    offline: options.Offline = False,
+    chunk_size: options.ChunkSize = options.CHUNK_SIZE,
+    max_tokens: options.MaxTokens = None,
+    max_cost: options.MaxCost = None,
+    price: options.Price = None,
+    cache_dir: options.CacheDir = None,
+    use_cache: options.UseCache = True,
+    assets_home: options.AssetsHome = None,
+    json_report: JsonReport = None,
+    summary_csv: SummaryCsv = None,
+    html_report: HtmlReport = None,
+    request_id: options.RequestId = None,
+    fail_on_flagged: options.FailOnFlagged = False,
+    as_json: options.AsJson = False,
+    debug: options.Debug = False,
 ) -> None:
-    """Label clusters by their marker genes and write h5ad, JSON, CSV, an HTML report and a UMAP.
+    """Label clusters by their marker genes and write h5ad, JSON, CSV, an HTML report and figures.
+
+    With --validate-only, judge the labels of --label-column by the same evidence, and change none.
+
+    Exits with 0, with 2 when the input or an option can't be used, with 1 after any other failure, and with 3 when
+    labels are flagged and --fail-on-flagged is given.
 
     Example: gca scanpy annotate pbmc.h5ad --cluster-key leiden --tissue blood --output results
     """
-    from gca_core.annotation.run import AnnotationConfig, annotate_file
-
-    models = () if offline else tuple(model or _model_from_settings())
-    if offline and model:
-        raise typer.BadParameter("--offline and --model exclude each other")
-    options = llm_options(
-        chunk_size=chunk_size,
-        max_tokens=max_tokens,
-        max_cost=max_cost,
-        prices=price or (),
-        cache_dir=cache_dir,
-        use_cache=use_cache,
+    failures.debug(wanted=debug)
+    validating = validate_only or ctx.info_name == "validate"
+    found = options.settings(
+        marker_db=marker_db, cache_dir=cache_dir, assets_home=assets_home, request_id=request_id, seed=seed
     )
-    config = AnnotationConfig(
-        input_uri=input_uri,
-        output_uri=output,
-        cluster_key=cluster_key,
-        species=species,
-        tissue=tissue,
-        label_column=label_column,
-        marker_db=marker_db,
-        prefix=prefix,
-        top_n_markers=top_n_markers,
-        layer=layer,
-        resolution=resolution,
-        seed=seed,
-    )
-    result = annotate_file(config, model=models or None, llm_options=options)
-    if as_json:
-        typer.echo(result.model_dump_json(indent=2))
+    given = {
+        "input_uri": input_uri,
+        "output_uri": output or ("validation" if validating else "annotation"),
+        "cluster_key": cluster_key,
+        "preset": preset,
+        "species": species,
+        "tissue": tissue,
+        "label_column": label_column,
+        "ontology_column": ontology_column,
+        "marker_db": found.marker_db_path,
+        "prefix": prefix,
+        "top_n_markers": top_n_markers,
+        "min_overlap": min_overlap,
+        "force_unknown": force_unknown,
+        "layer": layer,
+        "gene_symbols": gene_symbols,
+        "recompute_markers": not skip_recompute_markers,
+        "resolution": resolution,
+        "seed": found.seed,
+        "json_report": json_report,
+        "summary_csv": summary_csv,
+        "html_report": html_report,
+        "request_id": found.request_id,
+        "corrections": corrections,
+    }
+    if validating:
+        if model or corrections:
+            raise typer.BadParameter("validating asks no model and applies no corrections; leave them out")
+        with options.at_work(found):
+            result = _validate(given)
     else:
-        _print(result)
+        models = options.chosen_models(model, offline=offline, found=found)
+        llm = options.llm_options(
+            chunk_size=chunk_size,
+            max_tokens=max_tokens,
+            max_cost=max_cost,
+            prices=price or (),
+            cache_dir=None if found.cache_dir is None else str(found.cache_dir),
+            use_cache=use_cache,
+        )
+        with options.at_work(found):
+            result = _annotate(given, models, llm)
+    _show(result, as_json=as_json, judged=validating)
+    options.end(result.n_flagged, fail_on_flagged=fail_on_flagged)
 
 
-def llm_options(
-    *,
-    chunk_size: int,
-    max_tokens: int | None,
-    max_cost: float | None,
-    prices: Sequence[str],
-    cache_dir: str | None,
-    use_cache: bool,
-) -> LlmOptions:
-    """The options of the command as values.
+def make_config(given: Mapping[str, Any]) -> AnnotationConfig:
+    """The configuration that options describe.
 
     Raises:
-        ConfigurationError: a price of another form, or a budget that is none.
+        ConfigurationError: an option is out of range, or two of them contradict each other.
     """
-    from gca_core.annotation.llm_models import LlmOptions
-    from gca_core.llm.models import Budget, parse_price
+    from pydantic import ValidationError
 
-    if max_cost is not None and not max_cost > 0:
-        raise ConfigurationError(f"the budget is {max_cost}; expected a positive amount")
-    return LlmOptions(
-        chunk_size=chunk_size,
-        budget=Budget(max_tokens=max_tokens, max_cost=max_cost),
-        prices=dict(parse_price(price) for price in prices),
-        cache_dir=cache_dir,
-        use_cache=use_cache,
-    )
+    from gca_core.annotation.config import AnnotationConfig
+
+    try:
+        return AnnotationConfig(**given)
+    except ValidationError as error:
+        raise ConfigurationError("; ".join(_fault(e["loc"], e["msg"]) for e in error.errors())) from None
 
 
-def _model_from_settings() -> list[str]:
-    from gca_core.config import load_settings
-
-    named = load_settings().llm
-    return [named] if named else []
+def _fault(place: tuple[int | str, ...], message: str) -> str:
+    words = message.removeprefix("Value error, ")
+    return f"{' '.join(map(str, place)).replace('_', ' ')}: {words}" if place else words
 
 
-def _print(result: AnnotationResult) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+def _annotate(given: Mapping[str, Any], models: tuple[str, ...], llm: LlmOptions) -> AnnotationResult:
+    from gca_core.annotation.run import annotate_file
 
-    console = Console()
-    table = Table("label", "cells")
-    for label, cells in result.labels.items():
-        table.add_row(Text(label), f"{cells:,}")
-    console.print(table)
-    lines = [
-        f"{result.n_clusters} clusters, {result.n_flagged} flagged; {result.n_cells:,} cells; {result.seconds:.1f} s"
-    ]
-    lines.append(_annotator_line(result))
-    if result.agreement is not None:
-        a = result.agreement
-        lines.append(
-            f"agreement with {a.column} on the Cell Ontology: {100 * a.related:.1f} % of cells "
-            f"({100 * a.exact:.1f} % exactly, {100 * a.close:.1f} % within two steps), "
-            f"{100 * a.clusters_related:.1f} % of clusters"
-        )
-    lines += [f"{what}: {uri}" for what, uri in result.uris.items()]
-    for line in lines:
-        console.print(Text(line), soft_wrap=True)
+    return annotate_file(make_config(given), model=models or None, llm_options=llm)
 
 
-def _annotator_line(result: AnnotationResult) -> str:
-    stats = result.model_stats
-    if stats is None:
-        return "labelled offline, by marker evidence; no model was called"
-    spent = stats.usage
-    tokens = f"{spent.input_tokens + spent.output_tokens:,} tokens"
-    cost = "" if spent.cost is None else f", {spent.cost:.4f} {spent.currency}"
-    return (
-        f"labelled by {result.model}: {stats.llm_batches} prompts, {stats.cache_hits} answers from the cache, "
-        f"{stats.fallbacks} clusters labelled offline instead; {tokens}{cost}"
-    )
+def _validate(given: Mapping[str, Any]) -> AnnotationResult:
+    from gca_core.annotation.validate import validate_file
+
+    return validate_file(make_config(given))
+
+
+def _show(result: AnnotationResult, *, as_json: bool, judged: bool) -> None:
+    from gca_core.annotation.models import DatasetReport
+    from gca_core.cli.annotation_tables import print_judgement, print_result
+    from gca_core.io import read_json
+
+    if as_json:
+        typer.echo(result.model_dump_json(indent=2))
+    elif judged:
+        print_judgement(result, DatasetReport.model_validate(read_json(result.uris["json"], what="report")))
+    else:
+        print_result(result)

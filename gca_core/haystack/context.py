@@ -14,7 +14,8 @@ from gca_core.grounding.knowledge import GroundingKnowledge, load_knowledge
 from gca_core.haystack.models import IterationConfig, Provenance
 from gca_core.knowledge.catalogue import PerturbationCatalogue, load_catalogue
 from gca_core.knowledge.ontology import CellOntology, load_ontology
-from gca_core.llm.embeddings import HashedTextEmbeddings
+from gca_core.llm.embeddings import open_embeddings
+from gca_core.llm.models import parse_model
 from gca_core.runs.store import RunStore
 from gca_core.store.resolve import resolve_dsn
 
@@ -79,12 +80,20 @@ class HaystackContext:
             embedding_model=self.embedding_model,
             backend=config.backend,
             seed=config.seed,
+            language_model=parse_model(self.settings.llm).name
+            if self.settings.llm and config.max_model_calls
+            else None,
         )
 
 
 def open_knowledge(settings: Settings | None = None) -> HaystackContext:
-    """A context that reads questions and needs no database."""
-    embeddings = HashedTextEmbeddings()
+    """A context that reads questions and needs no database.
+
+    Raises:
+        ConfigurationError: the embeddings of the settings can't be used.
+    """
+    settings = settings or load_settings()
+    embeddings = open_embeddings(settings)
     return HaystackContext(
         atlas=None,
         run_store=None,
@@ -93,7 +102,7 @@ def open_knowledge(settings: Settings | None = None) -> HaystackContext:
         knowledge=load_knowledge(),
         embed=lambda texts: embeddings.embed_documents(list(texts)),
         embedding_model=embeddings.model,
-        settings=settings or load_settings(),
+        settings=settings,
     )
 
 

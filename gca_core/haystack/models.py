@@ -44,6 +44,7 @@ class Strategy(StrEnum):
     ONTOLOGY = "ontology"
     SEMANTIC = "semantic"
     MECHANISTIC = "mechanistic"
+    MODEL = "model"
     REFINEMENT = "refinement"
 
 
@@ -59,10 +60,12 @@ class TerminationReason(StrEnum):
 
 
 class StructuredQuery(BaseModel):
-    """What a question asks, as the rules read it.
+    """What a question asks, as the rules or a language model read it.
 
-    ``expectation`` holds what the catalogue expects of the perturbation; it is empty for a
-    perturbation that only the atlas knows.
+    ``expectation`` holds what the catalogue expects of the perturbation, its targets and pathways among it; it is
+    empty for a perturbation that only the atlas knows. ``tissues`` are those that are named, UBERON id to label; they
+    are kept and don't decide which cells prompt. ``ambiguities`` says what was read without certainty.
+    ``reader`` is ``rules`` or the model's name.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -79,6 +82,9 @@ class StructuredQuery(BaseModel):
     species: str = "human"
     dataset: str | None = None
     in_catalogue: bool = True
+    tissues: dict[str, str] = Field(default_factory=dict)
+    ambiguities: tuple[str, ...] = ()
+    reader: str = "rules"
     notes: tuple[str, ...] = ()
 
 
@@ -116,6 +122,7 @@ class IterationConfig(BaseModel):
         gene_list_uri: genes a model backend knows.
         diffusion_steps: generation steps of a model backend.
         batch_size: windows per forward pass of a model backend.
+        max_model_calls: calls of a configured language model per proposal or reading; 0 asks it nothing.
         seed: seed of every random choice.
         prediction_seeds: predictions per candidate, with seeds ``seed``, ``seed + 1``, ...
         nonce: any text; a new one makes the same work count as new.
@@ -143,6 +150,7 @@ class IterationConfig(BaseModel):
     gene_list_uri: str | None = None
     diffusion_steps: int = Field(default=5, ge=1)
     batch_size: int = Field(default=32, ge=1)
+    max_model_calls: int = Field(default=8, ge=0, le=50)
     seed: int = Field(default=0, ge=0)
     prediction_seeds: int = Field(default=1, ge=1, le=10)
     nonce: str = ""

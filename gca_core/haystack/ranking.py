@@ -4,6 +4,9 @@ The rank score is 0.4 relevance + 0.3 diversity + 0.3 quality by default: releva
 groups' relevance, diversity is 1 minus the largest Jaccard overlap of groups with candidates that were
 already picked, and quality is the share of the groups' cells out of 100, times 0.8 where the control is
 of the same type but not of the same donor.
+
+A prompt is composed of as many groups as its budget has cells for: at least 20 cells of a group are wanted, so
+that 1,000 cells make room for 50 groups. The more relevant and better ones are kept.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from gca_core.haystack.models import IterationConfig, PromptCandidate, RankingWe
 from gca_core.haystack.strategies import Draft
 
 ENOUGH_CELLS = 100
+CELLS_PER_GROUP = 20
 UNMATCHED_DONOR = 0.8
 _DIGITS = 6
 
@@ -80,8 +84,16 @@ def candidate_hash(
     return f"c-{io.content_hash(content)[:12]}"
 
 
+def compose(members: Sequence[tuple[CellGroup, float]], budget: int) -> list[tuple[CellGroup, float]]:
+    """The groups that a budget of cells has room for: by relevance, then quality, then id; each group once."""
+    room = max(1, budget // CELLS_PER_GROUP)
+    once = {group.group_id: (group, relevance) for group, relevance in sorted(members, key=lambda m: m[1])}
+    ordered = sorted(once.values(), key=lambda m: (-m[1], -_quality(m[0]), m[0].group_id))
+    return ordered[:room]
+
+
 def _candidate(draft: Draft, query_groups: Sequence[CellGroup], config: IterationConfig) -> PromptCandidate:
-    members = sorted(draft.members, key=lambda member: member[0].group_id)
+    members = sorted(compose(draft.members, config.prompt_cells), key=lambda member: member[0].group_id)
     weights = tuple(round(relevance, _DIGITS) for _, relevance in members)
     groups = [group for group, _ in members]
     query_ids = tuple(sorted(group.group_id for group in query_groups))

@@ -15,8 +15,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from gca_core import io
-from gca_core.errors import EvaluationError, InferenceError
+from gca_core.errors import EvaluationError, InferenceError, QueryParsingError
 from gca_core.grounding.score import score_prediction
+from gca_core.haystack.agent import ModelAnswer, ask_for_prompts, ask_for_reading, drafts_of, model_name
 from gca_core.haystack.context import HaystackContext
 from gca_core.haystack.decide import best_of, decide
 from gca_core.haystack.models import (
@@ -41,7 +42,7 @@ from gca_core.haystack.prompts import query_uri, write_candidate, write_jobs, wr
 from gca_core.haystack.query import parse_question
 from gca_core.haystack.ranking import make_candidates, rank_candidates
 from gca_core.haystack.refine import refine
-from gca_core.haystack.strategies import Pool, make_pool, run_strategies
+from gca_core.haystack.strategies import Draft, Pool, make_pool, run_strategies
 from gca_core.inference.predictor import require_backend
 from gca_core.matrix.compare import log_fold_change
 from gca_core.runs.models import IterationRow, RunPhase, RunRow, RunStatus
@@ -53,21 +54,34 @@ TOP_GENES = 50
 
 
 def understand(question: str, context: HaystackContext, *, dataset: str | None = None) -> StructuredQuery:
-    """Read a question by rules.
+    """Read a question by rules; where they can't and a model is configured, the model reads it with tools.
 
     Raises:
         QueryParsingError: the question names no, an unknown, or several cell types or perturbations.
     """
     atlas = context.atlas
-    query = parse_question(
-        question,
-        ontology=context.ontology,
-        catalogue=context.catalogue,
-        extra_perturbations=(lambda: atlas.perturbations(dataset)) if atlas else tuple,
-        dataset=dataset,
-    )
+    extra = (lambda: atlas.perturbations(dataset)) if atlas else tuple
+    try:
+        query = parse_question(
+            question, ontology=context.ontology, catalogue=context.catalogue, extra_perturbations=extra, dataset=dataset
+        )
+    except QueryParsingError as refusal:
+        query = ask_for_reading(question, refusal, extra, context, dataset=dataset)
     log.info("cell type %s (%s), perturbation %s", query.cell_type, query.cell_type_id, query.perturbation)
     return query
+
+
+def suggest(query: StructuredQuery, config: IterationConfig, context: HaystackContext) -> Proposal:
+    """The ranked prompts of a first iteration; writes nothing.
+
+    Raises:
+        CellRetrievalError: the atlas lacks the target's control cells, or any useful perturbation.
+    """
+    pool = make_pool(query, config, context)
+    extra, notes = drafts_of(ask_for_prompts(query, pool, config, context), query, context)
+    found = make_candidates([*run_strategies(pool, config), *extra], pool.query_groups, config)
+    ranked = rank_candidates(found, config.weights, config.candidates_per_iteration)
+    return Proposal(iteration=0, candidates=tuple(ranked), notes=(*pool.notes, *notes))
 
 
 def start_run(
@@ -129,7 +143,9 @@ def propose(state: StateRef, iteration: int, context: HaystackContext) -> list[I
     """
     run = _run_before(state, iteration)
     pool = make_pool(run.query, run.config, context)
-    proposal = _choose(run, pool, iteration)
+    extra, notes = drafts_of(_model_answer(run, state, pool, iteration, context), run.query, context)
+    proposal = _choose(run, pool, iteration, extra)
+    proposal = proposal.model_copy(update={"notes": (*proposal.notes, *notes)})
     atlas = context.require_atlas()
     if proposal.candidates:
         query = write_query(atlas, proposal.candidates[0].query_group_ids, run.results_uri, run.config)
@@ -284,10 +300,27 @@ def largest_changes(lfc: np.ndarray, genes: Sequence[str], k: int = TOP_GENES) -
     return tuple(GeneChange(gene=genes[i], change=round(float(lfc[i]), 6)) for i in order)
 
 
-def _choose(run: HaystackRun, pool: Pool, iteration: int) -> Proposal:
+def _model_answer(
+    run: HaystackRun, state: StateRef, pool: Pool, iteration: int, context: HaystackContext
+) -> ModelAnswer | None:
+    """What a model proposes after a state: asked once, then read from its file, so that the step can be repeated."""
+    name = model_name(context)
+    if name is None:
+        return None
+    key = [state.sha256, name, run.config.max_model_calls]
+    uri = io.join_uri(run.results_uri, f"model-prompts-{iteration}-{io.content_hash(key)[:12]}.json")
+    if io.as_path(uri).exists():
+        return ModelAnswer.model_validate(io.read_json(uri, what="answer of a model"))
+    answer = ask_for_prompts(run.query, pool, run.config, context, run.evaluations())
+    if answer is not None and not answer.failure:
+        io.write_json(uri, answer)
+    return answer
+
+
+def _choose(run: HaystackRun, pool: Pool, iteration: int, extra: Sequence[Draft] = ()) -> Proposal:
     config, before = run.config, run.evaluations()
     tried = {e.candidate.candidate_id for e in before}
-    drafts = run_strategies(pool, config)
+    drafts = [*run_strategies(pool, config), *extra]
     if before:
         drafts = refine(pool, before, config) + drafts
     fresh = [c for c in make_candidates(drafts, pool.query_groups, config) if c.candidate_id not in tried]

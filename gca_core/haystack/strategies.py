@@ -1,32 +1,54 @@
-"""Where prompts come from: four strategies, each with its reasons.
+"""Where prompts come from: four strategies, each with its reasons, at work in parallel.
 
 * direct: the same perturbation in the cell type nearest to the target in the Cell Ontology;
 * ontology: the same perturbation in related types within a distance, each alone and all together;
-* mechanistic: other perturbations with shared targets, responses and pathways, of the same sign;
+* mechanistic: other perturbations with shared targets, responses and pathways, of the same sign, and the most alike
+  of them together;
 * semantic: other perturbations whose names lie near in the embedding.
+
+What each needs of the atlas is fetched in threads; what comes of it depends on nothing but the atlas and the query.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from types import MappingProxyType
-
-import numpy as np
+from functools import lru_cache
+from typing import NamedTuple
 
 from gca_core.atlas.models import CellGroup
 from gca_core.errors import CellRetrievalError
 from gca_core.haystack.context import HaystackContext
+from gca_core.haystack.likeness import SIMILARITY_WEIGHTS, Features, compare, likeness, shared
 from gca_core.haystack.models import IterationConfig, Strategy, StructuredQuery
-from gca_core.knowledge.catalogue import PerturbationEntry, normalise_name
+from gca_core.knowledge.catalogue import PerturbationCatalogue, PerturbationEntry, normalise_name
+from gca_core.knowledge.genetic import resolve_perturbation
+from gca_core.llm.embeddings import similarity_threshold
+
+__all__ = [
+    "SIMILARITY_WEIGHTS",
+    "Draft",
+    "Other",
+    "Pool",
+    "direct",
+    "draft_of_groups",
+    "likeness",
+    "make_pool",
+    "ontology",
+    "other_perturbation",
+    "run_strategies",
+]
 
 MIN_SIMILARITY = 0.2
-SEMANTIC_FLOOR = 0.35
+# of a model that nobody has calibrated
+UNMEASURED_THRESHOLD = 0.5
+# a likeness of names alone says less than one of what they do
+SPELLING_TRUST = 0.5
+MOST_ALIKE = 0.95
 OTHER_PERTURBATIONS = 3
-SIMILARITY_WEIGHTS: Mapping[str, float] = MappingProxyType(
-    {"targets": 0.4, "response": 0.3, "pathways": 0.2, "family": 0.1}
-)
+WORKERS = 4
 
 
 @dataclass(frozen=True)
@@ -38,6 +60,16 @@ class Draft:
     rationale: str
 
 
+class Other(NamedTuple):
+    """Another perturbation that a strategy found: how alike, in which groups, and why."""
+
+    name: str
+    strategy: Strategy
+    likeness: float
+    groups: tuple[CellGroup, ...]
+    reason: str
+
+
 @dataclass(frozen=True)
 class Pool:
     """What the atlas offers to a query.
@@ -46,14 +78,14 @@ class Pool:
         query_groups: control groups of the target type, of one dataset.
         same: perturbed groups of the asked perturbation, by cell type, nearest type first.
         distances: steps in the ontology from the target to each cell type; unrelated types are absent.
-        others: other perturbations with their relevance and perturbed groups.
+        others: other perturbations with their relevance and perturbed groups, each strategy's best first.
         notes: what was left out, and why.
     """
 
     query_groups: tuple[CellGroup, ...]
     same: Mapping[str, tuple[CellGroup, ...]]
     distances: Mapping[str, int]
-    others: tuple[tuple[str, Strategy, float, tuple[CellGroup, ...]], ...] = ()
+    others: tuple[Other, ...] = ()
     notes: tuple[str, ...] = field(default_factory=tuple)
 
     def relevance(self, cell_type_id: str) -> float:
@@ -71,25 +103,22 @@ def make_pool(query: StructuredQuery, config: IterationConfig, context: Haystack
     Raises:
         CellRetrievalError: the atlas lacks control cells of the target, or any perturbation that helps.
     """
-    query_groups = _query_groups(query, context)
-    names = _names_in_atlas(query, context)
-    groups = [g for name in names for g in context.require_atlas().groups(perturbation=name, is_control=False)]
-    usable = [g for g in _in_dataset(groups, query) if g.control_group_id is not None]
-    notes = [f"{len(groups) - len(usable)} groups without a matched control were left out"]
-    distances = _distances(query.cell_type_id, {g.cell_type_id for g in usable}, context)
-    same = _by_type(usable, distances)
-    others, other_notes = _other_perturbations(query, names, config, context)
-    if not same and not others:
+    names = _Names.of(query, context)
+    with ThreadPoolExecutor(max_workers=WORKERS, thread_name_prefix="strategy") as threads:
+        asked = threads.submit(_query_groups, query, context)
+        same = threads.submit(_same_groups, query, names, context)
+        mechanistic = threads.submit(_mechanistic, query, names, config, context)
+        semantic = threads.submit(_semantic, query, names, config, context)
+        query_groups = asked.result()
+        usable, notes = same.result()
+        alike = mechanistic.result()
+        spelled, semantic_notes = semantic.result()
+    if not usable and not alike and not spelled:
         raise CellRetrievalError(_nothing_found(query, context))
-    kept = [note for note in notes if not note.startswith("0 ")] + other_notes
-    all_types = {g.cell_type_id for _, _, _, found in others for g in found}
-    return Pool(
-        query_groups=query_groups,
-        same=same,
-        distances=distances | _distances(query.cell_type_id, all_types, context),
-        others=others,
-        notes=tuple(kept),
-    )
+    others = (*alike, *_settled(spelled, alike))
+    types = {g.cell_type_id for g in usable} | {g.cell_type_id for other in others for g in other.groups}
+    distances = _distances(query.cell_type_id, types, context)
+    return Pool(query_groups, _by_type(usable, distances), distances, others, (*notes, *semantic_notes))
 
 
 def run_strategies(pool: Pool, config: IterationConfig) -> list[Draft]:
@@ -139,86 +168,189 @@ def ontology(pool: Pool, distance: int) -> list[Draft]:
 
 
 def other_perturbation(pool: Pool, strategy: Strategy) -> list[Draft]:
-    """Other perturbations of a strategy, each in the type nearest to the target."""
-    drafts = []
-    for name, origin, likeness, groups in pool.others:
-        if origin is not strategy:
-            continue
-        nearest = min(pool.distances[g.cell_type_id] for g in groups)
-        members = tuple((g, likeness / (nearest + 1)) for g in groups if pool.distances[g.cell_type_id] == nearest)
-        labels = "; ".join(sorted({g.cell_type for g, _ in members}))
-        reason = "acts alike" if strategy is Strategy.MECHANISTIC else "is named alike"
-        drafts.append(
-            Draft(strategy, members, f"{name} {reason} (likeness {likeness:.2f}), in {labels}, {_steps(nearest)}")
-        )
+    """Other perturbations of a strategy, each in the type nearest to the target; what acts alike also together."""
+    found = [other for other in pool.others if other.strategy is strategy]
+    drafts = [_other_draft(pool, other) for other in found]
+    if strategy is Strategy.MECHANISTIC and len(found) > 1:
+        members = tuple(member for draft in drafts for member in draft.members)
+        drafts.append(Draft(strategy, members, f"{', '.join(o.name for o in found)} together, each by its likeness"))
     return drafts
 
 
-def likeness(a: PerturbationEntry, b: PerturbationEntry) -> float:
-    """How alike two perturbations act, -1..1: signed cosine of their expectations, family beside it.
+def _other_draft(pool: Pool, other: Other) -> Draft:
+    nearest = min(pool.distances[g.cell_type_id] for g in other.groups)
+    near = [g for g in other.groups if pool.distances[g.cell_type_id] == nearest]
+    labels = "; ".join(sorted({g.cell_type for g in near}))
+    return Draft(
+        other.strategy,
+        tuple((g, other.likeness / (nearest + 1)) for g in near),
+        f"{other.name} {other.reason}, in {labels}, {_steps(nearest)}",
+    )
 
-    An inhibitor of what the other activates gets a negative value, whatever the family.
+
+def draft_of_groups(
+    group_ids: Sequence[str], query: StructuredQuery, context: HaystackContext, strategy: Strategy, rationale: str
+) -> Draft:
+    """A draft of groups that somebody chose; how relevant they are is decided as for every other.
+
+    Raises:
+        CellRetrievalError: a group is unknown, of another dataset, a control, without a control, of an unrelated
+            type, or of a perturbation that acts against the asked one.
     """
-    parts = {
-        "targets": _signed_cosine(_signs(a, "targets"), _signs(b, "targets")),
-        "response": _signed_cosine(_signs(a, "response"), _signs(b, "response")),
-        "pathways": _signed_cosine(
-            _signs(a, "pathways") | _signs(a, "footprints"), _signs(b, "pathways") | _signs(b, "footprints")
-        ),
-        "family": 1.0 if a.family == b.family else 0.0,
-    }
-    return sum(SIMILARITY_WEIGHTS[name] * value for name, value in parts.items())
+    groups = context.require_atlas().get_groups(list(dict.fromkeys(group_ids)))
+    near = _distances(query.cell_type_id, {g.cell_type_id for g in groups}, context)
+    asked = _known(query.perturbation, context.catalogue)
+    members = []
+    for group in groups:
+        alike = _likeness_of(group.perturbation, query.perturbation, asked, context)
+        if fault := _unfit(group, query, near, alike):
+            raise CellRetrievalError(f"the group {group.group_id} can't be in a prompt: {fault}")
+        members.append((group, alike / (near[group.cell_type_id] + 1)))
+    return Draft(strategy, tuple(members), rationale)
 
 
-def _signs(entry: PerturbationEntry, field_name: str) -> dict[str, float]:
-    items = getattr(entry, field_name)
-    return {getattr(i, "gene", None) or i.name: 1.0 if i.direction == "up" else -1.0 for i in items}
+def _likeness_of(name: str, asked: str, own: _Known | None, context: HaystackContext) -> float:
+    other = _known(name, context.catalogue)
+    if normalise_name(other.entry.name if other else name) == normalise_name(asked):
+        return 1.0
+    return MIN_SIMILARITY if own is None or other is None else min(compare(own.features, other.features), MOST_ALIKE)
 
 
-def _signed_cosine(a: Mapping[str, float], b: Mapping[str, float]) -> float:
-    if not a or not b:
-        return 0.0
-    return float(sum(a[key] * b[key] for key in a.keys() & b.keys()) / np.sqrt(len(a) * len(b)))
+def _unfit(group: CellGroup, query: StructuredQuery, near: Mapping[str, int], alike: float) -> str:
+    if query.dataset is not None and group.dataset != query.dataset:
+        return "it is of another dataset"
+    if group.is_control or group.control_group_id is None:
+        return "it is a control itself" if group.is_control else "it has no matched control"
+    if group.cell_type_id not in near:
+        return f"{group.cell_type!r} is not related to {query.cell_type!r}"
+    return "" if alike > 0 else f"{group.perturbation!r} does not act like {query.perturbation!r}"
 
 
-def _other_perturbations(
-    query: StructuredQuery, names: Sequence[str], config: IterationConfig, context: HaystackContext
-) -> tuple[tuple[tuple[str, Strategy, float, tuple[CellGroup, ...]], ...], list[str]]:
-    available = [n for n in context.require_atlas().perturbations(query.dataset) if n not in names]
-    entry = context.catalogue.get(query.perturbation)
-    entries = {name: context.catalogue.resolve(name) for name in available}
-    alike: dict[str, tuple[Strategy, float]] = {}
-    if entry is not None and Strategy.MECHANISTIC in config.strategies:
-        scores = {name: likeness(entry, other) for name, other in entries.items() if other is not None}
-        alike |= {n: (Strategy.MECHANISTIC, min(s, 0.95)) for n, s in scores.items() if s >= MIN_SIMILARITY}
-    notes: list[str] = []
-    if available and Strategy.SEMANTIC in config.strategies:
-        hits, notes = _semantic_hits(query, config, context)
-        for name, similarity in hits.items():
-            other = entries.get(name)
-            opposed = entry is not None and other is not None and likeness(entry, other) <= 0
-            if name in entries and name not in alike and not opposed:
-                alike[name] = (Strategy.SEMANTIC, similarity)
-    found: list[tuple[str, Strategy, float, tuple[CellGroup, ...]]] = []
-    for name, (strategy, score) in sorted(alike.items(), key=lambda item: (-item[1][1], item[0])):
-        groups = _in_dataset(context.require_atlas().groups(perturbation=name, is_control=False), query)
+@dataclass(frozen=True)
+class _Names:
+    """The perturbations of the atlas, told apart by whether they are the asked one."""
+
+    asked: tuple[str, ...]
+    others: tuple[str, ...]
+    known: Mapping[str, _Known | None]
+    own: _Known | None
+
+    @classmethod
+    def of(cls, query: StructuredQuery, context: HaystackContext) -> _Names:
+        available = context.require_atlas().perturbations(query.dataset)
+        known = {name: _known(name, context.catalogue) for name in available}
+        wanted = normalise_name(query.perturbation)
+        # the atlas's own spellings of the asked perturbation
+        asked = [n for n, found in known.items() if normalise_name(found.entry.name if found else n) == wanted]
+        others = tuple(name for name in available if name not in asked)
+        return cls(tuple(asked), others, known, _known(query.perturbation, context.catalogue))
+
+    def likeness(self, name: str) -> float | None:
+        """How alike another perturbation acts; None where the catalogue doesn't know both."""
+        other = self.known[name]
+        return None if self.own is None or other is None else compare(self.own.features, other.features)
+
+
+class _Known(NamedTuple):
+    entry: PerturbationEntry
+    features: Features
+
+
+@lru_cache(maxsize=50_000)
+def _known(name: str, catalogue: PerturbationCatalogue) -> _Known | None:
+    """What the catalogue and its rules know of a name; kept, since the rules for genes take a millisecond each."""
+    entry = resolve_perturbation(name, catalogue)
+    return None if entry is None else _Known(entry, Features.of(entry))
+
+
+def _same_groups(
+    query: StructuredQuery, names: _Names, context: HaystackContext
+) -> tuple[list[CellGroup], tuple[str, ...]]:
+    """Groups of the asked perturbation that have a control, and what was left out."""
+    atlas = context.require_atlas()
+    groups = [g for n in names.asked for g in atlas.groups(dataset=query.dataset, perturbation=n, is_control=False)]
+    usable = [g for g in groups if g.control_group_id is not None]
+    missing = len(groups) - len(usable)
+    return usable, (f"{missing} groups without a matched control were left out",) if missing else ()
+
+
+def _mechanistic(
+    query: StructuredQuery, names: _Names, config: IterationConfig, context: HaystackContext
+) -> list[Other]:
+    if names.own is None or Strategy.MECHANISTIC not in config.strategies:
+        return []
+    own = names.own.entry
+    scores = {name: names.likeness(name) for name in names.others}
+    alike = {n: min(score, MOST_ALIKE) for n, score in scores.items() if score is not None and score >= MIN_SIMILARITY}
+
+    def reason(name: str) -> str:
+        other = names.known[name]
+        return f"acts alike (likeness {alike[name]:.2f}: {shared(own, other.entry) if other else ''})"
+
+    return _with_groups(query, alike, Strategy.MECHANISTIC, reason, context)
+
+
+def _semantic(
+    query: StructuredQuery, names: _Names, config: IterationConfig, context: HaystackContext
+) -> tuple[list[Other], tuple[str, ...]]:
+    if not names.others or Strategy.SEMANTIC not in config.strategies:
+        return [], ()
+    atlas = context.require_atlas()
+    models = {info.embedding_model for info in atlas.datasets()}
+    if models - {context.embedding_model}:
+        return [], (f"semantic search was left out: the atlas was embedded with {', '.join(sorted(models))}",)
+    threshold = similarity_threshold(context.embedding_model) or atlas.similarity_threshold() or UNMEASURED_THRESHOLD
+    hits = atlas.semantic(
+        context.embed([query.perturbation])[0],
+        kind="perturbation",
+        limit=config.search_limit,
+        dataset=query.dataset,
+        exclude_perturbations=names.asked,
+        is_control=False,
+        min_similarity=threshold,
+    )
+    near = {hit.id: hit.similarity for hit in hits if hit.id in names.known}
+    scores = {name: _weighed(names, name, similarity) for name, similarity in near.items()}
+    kept = {name: score for name, score in scores.items() if score > 0}
+    found = _with_groups(
+        query, kept, Strategy.SEMANTIC, lambda name: f"is named alike (similarity {near[name]:.2f})", context, by=near
+    )
+    return found, ()
+
+
+def _weighed(names: _Names, name: str, similarity: float) -> float:
+    """What a likeness of names is worth: what the catalogue knows of both goes before the spelling."""
+    alike = names.likeness(name)
+    return SPELLING_TRUST * similarity if alike is None else min(alike, MOST_ALIKE)
+
+
+def _with_groups(
+    query: StructuredQuery,
+    scores: Mapping[str, float],
+    strategy: Strategy,
+    reason: Callable[[str], str],
+    context: HaystackContext,
+    *,
+    by: Mapping[str, float] | None = None,
+) -> list[Other]:
+    """The best of these perturbations that have groups with a control in related types; equals by name."""
+    atlas, order = context.require_atlas(), by or scores
+    found: list[Other] = []
+    for name in sorted(scores, key=lambda n: (-order[n], n)):
+        if len(found) == OTHER_PERTURBATIONS:
+            break
+        groups = atlas.groups(dataset=query.dataset, perturbation=name, is_control=False)
         near = _distances(query.cell_type_id, {g.cell_type_id for g in groups}, context)
         usable = tuple(g for g in groups if g.control_group_id is not None and g.cell_type_id in near)
-        if usable and len(found) < OTHER_PERTURBATIONS:
-            found.append((name, strategy, score, usable))
-    return tuple(found), notes
+        if usable:
+            found.append(Other(name, strategy, scores[name], usable, reason(name)))
+    return found
 
 
-def _semantic_hits(
-    query: StructuredQuery, config: IterationConfig, context: HaystackContext
-) -> tuple[dict[str, float], list[str]]:
-    models = {info.embedding_model for info in context.require_atlas().datasets()}
-    if models - {context.embedding_model}:
-        text = f"semantic search was left out: the atlas was embedded with {', '.join(sorted(models))}"
-        return {}, [text]
-    vector = context.embed([query.perturbation])[0]
-    hits = context.require_atlas().semantic_search("perturbation", vector, limit=config.search_limit)
-    return {hit.id: 1.0 - hit.distance for hit in hits if 1.0 - hit.distance >= SEMANTIC_FLOOR}, []
+def _settled(spelled: Sequence[Other], alike: Sequence[Other]) -> list[Other]:
+    """Semantic finds with the likeness that the mechanistic strategy gave the same perturbation, where it did."""
+    known = {other.name: other.likeness for other in alike}
+    return [other._replace(likeness=known.get(other.name, other.likeness)) for other in spelled]
 
 
 def _query_groups(query: StructuredQuery, context: HaystackContext) -> tuple[CellGroup, ...]:
@@ -231,22 +363,16 @@ def _query_groups(query: StructuredQuery, context: HaystackContext) -> tuple[Cel
         if by_dataset:
             best = min(by_dataset, key=lambda name: (-sum(g.n_cells for g in by_dataset[name]), name))
             return tuple(by_dataset[best])
-    known = "; ".join(label for _, label in atlas.cell_types(query.dataset)) or "no cells at all"
+    known = "; ".join(label for _, label in atlas.cell_types(query.dataset))
+    if not known:
+        raise CellRetrievalError(
+            "the atlas holds no cells at all; take a file in with: gca atlas ingest FILE --dataset NAME "
+            "--perturbation-column COLUMN --control-value VALUE --cell-type-column COLUMN"
+        )
     raise CellRetrievalError(
         f"the atlas holds no control cells of {query.cell_type!r} ({query.cell_type_id}); it has: {known}. "
         "ask about one of these, or ingest a dataset that has them"
     )
-
-
-def _names_in_atlas(query: StructuredQuery, context: HaystackContext) -> list[str]:
-    """The atlas's own spellings of the asked perturbation."""
-    wanted = normalise_name(query.perturbation)
-    found = []
-    for name in context.require_atlas().perturbations(query.dataset):
-        entry = context.catalogue.resolve(name)
-        if normalise_name(entry.name if entry else name) == wanted:
-            found.append(name)
-    return found
 
 
 def _nothing_found(query: StructuredQuery, context: HaystackContext) -> str:
@@ -255,10 +381,6 @@ def _nothing_found(query: StructuredQuery, context: HaystackContext) -> str:
         f"the atlas holds no cells perturbed by {query.perturbation!r} or by anything like it, in types related to "
         f"{query.cell_type!r}; its perturbations: {known}. ingest a dataset that has it"
     )
-
-
-def _in_dataset(groups: Iterable[CellGroup], query: StructuredQuery) -> list[CellGroup]:
-    return [g for g in groups if query.dataset is None or g.dataset == query.dataset]
 
 
 def _distances(target: str, types: Iterable[str], context: HaystackContext) -> dict[str, int]:

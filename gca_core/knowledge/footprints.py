@@ -5,10 +5,9 @@ from __future__ import annotations
 import gzip
 from collections.abc import Mapping
 from functools import cache
-from pathlib import Path
 from types import MappingProxyType
 
-FOOTPRINTS_PATH = Path(__file__).parent / "data" / "progeny.tsv.gz"
+from gca_core.knowledge.files import data_file
 
 
 @cache
@@ -18,7 +17,7 @@ def load_footprints() -> Mapping[str, Mapping[str, float]]:
     Source: Schubert et al., Nature Communications 2018; the 200 genes with the smallest p-value per pathway.
     """
     footprints: dict[str, dict[str, float]] = {}
-    with gzip.open(FOOTPRINTS_PATH, "rt", encoding="utf-8") as source:
+    with gzip.open(data_file("progeny.tsv.gz"), "rt", encoding="utf-8") as source:
         for line in source:
             pathway, gene, weight = line.rstrip("\n").split("\t")
             footprints.setdefault(pathway, {})[gene] = float(weight)

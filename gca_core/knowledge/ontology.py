@@ -13,11 +13,11 @@ import json
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
-from importlib import resources
 from types import MappingProxyType
 from typing import Any
 
 from gca_core.errors import DataValidationError
+from gca_core.knowledge.files import data_file
 
 _IDENTIFIER = re.compile(r"CL[:_](\d{7})", re.IGNORECASE)
 _SPLIT = re.compile(r"[^\w]+")
@@ -55,8 +55,11 @@ class CellOntology:
         labels = [(label, identifier) for identifier, label in self._labels.items()]
         synonyms = [(name, identifier) for identifier, term in terms.items() for name in term[1]]
         self._names = [*labels, *synonyms, *pairs]
-        self._exact = _index(labels, _plain)
-        self._indices = [_index(source, key) for key in (_key, _loose_key) for source in (pairs, labels, synonyms)]
+        self._synonyms = _grouped([*synonyms, *pairs], terms)
+        self._exact = unique_index(labels, plain_key)
+        self._indices = [
+            unique_index(source, key) for key in (name_key, loose_key) for source in (pairs, labels, synonyms)
+        ]
         self._descendants: dict[str, set[str]] = {identifier: {identifier} for identifier in self._labels}
         for identifier, ancestors in self._ancestors.items():
             for ancestor in ancestors:
@@ -72,6 +75,10 @@ class CellOntology:
         """The label of a term."""
         return self._labels[self._known(identifier)]
 
+    def synonyms(self, identifier: str) -> tuple[str, ...]:
+        """The synonyms of a term and the names that the field uses for it, in alphabetical order."""
+        return self._synonyms[self._known(identifier)]
+
     def resolve(self, text: str) -> str | None:
         """The id that a text means, or None.
 
@@ -84,10 +91,10 @@ class CellOntology:
         if identifier is not None:
             term = f"CL:{identifier[1]}"
             return term if term in self._labels else self._replaced.get(term)
-        exact = self._exact.get(_plain(text))
+        exact = self._exact.get(plain_key(text))
         if exact is not None:
             return exact
-        keys = (_key(text), _loose_key(text))
+        keys = (name_key(text), loose_key(text))
         for position, index in enumerate(self._indices):
             found = index.get(keys[position // 3])
             if found is not None:
@@ -108,6 +115,16 @@ class CellOntology:
     def ancestors(self, identifier: str) -> Mapping[str, int]:
         """All ancestors of a term with their shortest distance; the term itself is not among them."""
         return self._ancestors[self._known(identifier)]
+
+    def lineage(self, identifier: str) -> tuple[str, ...]:
+        """Ids from the root of the ontology to the term, one step each.
+
+        Where a term has several parents the most specific one is followed, then the smaller id.
+        """
+        path = [self._known(identifier)]
+        while parents := [i for i, distance in self._ancestors[path[-1]].items() if distance == 1]:
+            path.append(max(sorted(parents), key=lambda i: len(self._ancestors[i])))
+        return tuple(reversed(path))
 
     def descendants(self, identifier: str) -> frozenset[str]:
         """All terms below a term, and the term itself."""
@@ -151,29 +168,35 @@ class CellOntology:
 @functools.cache
 def load_ontology() -> CellOntology:
     """The bundled Cell Ontology, read once per process."""
-    folder = resources.files("gca_core.knowledge") / "data"
-    data: dict[str, Any] = json.loads(gzip.decompress((folder / "cell_ontology.json.gz").read_bytes()))
-    lines = (folder / "cell_ontology_aliases.tsv").read_text(encoding="utf-8").splitlines()
+    data: dict[str, Any] = json.loads(gzip.decompress(data_file("cell_ontology.json.gz").read_bytes()))
+    lines = data_file("cell_ontology_aliases.tsv").read_text(encoding="utf-8").splitlines()
     aliases = [(row["alias"], row["ontology_id"]) for row in csv.DictReader(lines, delimiter="\t")]
     return CellOntology(data["version"], data["terms"], data["replaced"], aliases)
 
 
-def _index(pairs: Iterable[tuple[str, str]], key: Any) -> dict[str, str]:
+def _grouped(pairs: Iterable[tuple[str, str]], identifiers: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    found: dict[str, set[str]] = {identifier: set() for identifier in identifiers}
+    for name, identifier in pairs:
+        found[identifier].add(name)
+    return {identifier: tuple(sorted(names)) for identifier, names in found.items()}
+
+
+def unique_index(pairs: Iterable[tuple[str, str]], key: Any) -> dict[str, str]:
     found: dict[str, set[str]] = {}
     for name, identifier in pairs:
         found.setdefault(key(name), set()).add(identifier)
     return {name: next(iter(ids)) for name, ids in found.items() if name and len(ids) == 1}
 
 
-def _plain(text: str) -> str:
+def plain_key(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
-def _key(text: str) -> str:
+def name_key(text: str) -> str:
     return " ".join(_tokens(text))
 
 
-def _loose_key(text: str) -> str:
+def loose_key(text: str) -> str:
     words = _tokens(text)
     return " ".join(sorted(w for w in words if w != "cell") or words)
 
@@ -193,7 +216,7 @@ def _singular(word: str) -> str:
 
 
 def _trigrams(text: str) -> frozenset[str]:
-    padded = f"  {_key(text)} "
+    padded = f"  {name_key(text)} "
     return frozenset(padded[i : i + 3] for i in range(len(padded) - 2))
 
 

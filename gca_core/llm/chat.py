@@ -18,7 +18,8 @@ from gca_core.llm.models import ChatOptions, LlmConfig
 
 log = logging.getLogger(__name__)
 
-Messages = Sequence[tuple[str, str]]
+# role and text pairs, or langchain-core's messages where tools are called
+Messages = Sequence[tuple[str, str]] | Sequence[Any]
 FIRST_WAIT_S = 1.0
 LONGEST_BACKOFF_S = 30.0
 # calls in a row that fail after all their tries, from which the provider counts as down
@@ -27,10 +28,19 @@ GIVE_UP_AFTER = 2
 
 @dataclass(frozen=True)
 class Reply:
-    """The text of an answer, and whether the limit on output tokens cut it off."""
+    """The text of an answer, and whether the limit on output tokens cut it off.
+
+    ``message`` is langchain-core's, with the tools that the model wants called in ``tool_calls``.
+    """
 
     text: str
     truncated: bool
+    message: Any = None
+
+    @property
+    def tool_calls(self) -> list[dict[str, Any]]:
+        """The tools that the model wants called: name, args and id of each."""
+        return list(getattr(self.message, "tool_calls", None) or [])
 
 
 class ChatClient:
@@ -45,6 +55,7 @@ class ChatClient:
         options: how it is called.
         meter: counts and limits; clients may share one.
         chat_model: used instead of one made from ``config``.
+        tools: langchain-core tools that the model may ask for.
         sleep, clock: how time passes, in seconds.
 
     Raises:
@@ -58,6 +69,7 @@ class ChatClient:
         *,
         meter: Meter | None = None,
         chat_model: ChatModel | None = None,
+        tools: Sequence[Any] = (),
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -68,6 +80,8 @@ class ChatClient:
         if chat_model is None:
             check_ready(config)
         self._chat_model, self._makes_model = chat_model, chat_model is None
+        self._tools = tuple(tools)
+        self._tool_tokens = sum(len(f"{tool.name}{tool.description}{tool.args}".encode()) for tool in self._tools)
         self._sleep, self._clock = sleep, clock
         self._lock = threading.Lock()
         self._not_before = 0.0
@@ -105,7 +119,8 @@ class ChatClient:
 
     def _try(self, messages: Messages) -> Reply:
         model = self._model()
-        reservation = self.meter.reserve(self.config.name, most_tokens(messages), self.options.max_output_tokens)
+        most = most_tokens(_texts(messages)) + self._tool_tokens
+        reservation = self.meter.reserve(self.config.name, most, self.options.max_output_tokens)
         try:
             message = _untraced(model, messages)
         except Exception as raised:
@@ -118,13 +133,18 @@ class ChatClient:
             self.meter.settle(reservation, None, None)
             raise
         self._settle(reservation, message)
-        return Reply(_text(message), _truncated(message))
+        return Reply(_text(message), _truncated(message), message)
 
     def _model(self) -> ChatModel:
         with self._lock:
             if self._chat_model is None:
-                self._chat_model = make_chat_model(self.config, self.options)
+                self._chat_model = self._made(self.options)
             return self._chat_model
+
+    def _made(self, options: ChatOptions) -> ChatModel:
+        model: Any = make_chat_model(self.config, options)
+        bound: ChatModel = model.bind_tools(list(self._tools)) if self._tools else model
+        return bound
 
     def _drop_temperature(self, error: ProviderError) -> bool:
         """Whether to ask again without a temperature, which some models refuse."""
@@ -134,7 +154,7 @@ class ChatClient:
             if not self._makes_model:
                 return False
             log.warning("%s takes no temperature; it is left to the provider", self.config.name)
-            self._chat_model = make_chat_model(self.config, self.options.model_copy(update={"temperature": None}))
+            self._chat_model = self._made(self.options.model_copy(update={"temperature": None}))
         return True
 
     def _described(self, error: Exception) -> ProviderError:
@@ -188,6 +208,13 @@ def _untraced(model: ChatModel, messages: Messages) -> Any:
     tracing_context = require("langsmith", "openai").tracing_context
     with tracing_context(enabled=False):
         return model.invoke(list(messages))
+
+
+def _texts(messages: Messages) -> list[tuple[str, str]]:
+    """Role and text pairs, with the arguments of tool calls among the texts."""
+    return [
+        m if isinstance(m, tuple) else (str(m.type), f"{m.content}{getattr(m, 'tool_calls', '')}") for m in messages
+    ]
 
 
 def _text(message: Any) -> str:

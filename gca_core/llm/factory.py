@@ -61,6 +61,11 @@ def find_key(config: LlmConfig) -> SecretStr:
     raise ConfigurationError(f"{config.name} needs a key; set {' or '.join(variables)} or use a gca_llm connection")
 
 
+def api_address(config: LlmConfig) -> str | None:
+    """Where a model is called: the given address, else the provider's own, whatever variables of others say."""
+    return config.base_url or _HOMES[config.provider][2]
+
+
 def check_ready(config: LlmConfig) -> None:
     """Check, without importing or calling anything, that the model can be made.
 
@@ -81,11 +86,11 @@ def make_chat_model(config: LlmConfig, options: ChatOptions) -> ChatModel:
     Raises:
         ConfigurationError: as :func:`check_ready`.
     """
-    module, extra, address, _ = _HOMES[config.provider]
+    module, extra, _, _ = _HOMES[config.provider]
     package = require(module, extra)
     arguments: dict[str, Any] = {
         "model": config.model,
-        "base_url": config.base_url or address,
+        "base_url": api_address(config),
         "api_key": find_key(config),
         "temperature": options.temperature,
         "timeout": options.timeout_s,

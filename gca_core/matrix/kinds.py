@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 MAX_VALUES = 20_000_000
 MIN_ROWS = 200
+# parts of a file that are read instead of single rows
+N_PLACES = 20
 # log1p of a whole library of a million counts is 13.8; log2 of it is 20
 LOG_CEILING = 15.0
 LINEAR_FLOOR = 25.0
@@ -36,10 +38,11 @@ class MatrixKind(StrEnum):
 def classify_matrix(X: Any) -> MatrixKind:
     """Tell the kind of a cells x genes matrix from its values.
 
-    All values are read where there are at most 20 million, else as many evenly spaced rows as hold
-    about that number. Non-negative integers are counts; negative values mean centred or scaled data.
-    Other values are log-normalised or merely normalised when the libraries sum to one constant on
-    that scale, or when their largest value can only be reached on one of the two.
+    All values are read where there are at most 20 million, else as many rows as hold about that number:
+    evenly spaced ones in memory, and rows from twenty evenly spaced places of a file. Non-negative integers
+    are counts; negative values mean centred or scaled data. Other values are log-normalised or merely
+    normalised when the libraries sum to one constant on that scale, or when their largest value can only be
+    reached on one of the two.
 
     Args:
         X: dense or sparse matrix, in memory or backed by a file.
@@ -106,9 +109,14 @@ def is_sparse(X: Any) -> bool:
     return bool(sp.issparse(X))
 
 
+def in_memory(X: Any) -> bool:
+    """Whether ``X`` is a matrix in memory, not one backed by a file."""
+    return is_sparse(X) or isinstance(X, np.ndarray)
+
+
 def to_csr(X: Any) -> sp.csr_matrix:
     """``X`` in memory as a CSR matrix, without copying one that already is."""
-    if not (is_sparse(X) or isinstance(X, np.ndarray)):
+    if not in_memory(X):
         X = X[:] if not hasattr(X, "to_memory") else X.to_memory()
     return X if isinstance(X, sp.csr_matrix) else sp.csr_matrix(X)
 
@@ -146,10 +154,18 @@ def _sample_rows(X: Any) -> Any:
     stored = X.nnz if is_sparse(X) else n_rows * n_columns
     if stored > MAX_VALUES:
         keep = min(n_rows, max(MIN_ROWS, int(n_rows * MAX_VALUES / stored)))
-        X = X[np.unique(np.linspace(0, n_rows - 1, keep).astype(int))]
-    elif not (is_sparse(X) or isinstance(X, np.ndarray)):
+        X = X[np.unique(np.linspace(0, n_rows - 1, keep).astype(int))] if in_memory(X) else _places(X, n_rows, keep)
+    elif not in_memory(X):
         X = X[:]
     return sp.csr_matrix(X) if is_sparse(X) else np.asarray(X)
+
+
+def _places(X: Any, n_rows: int, keep: int) -> Any:
+    """About ``keep`` rows from evenly spaced places of a matrix in a file."""
+    size = max(1, keep // N_PLACES)
+    starts = np.unique(np.linspace(0, n_rows - size, N_PLACES).astype(int)).tolist()
+    parts = [X[start : start + size] for start in starts]
+    return sp.vstack(parts, format="csr") if is_sparse(parts[0]) else np.vstack(parts)
 
 
 def _all_integers(values: npt.NDArray[Any]) -> bool:

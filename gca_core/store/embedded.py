@@ -18,7 +18,7 @@ from gca_core.errors import StoreError
 from gca_core.store import layout as places
 from gca_core.store import processes
 from gca_core.store.layout import Layout
-from gca_core.store.models import DATABASE, PORT, ServerInfo, ServerStatus
+from gca_core.store.models import AGENT_SETTINGS, DATABASE, PORT, ServerInfo, ServerStatus
 from gca_core.store.redact import make_dsn
 
 log = logging.getLogger(__name__)
@@ -26,7 +26,6 @@ log = logging.getLogger(__name__)
 START_SECONDS = 60.0
 STOP_SECONDS = 60.0
 INITDB_SECONDS = 300.0
-AGENT_SETTINGS = {"statement_timeout": "30s", "work_mem": "256MB", "default_transaction_read_only": "on"}
 _SETTINGS = {
     "listen_addresses": "",
     "port": str(PORT),
@@ -35,6 +34,7 @@ _SETTINGS = {
     "max_connections": "100",
     "log_checkpoints": "off",
     "jit": "off",
+    "max_wal_size": "4GB",
     "timezone": "UTC",
 }
 
@@ -218,7 +218,11 @@ def _run(command: list[str], layout: Layout, timeout: float) -> None:
 
 def _write_settings(layout: Layout) -> None:
     """Settings in a file rather than on a command line; the socket folder moves with GCA_HOME."""
-    settings = {**_SETTINGS, "unix_socket_directories": str(layout.socket_dir)}
+    settings = {
+        **_SETTINGS,
+        "shared_buffers": f"{_buffer_megabytes()}MB",
+        "unix_socket_directories": str(layout.socket_dir),
+    }
     # a list separated by commas, so its one member is quoted within
     settings["unix_socket_directories"] = '"' + settings["unix_socket_directories"].replace('"', '""') + '"'
     lines = [f"{name} = '{value.replace(chr(39), chr(39) * 2)}'" for name, value in settings.items()]
@@ -233,6 +237,13 @@ def _write_settings(layout: Layout) -> None:
     if "include = 'gca.conf'" not in main.read_text(encoding="utf-8"):
         with main.open("a", encoding="utf-8") as sink:
             sink.write("\ninclude = 'gca.conf'\n")
+
+
+def _buffer_megabytes() -> int:
+    """Memory for pages of the database: an eighth of the machine's, 128 to 2,048 MB; it is taken as it is used."""
+    import psutil
+
+    return min(max(int(psutil.virtual_memory().total / 8 / 2**20), 128), 2048)
 
 
 def _bootstrap(layout: Layout, passwords: dict[str, str]) -> None:

@@ -11,6 +11,7 @@ from psycopg import sql
 
 from gca_core.errors import StoreError
 from gca_core.store.connect import connect
+from gca_core.store.models import AGENT_SETTINGS
 from gca_core.store.redact import describe, redact
 
 log = logging.getLogger(__name__)
@@ -105,6 +106,7 @@ def _apply(connection: psycopg.Connection, steps: list[tuple[int, str, str]]) ->
         _optional_trigrams(connection)
         for role, grants in _GRANTS.items():
             _grant(connection, role, grants)
+        _limit_agent(connection)
     finally:
         connection.execute("select pg_advisory_unlock(%s, %s)", _LOCK)
 
@@ -130,18 +132,16 @@ def _require_vector(connection: psycopg.Connection) -> None:
 
 
 def _optional_trigrams(connection: psycopg.Connection) -> None:
-    """Trigram indexes for names, where the server has the extension; the embedded one doesn't bring it."""
+    """A trigram index of all names, where the server has the extension; the embedded one doesn't bring it."""
     try:
         with connection.transaction():
             connection.execute("create extension if not exists pg_trgm")
-            for table, column in (("perturbations", "name"), ("cell_types", "label"), ("synonyms", "synonym")):
-                connection.execute(
-                    sql.SQL("create index if not exists {} on {} using gin ({} gin_trgm_ops)").format(
-                        sql.Identifier(f"{table}_{column}_trgm"), sql.Identifier(table), sql.Identifier(column)
-                    )
-                )
+            connection.execute("drop index if exists perturbations_name_trgm, cell_types_label_trgm")
+            connection.execute(
+                "create index if not exists synonyms_synonym_trgm on synonyms using gin (synonym gin_trgm_ops)"
+            )
     except psycopg.Error as error:
-        log.debug("no trigram indexes: %s", str(error).splitlines()[0])
+        log.debug("no trigram index: %s", str(error).splitlines()[0])
 
 
 def _grant(connection: psycopg.Connection, role: str, grants: tuple[str, ...]) -> None:
@@ -152,3 +152,15 @@ def _grant(connection: psycopg.Connection, role: str, grants: tuple[str, ...]) -
             connection.execute(sql.SQL(grant).format(role=sql.Identifier(role)))
     except psycopg.Error as error:
         log.warning("the role %s was left without rights: %s", role, str(error).splitlines()[0])
+
+
+def _limit_agent(connection: psycopg.Connection) -> None:
+    """The agent's limits as defaults of its role; they hold where it logs in itself."""
+    try:
+        with connection.transaction():
+            for setting, value in AGENT_SETTINGS.items():
+                connection.execute(
+                    sql.SQL("alter role gca_agent set {} = {}").format(sql.Identifier(setting), sql.Literal(value))
+                )
+    except psycopg.Error as error:
+        log.debug("the role gca_agent keeps its settings: %s", str(error).splitlines()[0])

@@ -13,6 +13,7 @@ Role = Literal["app", "agent", "admin"]
 
 DATABASE = "gca"
 PORT = 5432
+AGENT_SETTINGS = {"statement_timeout": "30s", "work_mem": "256MB", "default_transaction_read_only": "on"}
 ROLE_NAMES: dict[Role, str] = {"app": "gca_app", "agent": "gca_agent", "admin": "gca_admin"}
 
 

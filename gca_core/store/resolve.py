@@ -5,10 +5,10 @@ from __future__ import annotations
 from gca_core.config import Profile, Settings
 from gca_core.errors import ConfigurationError
 from gca_core.store import embedded, migrations
-from gca_core.store.models import Role
+from gca_core.store.models import AGENT_SETTINGS, Role
 from gca_core.store.redact import make_dsn, parse_dsn
 
-_AGENT_OPTIONS = " ".join(f"-c {name}={value}" for name, value in embedded.AGENT_SETTINGS.items())
+_AGENT_OPTIONS = " ".join(f"-c {name}={value}" for name, value in AGENT_SETTINGS.items())
 
 
 def resolve_dsn(settings: Settings, role: Role = "app") -> str:

@@ -10,36 +10,22 @@ therefore optimistic.
 from __future__ import annotations
 
 import logging
-import math
 import os
 import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
 
 import anndata as ad
 import numpy as np
 import pandas as pd
-from published_clusters import (
-    FOLDER,
-    LabelTable,
-    PublishedCluster,
-    area_under_curve,
-    as_markers,
-    check_rule,
-    mean_agreement,
-    read_clusters,
-)
+from annotation_peers import bench_peers
+from annotation_published import bench_published, overlap_markers
 
 from gca_core.annotation import annotate_anndata, annotate_cells, load_marker_database
 from gca_core.annotation.agreement import measure_agreement
-from gca_core.annotation.calibration import CALIBRATION, Figures, measure
-from gca_core.annotation.evidence import rank_weights
+from gca_core.annotation.embedding import leiden_clusters, principal_components
 from gca_core.annotation.inputs import read_expression
-from gca_core.annotation.markers import MarkerDatabase, symbol_aliases
-from gca_core.annotation.models import Annotation, Confidence
-from gca_core.annotation.offline import annotate_clusters
-from gca_core.annotation.scoring import MarkerModel, build_model, tissue_name
+from gca_core.annotation.markers import MarkerDatabase
 from gca_core.datasets import kang2018_mini, pbmc68k_reduced
 from gca_core.knowledge.ontology import load_ontology
 from gca_core.matrix.compare import de_overlap, log_fold_change, pearson
@@ -50,6 +36,7 @@ KANG = "kang2018_ifnb_9069x14053_counts.h5ad"
 FACS = "zheng_facs_800x32738_counts.h5ad"
 BARON = "baron_350x12474_counts.h5ad"
 CLASSICAL, NON_CLASSICAL = "CL:0002057", "CL:0002396"
+DEPTHS = (5, 10, 20, 30, 40, 50)
 PBMC_TYPES = (
     CLASSICAL,
     NON_CLASSICAL,
@@ -81,21 +68,6 @@ def overlap_cells(adata: ad.AnnData, database: MarkerDatabase, candidates: tuple
         scores.append(np.asarray((expression.matrix[:, genes] > 0).mean(axis=1)).ravel())
     best = np.argmax(np.array(scores), axis=0)
     return pd.Series([candidates[i] for i in best], index=adata.obs_names)
-
-
-def overlap_markers(database: MarkerDatabase, markers: dict[str, tuple[str, ...]]) -> dict[str, str]:
-    """Sum of log((1 + N) / df) / (1 + 0.1 rank) over hits, by the root of log(5 + set size), over all types."""
-    n = len(database.types)
-    df = {gene: sum(gene in t.positive for t in database.types) for gene in database.genes}
-    found = {}
-    for cluster, genes in markers.items():
-        scores = [
-            sum(math.log((1 + n) / df[g]) / (1 + 0.1 * rank) for rank, g in enumerate(genes) if g in t.positive)
-            / math.sqrt(math.log(5 + len(t.positive)))
-            for t in database.types
-        ]
-        found[cluster] = database.types[int(np.argmax(scores))].ontology_id
-    return found
 
 
 def known_terms(labels: pd.Series) -> pd.Series:
@@ -142,6 +114,24 @@ def bench_clusters(name: str, adata: ad.AnnData, column: str, cluster_key: str |
         print(f"{name:<26}{what:<11}cells, %: {figures}  {by_cluster}")
 
 
+def bench_depth(kang: ad.AnnData | None) -> None:
+    """How many top genes serve best: share of cells with a related label, where the clusters are always the same."""
+    sets = {"pbmc68k, louvain": (pbmc68k_reduced(), "louvain", "bulk_labels")}
+    if kang is not None:
+        for condition, part in conditions(kang):
+            expression = read_expression(part, load_marker_database())
+            part.obs["leiden"] = leiden_clusters(principal_components(expression, 0), resolution=1.0, seed=0)
+            sets[f"Kang {condition}"] = (part, "leiden", "cell_type")
+    print("top genes that are looked at, and the share of cells with a related label, %")
+    for name, (cells, key, column) in sets.items():
+        line = f"{name:<20}"
+        for n in DEPTHS:
+            report = annotate_anndata(cells, key, tissue="blood", label_key=column, top_n_markers=n)
+            assert report.agreement is not None
+            line += f"  {n:>3}: {100 * report.agreement.related:5.1f}"
+        print(line)
+
+
 def bench_mini(authors: pd.Series | None) -> None:
     """How well each type's response predicts that of classical monocytes, and which cells hide in each group."""
     mini = kang2018_mini()
@@ -167,93 +157,6 @@ def bench_mini(authors: pd.Series | None) -> None:
     print(
         f"  {'mean of all others':<48} Pearson {pearson(others, truth):.3f}  overlap@50 {de_overlap(others, truth):.2f}"
     )
-
-
-def annotate_published(clusters: Sequence[PublishedCluster], database: MarkerDatabase) -> list[Annotation]:
-    """Each cluster's annotation from its list of genes and its tissue; the database may not know the tissue."""
-    ontology, known = load_ontology(), {t for cell_type in database.types for t in cell_type.tissues}
-    models: dict[str | None, MarkerModel] = {}
-    found = []
-    for cluster, markers in zip(clusters, as_markers(clusters, symbol_aliases()), strict=True):
-        tissue = cluster.tissue if tissue_name(cluster.tissue) in known else None
-        if tissue not in models:
-            models[tissue] = build_model(database, None, ontology, tissue=tissue)
-        evidence = rank_weights([markers], models[tissue])
-        found += annotate_clusters([markers], evidence, models[tissue], ontology)
-    return found
-
-
-def shuffle_genes(clusters: Sequence[PublishedCluster], seed: int) -> list[PublishedCluster]:
-    """The same clusters with all their genes dealt out anew."""
-    pool = [gene for cluster in clusters for gene in cluster.genes]
-    np.random.default_rng(seed).shuffle(pool)
-    dealt = iter(pool)
-    return [replace(cluster, genes=tuple(next(dealt) for _ in cluster.genes)) for cluster in clusters]
-
-
-def bench_published() -> None:
-    """The development clusters of the GPTCelltype benchmark, offline; one half is reported on."""
-    folder = DATA.parent / FOLDER
-    if not folder.is_dir():
-        print(f"skipped: there is no {folder}; set GCA_BENCH_DATA to the folder that holds {FOLDER}/")
-        return
-    table, clusters = LabelTable(folder, load_ontology()), read_clusters(folder)
-    strict = LabelTable(folder, load_ontology(), strict=True)
-    check_rule(strict, clusters)
-    check_rule(table, clusters)
-    half = [cluster for cluster in clusters if cluster.reporting]
-    print(f"published clusters: {len(clusters)}, of which {len(half)} took no part in the calibration; mean agreement")
-    database = load_marker_database()
-    ours = annotate_published(clusters, database)
-    arms = {"this annotator, bundled markers": [a.primary_label for a in ours]}
-    arms["  with the guess behind Unknown"] = [a.proposed_label or a.primary_label for a in ours]
-    panglao = DATA.parent / "knowledge_reference" / "PanglaoDB_markers_27_Mar_2020.tsv"
-    names = {str(i): tuple(r.gene for r in m.genes) for i, m in enumerate(as_markers(clusters, symbol_aliases()))}
-    label = load_ontology().label
-    overlaps = {"plain overlap, bundled markers": database}
-    if panglao.is_file():
-        other = load_marker_database(panglao)
-        arms["this annotator, PanglaoDB"] = [a.primary_label for a in annotate_published(clusters, other)]
-        overlaps["plain overlap, PanglaoDB"] = other
-    for name, markers in overlaps.items():
-        arms[name] = [label(term) for term in overlap_markers(markers, names).values()]
-    arms["GPT-4, published"] = [cluster.gpt4 for cluster in clusters]
-    for name, answers in arms.items():
-        reported = [a for a, c in zip(answers, clusters, strict=True) if c.reporting]
-        print(
-            f"  {name:<33}all {mean_agreement(table, clusters, answers):.3f}"
-            f"  reporting half {mean_agreement(table, half, reported):.3f}"
-            f"  by the published rule, strictly {mean_agreement(strict, half, reported):.3f}"
-        )
-    print_calibration(table, half, [a for a, c in zip(ours, clusters, strict=True) if c.reporting], database)
-
-
-def print_calibration(
-    table: LabelTable, half: Sequence[PublishedCluster], found: Sequence[Annotation], database: MarkerDatabase
-) -> None:
-    """Confidence against agreement on the reporting half, and what becomes of shuffled lists."""
-    guesses = [a.proposed_label or a.primary_label for a in found]
-    partial = np.array([table.agreement(g, c.manual) >= 0.5 for g, c in zip(guesses, half, strict=True)])
-    model = build_model(database, None, load_ontology())
-    index = {t.ontology_id: i for i, t in enumerate(model.types)}
-    ranks = []
-    for cluster, annotation, guess in zip(as_markers(half, symbol_aliases()), found, guesses, strict=True):
-        term = load_ontology().resolve(guess)
-        figures = (
-            measure(cluster, index[term], model, rank_weights([cluster], model)[0]) if term in index else Figures()
-        )
-        level = {Confidence.LOW: 0, Confidence.MEDIUM: 1, Confidence.HIGH: 2}[annotation.confidence]
-        ranks.append((level, CALIBRATION.right.at(figures)))
-    high = np.array([a.confidence is Confidence.HIGH for a in found])
-    unknown = np.mean([a.ontology_id is None for a in found])
-    lost = np.mean([a.ontology_id is None for a in annotate_published(shuffle_genes(half, 0), database)])
-    print(
-        f"  reporting half: at least partial {partial.mean():.3f}; AUROC of the confidence for it "
-        f"{area_under_curve([r[1] for r in ranks], partial):.3f}, of level and confidence "
-        f"{area_under_curve([10 * r[0] + r[1] for r in ranks], partial):.3f}"
-    )
-    print(f"  High covers {high.mean():.3f} and is at least partial in {partial[high].mean():.3f}")
-    print(f"  unknown: {unknown:.3f} of the clusters, {lost:.3f} of lists with shuffled genes")
 
 
 def conditions(kang: ad.AnnData) -> Iterator[tuple[str, ad.AnnData]]:
@@ -286,6 +189,8 @@ def main() -> None:
         human = baron[baron.obs["Batch"] == "human"].copy()
         bench_clusters("Baron human, computed", human, "Group", None, "pancreas")
         bench_clusters("Baron human, known groups", human, "Group", "Group", None)
+    bench_depth(kang)
+    bench_peers()
     bench_mini(None if kang is None else kang.obs["cell_type"])
 
 

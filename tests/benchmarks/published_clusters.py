@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import csv
 import hashlib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from gca_core.annotation.models import ClusterMarkers, RankedGene
-from gca_core.knowledge.ontology import CellOntology
+from gca_core.annotation.calibration import Figures
+from gca_core.annotation.evidence import rank_weights
+from gca_core.annotation.markers import MarkerDatabase, symbol_aliases
+from gca_core.annotation.models import Annotation, ClusterMarkers, RankedGene
+from gca_core.annotation.offline import annotate_clusters, guess_clusters
+from gca_core.annotation.scoring import MarkerModel, build_model, tissue_name
+from gca_core.knowledge.ontology import CellOntology, load_ontology
 
 FOLDER = "annotation_benchmark"
 CLUSTERS, LABELS, RELATION = "clusters_dev_413.csv", "label_to_cl.csv", "broadtype_relation.csv"
@@ -117,6 +122,44 @@ def as_markers(clusters: Sequence[PublishedCluster], aliases: dict[str, str]) ->
         )
         for i, cluster in enumerate(clusters)
     ]
+
+
+def annotate_published(clusters: Sequence[PublishedCluster], database: MarkerDatabase) -> list[Annotation]:
+    """Each cluster's annotation from its list of genes and its tissue; the database may not know the tissue."""
+    return [
+        annotate_clusters([markers], rank_weights([markers], model), model, load_ontology())[0]
+        for markers, model in _modelled(clusters, database)
+    ]
+
+
+def guess_published(clusters: Sequence[PublishedCluster], database: MarkerDatabase) -> list[tuple[str, Figures]]:
+    """Each cluster's best guess, however little speaks for it, and the figures of the confidence."""
+    found = []
+    for markers, model in _modelled(clusters, database):
+        term, figures = guess_clusters([markers], rank_weights([markers], model), model, load_ontology())[0]
+        found.append((load_ontology().label(term), figures))
+    return found
+
+
+def _modelled(
+    clusters: Sequence[PublishedCluster], database: MarkerDatabase
+) -> Iterator[tuple[ClusterMarkers, MarkerModel]]:
+    """The clusters, each with the model of its tissue."""
+    known = {tissue for cell_type in database.types for tissue in cell_type.tissues}
+    models: dict[str | None, MarkerModel] = {}
+    for cluster, markers in zip(clusters, as_markers(clusters, symbol_aliases()), strict=True):
+        tissue = cluster.tissue if tissue_name(cluster.tissue) in known else None
+        if tissue not in models:
+            models[tissue] = build_model(database, None, load_ontology(), tissue=tissue)
+        yield markers, models[tissue]
+
+
+def shuffle_genes(clusters: Sequence[PublishedCluster], seed: int) -> list[PublishedCluster]:
+    """The same clusters with all their genes dealt out anew."""
+    pool = [gene for cluster in clusters for gene in cluster.genes]
+    np.random.default_rng(seed).shuffle(pool)
+    dealt = iter(pool)
+    return [replace(cluster, genes=tuple(next(dealt) for _ in cluster.genes)) for cluster in clusters]
 
 
 def mean_agreement(table: LabelTable, clusters: Sequence[PublishedCluster], answers: Iterable[str]) -> float:

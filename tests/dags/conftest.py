@@ -63,3 +63,17 @@ def output(dag_run: Any, task_id: str, key: str = "return_value") -> Any:
         query = XComModel.get_many(key=key, run_id=dag_run.run_id, dag_ids=dag_run.dag_id, task_ids=task_id)
         rows = session.scalars(query.order_by(XComModel.map_index)).all()
         return [XComModel.deserialize_value(row) for row in rows]
+
+
+def asset_events(dag_run: Any) -> list[Any]:
+    """The asset events of a run, with their assets."""
+    from airflow.models.asset import AssetEvent
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+    from sqlalchemy.orm import joinedload
+
+    with create_session() as session:
+        query = (
+            select(AssetEvent).options(joinedload(AssetEvent.asset)).where(AssetEvent.source_run_id == dag_run.run_id)
+        )
+        return list(session.scalars(query).all())

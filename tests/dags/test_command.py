@@ -3,7 +3,10 @@ import os
 import subprocess
 from pathlib import Path
 
+import pytest
 
+
+@pytest.mark.slow
 def test_airflow_dags_test_runs_an_example_in_a_process_of_its_own(airflow_home: Path, tmp_path: Path) -> None:
     environment = os.environ | {"GCA_HOME": str(tmp_path / "home")}
     done = subprocess.run(

@@ -100,6 +100,7 @@ def test_mapped_tasks_carry_the_name_of_their_job_or_candidate(full_run: Any) ->
     assert names == {("infer", "j-"), ("evaluate", "c-")}
 
 
+@pytest.mark.slow
 def test_the_plain_loop_gives_the_same_for_the_same_seed(full_run: Any, tmp_path: Path) -> None:
     (dataset,) = output(full_run, "prepare", "dataset")
     (outputs,) = output(full_run, "haystack.finalize")
@@ -116,6 +117,7 @@ def test_the_plain_loop_gives_the_same_for_the_same_seed(full_run: Any, tmp_path
     assert tried(plain.state_uri) == tried(outputs["state_uri"])
 
 
+@pytest.mark.slow
 def test_a_gate_that_stops_says_why_and_the_rest_is_skipped(run_dag: Any) -> None:
     run = run_dag("gca_haystack", score_threshold=1)
     assert run.state == "success"
@@ -130,6 +132,7 @@ def test_a_gate_that_stops_says_why_and_the_rest_is_skipped(run_dag: Any) -> Non
     assert (outputs["n_iterations"], outputs["best_iteration"]) == (1, 0)
 
 
+@pytest.mark.slow
 def test_failures_of_single_candidates_leave_the_others(run_dag: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     propose, evaluate = steps.propose, steps.evaluate
     lost: dict[str, str] = {}

@@ -5,22 +5,9 @@ from typing import Any
 import pytest
 
 from gca_core.io import as_path
-from tests.dags.conftest import output, states
+from tests.dags.conftest import asset_events, output, states
 
 TASKS = ("prepare", "train", "good_enough", "transfer", "summary")
-
-
-def asset_events(dag_run: Any) -> list[Any]:
-    from airflow.models.asset import AssetEvent
-    from airflow.utils.session import create_session
-    from sqlalchemy import select
-    from sqlalchemy.orm import joinedload
-
-    with create_session() as session:
-        query = (
-            select(AssetEvent).options(joinedload(AssetEvent.asset)).where(AssetEvent.source_run_id == dag_run.run_id)
-        )
-        return list(session.scalars(query).all())
 
 
 def summary_of(home: Path) -> Any:

@@ -17,7 +17,10 @@ from gca_core.knowledge.ontology import load_ontology
 
 @dataclass(frozen=True)
 class Answer:
-    """What the server does with a request: an HTTP answer, after a while, or only half of it."""
+    """What the server does with a request: an HTTP answer, after a while, or only half of it.
+
+    ``tool_calls`` are pairs of a tool's name and its arguments that the model wants called.
+    """
 
     text: str = ""
     status: int = 200
@@ -26,6 +29,7 @@ class Answer:
     cut: bool = False
     usage: bool = True
     finish_reason: str = "stop"
+    tool_calls: tuple[tuple[str, dict[str, Any]], ...] = ()
 
 
 @dataclass
@@ -156,6 +160,14 @@ def _body(answer: Answer, request: bytes) -> bytes:
             }
         ],
     }
+    if answer.tool_calls:
+        body["choices"][0] |= {"finish_reason": "tool_calls"}
+        body["choices"][0]["message"] |= {
+            "tool_calls": [
+                {"id": f"call-{i}", "type": "function", "function": {"name": name, "arguments": json.dumps(arguments)}}
+                for i, (name, arguments) in enumerate(answer.tool_calls)
+            ]
+        }
     if answer.usage:
         spent = {"prompt_tokens": len(request) // 4, "completion_tokens": len(answer.text) // 4}
         body["usage"] = spent | {"total_tokens": sum(spent.values())}

@@ -324,11 +324,11 @@ def test_a_killed_ingest_leaves_the_state_before(
     code = f"""
 import os, signal, sys
 from gca_core.atlas import IngestConfig, open_atlas, expression
-from gca_core.atlas import ingest as module
+from gca_core.atlas import ingest as module, rows
 from gca_core.config import load_settings
 from gca_core.llm.embeddings import HashedTextEmbeddings
-def die(*args): os.kill(os.getpid(), signal.SIGKILL)
-setattr(expression if {moment!r} == "write_groups" else module, {moment!r}, die)
+def die(*args, **named): os.kill(os.getpid(), signal.SIGKILL)
+setattr(expression if {moment!r} == "write_groups" else rows, {moment!r}, die)
 atlas = open_atlas(load_settings(home=sys.argv[1]), role="admin")
 table = {CELL_TYPES!r}
 module.ingest(IngestConfig.model_validate_json(sys.argv[2]), atlas, embed=HashedTextEmbeddings().embed_documents,
@@ -351,7 +351,7 @@ def test_vectors_of_two_models_are_not_mixed(small: IngestReport, admin_atlas: A
         ingest(ingest_config(cells_file, "other-model"), admin_atlas, embedding_model="another", **options)  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="1536"):
         ingest(
-            ingest_config(cells_file, "short"),
+            ingest_config(cells_file, "short", perturbation_names={"stim": "never embedded before"}),
             admin_atlas,
             embed=HashedTextEmbeddings(8).embed_documents,
             resolve_cell_type=CELL_TYPES.get,

@@ -111,6 +111,7 @@ def test_the_default_run_stops_at_its_threshold(default_run: HaystackOutputs, co
     assert row.state_uri == default_run.state_uri
 
 
+@pytest.mark.slow
 def test_a_threshold_out_of_reach_takes_more_iterations(
     long_run: HaystackOutputs, default_run: HaystackOutputs, context: HaystackContext, demo: DemoFiles
 ) -> None:
@@ -126,6 +127,7 @@ def test_a_threshold_out_of_reach_takes_more_iterations(
     assert demo.compare(long_run.h5ad_uri).pearson_lfc >= 0.85
 
 
+@pytest.mark.slow
 def test_the_best_iteration_is_returned(long_run: HaystackOutputs) -> None:
     run = steps.load_run(last_state(long_run))
     scores = [round(e.score or 0.0, 1) for e in run.evaluations()]
@@ -134,6 +136,7 @@ def test_the_best_iteration_is_returned(long_run: HaystackOutputs) -> None:
     assert long_run.best_candidate_id in {e.candidate.candidate_id for e in best.evaluations}
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_figures(run_it: RunIt, default_run: HaystackOutputs) -> None:
     again = run_it("again")
     assert again.best_score == default_run.best_score
@@ -174,6 +177,7 @@ def test_markup_in_a_question_is_escaped(
     assert outputs.h5ad_uri is None
 
 
+@pytest.mark.slow
 def test_a_run_that_begins_anew_forgets_what_it_did(
     run_it: RunIt, context: HaystackContext, demo: DemoFiles, results: Path
 ) -> None:
@@ -198,6 +202,7 @@ def test_a_cancelled_run_stops_at_its_next_gate(context: HaystackContext, demo: 
     assert steps.finalize(state, context).status == "cancelled"
 
 
+@pytest.mark.slow
 def test_a_run_cancelled_while_it_infers_stays_cancelled(
     context: HaystackContext, demo: DemoFiles, results: Path
 ) -> None:
@@ -213,6 +218,7 @@ def test_a_run_cancelled_while_it_infers_stays_cancelled(
     assert steps.gate(after, 1, context).reason is TerminationReason.CANCELLED
 
 
+@pytest.mark.slow
 def test_every_step_can_be_repeated(context: HaystackContext, demo: DemoFiles, results: Path) -> None:
     query = steps.understand(QUESTION, context, dataset=demo.dataset)
     uri = (results / "repeated").as_uri()

@@ -142,7 +142,9 @@ def test_a_second_run_asks_nothing_whatever_its_clusters_are_called(
     assert [a.primary_label for a in again.annotations] == [a.primary_label for a in first.annotations]
     other = options.model_copy(update={"chat": QUICK.model_copy(update={"temperature": 0.9})})
     annotate(blood, "truth", model=config_for(server), llm_options=other)
-    annotate(blood, "truth", species="mouse", model=config_for(server), llm_options=options)
+    mouse = blood.copy()
+    mouse.var_names = [name.capitalize() for name in mouse.var_names]
+    annotate(mouse, "truth", species="mouse", model=config_for(server), llm_options=options)
     annotate(blood, "truth", model=config_for(server, "large"), llm_options=options)
     assert len(server.requests) == 4
 

@@ -109,6 +109,7 @@ def test_it_outlives_its_starter_and_can_be_stopped(fresh_home: Path) -> None:
     assert [server.running for server in embedded.status(fresh_home)] == [False]
 
 
+@pytest.mark.slow
 def test_a_set_up_that_was_killed_is_completed_by_the_next_start(fresh_home: Path) -> None:
     for delay in (0.15, 0.3, 0.45):
         starter = in_python(START, str(fresh_home))
@@ -150,6 +151,7 @@ def test_the_lock_names_host_user_and_pid(gca_home: Path, embedded_dsn: str) -> 
     assert owner == layout.Owner(host=socket.gethostname(), user=layout.user_name(), pid=embedded.start(gca_home).pid)
 
 
+@pytest.mark.slow
 def test_a_server_whose_home_was_deleted_is_named_and_can_be_stopped(fresh_home: Path) -> None:
     server = embedded.start(fresh_home)
     shutil.rmtree(fresh_home)
@@ -173,6 +175,7 @@ def test_data_whose_home_was_deleted_is_listed_and_can_be_removed(fresh_home: Pa
     assert not server.data_dir.parent.exists()
 
 
+@pytest.mark.slow
 def test_lost_passwords_destroy_nothing_and_lost_data_is_made_again(fresh_home: Path) -> None:
     server = embedded.start(fresh_home)
     embedded.stop(fresh_home)
@@ -212,6 +215,7 @@ def test_a_path_too_long_for_a_socket_gets_a_short_one(fresh_home: Path, monkeyp
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root's programs can lie where PostgreSQL's user can't reach them")
+@pytest.mark.slow
 def test_programs_in_a_closed_folder_are_copied_and_the_folder_stays_closed(
     fresh_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,12 +9,14 @@ import psycopg
 import pytest
 from pydantic import SecretStr
 
+from gca_core.atlas import Atlas
 from gca_core.config import Settings, load_settings
 from gca_core.errors import ConfigurationError, StoreError
-from gca_core.store import embedded
+from gca_core.store import embedded, migrations
 from gca_core.store.connect import connect
 from gca_core.store.layout import SUPERUSER, read_credentials
 from gca_core.store.migrations import available, current_version, migrate, require_current
+from gca_core.store.pool import close_pools
 from gca_core.store.redact import make_dsn, parse_dsn
 from gca_core.store.resolve import resolve_dsn, with_limits
 
@@ -25,6 +27,14 @@ WRITES = [
     "create table mine (a integer)",
     "set default_transaction_read_only = off; delete from runs",
 ]
+
+OLD_ROWS = (
+    "insert into datasets values ('d', 'file:///nowhere', 'x', 1, 1, 1, 'old', '{}')",
+    "insert into perturbations values ('TNF', %(vector)s::vector, 'old')",
+    "insert into cell_types values ('CL:0000236', 'B cell', %(vector)s::vector, 'old')",
+    "insert into cell_groups values ('g-1', 'd', 'TNF', false, 'CL:0000236', null, 1, null, null, 0, 1)",
+    "insert into cells values ('d', 0, 'c', 'g-1', 12.0, 3)",
+)
 
 
 @pytest.fixture
@@ -94,6 +104,33 @@ def test_migrations_ran_once_and_two_at_once_do_no_harm(empty_database: str) -> 
     assert current_version(empty_database) == available()[-1][0]
     with connect(empty_database) as connection:
         assert connection.execute("select count(*) from schema_version").fetchone() == (len(available()),)
+
+
+def test_a_database_of_an_older_version_keeps_what_it_holds(
+    empty_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    everything = available()
+    monkeypatch.setattr(migrations, "available", lambda: everything[:1])
+    assert migrate(empty_database) == 1
+    vector = f"[1{',0' * 1535}]"
+    with connect(empty_database) as connection:
+        for statement in OLD_ROWS:
+            connection.execute(statement.encode(), {"vector": vector})
+    monkeypatch.undo()
+    with pytest.raises(StoreError, match="has schema version 1"):
+        require_current(empty_database)
+    assert migrate(empty_database) == everything[-1][0]
+    atlas = Atlas(empty_database, "file:///nowhere")
+    [group] = atlas.groups(perturbation="TNF")
+    assert (group.group_id, group.tissue_id) == ("g-1", None)
+    assert atlas.find_names("tnf")[0].id == "TNF"
+    assert atlas.embedding_model() == "old"
+    # it has no texts of groups before it is ingested again
+    assert atlas.semantic([1.0, *[0.0] * 1535]) == []
+    assert [hit.id for hit in atlas.semantic([1.0, *[0.0] * 1535], kind="perturbation")] == ["TNF"]
+    close_pools()
+    with connect(empty_database) as connection:
+        connection.execute("delete from datasets")
 
 
 def test_a_server_without_the_schema_or_with_a_newer_one_is_refused(empty_database: str) -> None:

@@ -92,6 +92,7 @@ def test_the_sdist_builds_what_the_wheel_needs(built: Path) -> None:
     assert {"pyproject.toml", "LICENSE", "NOTICE", "README.md", "dags/gca_annotate.py"} <= names
 
 
+@pytest.mark.slow
 def test_the_core_works_where_airflow_is_not_installed(python_without_airflow: Path, tmp_path: Path) -> None:
     script = """
 import importlib, pkgutil, sys

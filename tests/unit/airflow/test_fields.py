@@ -2,8 +2,11 @@ import pytest
 from pydantic import BaseModel, Field
 
 from airflow_provider_gca.operators.fields import (
+    as_flag,
+    as_mapping,
     check_literals,
     given,
+    given_within,
     is_literal,
     make_model,
     require_choice,
@@ -65,3 +68,30 @@ def test_rendered_values_are_converted_and_a_wrong_one_is_not_repeated() -> None
 
 def test_what_a_template_makes_of_none_counts_as_not_given() -> None:
     assert given({"a": None, "b": "None", "c": "", "d": 0, "e": False, "f": "x"}) == {"d": 0, "e": False, "f": "x"}
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(True, True), ("True", True), (" yes ", True), ("1", True), ("False", False), ("", False), ("None", False)],
+)
+def test_a_flag_may_be_the_text_that_a_template_makes_of_it(value: object, expected: bool) -> None:
+    assert as_flag("Op", "offline", value) is expected
+
+
+@pytest.mark.parametrize("value", ["maybe", 2, [], "{{ x }}"])
+def test_what_is_neither_yes_nor_no_is_refused(value: object) -> None:
+    with pytest.raises(ConfigurationError, match="Op: offline has to be true or false, found"):
+        as_flag("Op", "offline", value)
+
+
+def test_options_are_a_mapping_or_nothing() -> None:
+    assert as_mapping("Op", "options", {"a": 1}) == {"a": 1}
+    assert all(as_mapping("Op", "options", value) == {} for value in (None, "", "None", "{{ params.options }}"))
+    with pytest.raises(ConfigurationError, match="Op: options has to be a mapping, found str"):
+        as_mapping("Op", "options", "{'a': 1}")
+
+
+def test_what_says_nothing_is_left_out_at_every_level() -> None:
+    nested = {"a": {"b": "None", "c": {"d": ""}}, "e": 0, "f": {"g": False, "h": None}}
+    assert given_within(nested) == {"e": 0, "f": {"g": False}}
+    assert given_within(None) == {}

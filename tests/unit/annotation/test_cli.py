@@ -1,10 +1,19 @@
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
+import anndata as ad
+import jsonschema
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from gca_core.cli.scanpy import app
-from gca_core.errors import DataValidationError
+from gca_core.annotation import AnnotationConfig, DatasetReport
+from gca_core.cli.scanpy import app, make_config
+from gca_core.errors import ConfigurationError, DataValidationError
 
 RUNNER = CliRunner()
 
@@ -61,3 +70,87 @@ def test_wrong_input_ends_with_what_to_do(source, tmp_path):
     assert annotate(str(source), "--top-n-markers", "1").exit_code == 2
     assert annotate(str(source), "--resolution", "0").exit_code == 2
     assert not (tmp_path / "out").exists()
+
+
+def test_every_option_reaches_the_report_and_its_copies(source, tmp_path, monkeypatch):
+    monkeypatch.setenv("GCA_SEED", "7")
+    copies = {"--json-report": "r.json", "--summary-csv": "s.csv", "--html-report": "p.html"}
+    places = [word for option, name in copies.items() for word in (option, str(tmp_path / "copies" / name))]
+    found = annotate(
+        *(str(source), "--cluster-key", "truth", "--preset", "human_pbmc", "--top-n-markers", "12"),
+        *("--guardrail-min-overlap", "50", "--no-guardrail-force-unknown", "--request-id", "run-1"),
+        *("-o", str(tmp_path / "out"), *places),
+    )
+    assert found.exit_code == 0, found.output
+    for name, copy in {"report.json": "r.json", "clusters.csv": "s.csv", "report.html": "p.html"}.items():
+        assert (tmp_path / "copies" / copy).read_bytes() == (tmp_path / "out" / name).read_bytes()
+    value = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
+    jsonschema.validate(value, DatasetReport.model_json_schema(mode="serialization"))
+    assert (value["species"], value["tissue"], value["top_n_markers"]) == ("human", "blood", 12)
+    assert (value["seed"], value["stats"]["request_id"]) == (7, "run-1")
+    assert {a["status"] for a in value["annotations"]} == {"flagged"}
+    assert "Unknown or Novel" not in {a["primary_label"] for a in value["annotations"]}
+
+
+def test_a_ranking_that_is_there_is_used(source, tmp_path):
+    import scanpy as sc
+
+    adata = ad.read_h5ad(source)
+    sc.pp.log1p(adata)
+    sc.tl.rank_genes_groups(adata, "truth", method="t-test", n_genes=20)
+    adata.write_h5ad(tmp_path / "ranked.h5ad")
+    run = (str(tmp_path / "ranked.h5ad"), "--cluster-key", "truth", "-o", str(tmp_path / "out"))
+    found = annotate(*run, "--skip-recompute-markers")
+    assert found.exit_code == 0, found.output
+    report = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
+    assert "rank_genes_groups" in report["ranking"]
+    missing = annotate(str(source), "--cluster-key", "truth", "--skip-recompute-markers", "-o", str(tmp_path / "none"))
+    assert "there is no ranking" in str(missing.exception)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--preset", "mouse_brain", "--tissue", "blood"), "the preset mouse_brain means tissue 'brain'"),
+        (("--preset", "rat_tail"), "the preset 'rat_tail' is not known; use one of human_pbmc"),
+        (("--skip-recompute-markers",), "name their column as cluster_key"),
+        (("--request-id", "a b"), "request id: "),
+        (("--validate-only",), "no column of labels to judge is named"),
+    ],
+)
+def test_options_that_do_not_fit_are_named(source, tmp_path, options, words):
+    found = annotate(str(source), "-o", str(tmp_path / "out"), *options)
+    assert isinstance(found.exception, ConfigurationError)
+    assert words in str(found.exception)
+    assert not (tmp_path / "out").exists()
+
+
+VALUES = st.one_of(st.none(), st.integers(-3, 60), st.text(max_size=8), st.floats(), st.booleans())
+
+
+@settings(max_examples=60)
+@given(st.dictionaries(st.sampled_from(sorted(AnnotationConfig.model_fields)), VALUES))
+def test_any_options_make_a_configuration_or_are_refused(given_options):
+    try:
+        config = make_config({"input_uri": "a.h5ad", "output_uri": "out"} | given_options)
+    except ConfigurationError as error:
+        assert str(error)
+        return
+    assert config.top_n_markers >= 5
+    assert AnnotationConfig.model_validate(config.model_dump()) == config
+
+
+@pytest.mark.slow
+def test_the_package_is_the_command_too(source, tmp_path):
+    run = [sys.executable, "-m", "gca_core.annotation", "annotate", str(source), "--cluster-key", "truth", "--json"]
+    done = subprocess.run(
+        [*run, "-o", str(tmp_path / "out")],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=Path(__file__).resolve().parents[3],
+        env=os.environ | {"GCA_LLM": ""},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["n_clusters"] == 5

@@ -133,8 +133,8 @@ def test_a_type_foreign_to_the_tissue_is_flagged(database):
 
 
 def test_the_same_input_gives_the_same_report(simulated):
-    reports = [annotate_anndata(simulated.copy(), "truth").model_dump_json() for _ in range(2)]
-    assert reports[0] == reports[1]
+    reports = [annotate_anndata(simulated.copy(), "truth") for _ in range(2)]
+    assert reports[0].model_dump(exclude={"stats"}) == reports[1].model_dump(exclude={"stats"})
 
 
 def test_a_missing_cluster_column_is_refused_with_the_ones_there(blood):

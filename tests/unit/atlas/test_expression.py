@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 from gca_core.atlas import expression, source
 from gca_core.atlas.models import IngestConfig
 from gca_core.atlas.plan import IngestPlan, make_plan
+from gca_core.atlas.progress import Progress
 from gca_core.atlas.reader import share_out
+from gca_core.atlas.vocabulary import Vocabulary
 from gca_core.errors import CellRetrievalError, DataValidationError
 from gca_core.matrix.normalise import log_normalise
 
@@ -48,9 +50,9 @@ def write(folder: Path, cells: ad.AnnData) -> IngestPlan:
         cell_type_column="cell_type",
     )
     with source.open_counts(path, "in.h5ad", None) as opened:
-        plan = make_plan(opened.obs, config, {"T": "CL:0000084", "B": "CL:0000236"}.get)
-        quality = expression.cell_quality(opened)
-        expression.write_cells(folder, opened, plan, quality)
+        words = Vocabulary({"T": "CL:0000084", "B": "CL:0000236"}.get)
+        plan = make_plan(opened.table(["condition", "cell_type"]), config, words)
+        expression.write_cells(folder, opened, plan, Progress(folder, opened.n_cells, 3))
     expression.write_groups(folder, plan)
     return plan
 
@@ -128,7 +130,7 @@ def test_a_budget_is_shared_out_evenly(sizes: list[int], extra: int) -> None:
 
 def test_without_a_budget_all_cells_are_taken() -> None:
     assert share_out([3, 1], None) == [3, 1]
-    with pytest.raises(CellRetrievalError, match="max_cells is 1 for 2 groups"):
+    with pytest.raises(CellRetrievalError, match="the budget is 1 cells for 2 groups"):
         share_out([3, 1], 1)
 
 

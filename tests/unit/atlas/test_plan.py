@@ -7,12 +7,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from pydantic import ValidationError
 
 from gca_core.atlas.models import CellGroup, IngestConfig, make_group_id
 from gca_core.atlas.plan import make_plan, match_controls
+from gca_core.atlas.vocabulary import Vocabulary
 from gca_core.errors import DataValidationError
 
 TYPES = {"T cell": "CL:0000084", "T cells": "CL:0000084", "B cell": "CL:0000236"}
+WORDS = Vocabulary(TYPES.get)
+LABELLED = Vocabulary(TYPES.get, label_cell_type={"CL:0000084": "T cell"}.__getitem__)
 
 
 def config(**changes: Any) -> IngestConfig:
@@ -45,7 +49,7 @@ def group(name: str, *, control: bool, donor: str | None = None, cell_type: str 
 
 def test_cells_go_to_the_group_of_their_values() -> None:
     rows = [("ctrl", "T cell", 1), ("stim", "T cells", 1), ("stim", "T cell", 2), ("stim", None, 1), ("ctrl", "odd", 1)]
-    plan = make_plan(table(rows), config(donor_column="donor"), TYPES.get)
+    plan = make_plan(table(rows), config(donor_column="donor"), WORDS)
     assert [plan.groups[code].perturbation for code in plan.codes[:3]] == ["ctrl", "stim", "stim"]
     assert [plan.groups[code].donor for code in plan.codes[:3]] == ["1", "1", "2"]
     assert plan.codes[3:].tolist() == [-1, -1]
@@ -56,7 +60,7 @@ def test_cells_go_to_the_group_of_their_values() -> None:
 
 def test_a_cell_without_a_perturbation_is_counted_and_left_out() -> None:
     rows = [("ctrl", "T cell", 1), ("stim", "T cell", 1), (np.nan, "T cell", 1), (" nan ", "B cell", 1)]
-    plan = make_plan(table(rows), config(), TYPES.get)
+    plan = make_plan(table(rows), config(), WORDS)
     assert plan.n_without_perturbation == 2
     assert plan.codes[2:].tolist() == [-1, -1]
     assert {g.donor for g in plan.groups} == {None}
@@ -64,14 +68,14 @@ def test_a_cell_without_a_perturbation_is_counted_and_left_out() -> None:
 
 def test_the_label_of_the_ontology_is_stored_when_asked_for() -> None:
     rows = [("ctrl", "T cells", 1), ("stim", "T cells", 1)]
-    plan = make_plan(table(rows), config(), TYPES.get, label_of={"CL:0000084": "T cell"}.__getitem__)
+    plan = make_plan(table(rows), config(), LABELLED)
     assert {g.cell_type for g in plan.groups} == {"T cell"}
 
 
 def test_an_id_that_is_given_goes_before_the_label() -> None:
     obs = table([("ctrl", "T cell", 1), ("stim", "T cell", 1), ("stim", None, 1)])
     obs["cl"] = ["CL:0000624", None, "CL:0000624"]
-    plan = make_plan(obs, config(cell_type_id_column="cl"), TYPES.get)
+    plan = make_plan(obs, config(cell_type_id_column="cl"), WORDS)
     assert [plan.groups[code].cell_type_id for code in plan.codes] == ["CL:0000624", "CL:0000084", "CL:0000624"]
     assert plan.n_unlabelled == 0
 
@@ -118,4 +122,60 @@ def test_without_donors_the_match_is_by_type() -> None:
 )
 def test_tables_that_make_no_sense_are_refused(rows: Any, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(DataValidationError, match=message):
-        make_plan(table(rows), config(**changes), TYPES.get)
+        make_plan(table(rows), config(**changes), WORDS)
+
+
+def test_perturbations_take_the_catalogues_name_but_never_each_others() -> None:
+    known = {"IFN-beta": "interferon beta", "IFNB1": "interferon beta", "TNFa": "TNF", "PBS": "saline"}
+    words = Vocabulary(
+        TYPES.get, resolve_perturbation=lambda text: known.get(text) or (text if text in known.values() else None)
+    )
+    obs = table([(value, "T cell", 1) for value in ("PBS", "IFN-beta", "IFNB1", "TNFa", "mystery")])
+    plan = make_plan(obs, config(control_value="PBS", perturbation_names={"mystery": "XYZ"}), words)
+    assert plan.perturbation_names == {
+        "PBS": "PBS",
+        "IFN-beta": "IFN-beta",
+        "IFNB1": "IFNB1",
+        "TNFa": "TNF",
+        "mystery": "XYZ",
+    }
+    assert plan.unmapped_perturbations == ["XYZ"]
+    assert ("perturbation", "TNFa", "TNF") in plan.aliases
+
+
+def test_a_file_without_perturbations_is_all_controls() -> None:
+    plan = make_plan(
+        table([("x", "T cell", 1), ("y", "B cell", 1)]), config(perturbation_column=None, control_value=None), WORDS
+    )
+    assert {(g.perturbation, g.is_control) for g in plan.groups} == {("unperturbed", True)}
+
+
+def test_tissues_part_groups_and_choose_controls() -> None:
+    rows = [("ctrl", "T cell", 1), ("ctrl", "T cell", 1), ("stim", "T cell", 1), ("ctrl", "T cell", 1)]
+    obs = table(rows).assign(organ=["Blood", "Blood", "Lung", "Lung"])
+    words = Vocabulary(TYPES.get, resolve_tissue={"Blood": "UBERON:0000178", "Lung": "UBERON:0002048"}.get)
+    plan = make_plan(obs, config(tissue_column="organ"), words)
+    by_tissue = {(g.perturbation, g.tissue): g for g in plan.groups}
+    assert set(by_tissue) == {("ctrl", "Blood"), ("ctrl", "Lung"), ("stim", "Lung")}
+    assert by_tissue["stim", "Lung"].control_group_id == by_tissue["ctrl", "Lung"].group_id
+
+
+def test_a_tissue_that_is_not_known_is_said_and_its_cells_stay() -> None:
+    obs = table([("ctrl", "T cell", 1), ("stim", "T cell", 1)]).assign(organ="the moon")
+    plan = make_plan(obs, config(tissue_column="organ"), Vocabulary(TYPES.get, resolve_tissue={}.get))
+    assert plan.unmapped_tissues == {"the moon": 2}
+    assert [g.tissue_id for g in plan.groups] == [None, None]
+
+
+def test_a_column_of_long_texts_is_refused() -> None:
+    rows = [("ctrl", "T cell", 1), ("x" * 501, "T cell", 1)]
+    with pytest.raises(DataValidationError, match="up to 501 characters"):
+        make_plan(table(rows), config(), WORDS)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"cell_type_column": None}, {"control_value": None}, {"preset": "other"}, {"dataset": "x" * 501}]
+)
+def test_a_configuration_that_says_too_little_is_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        config(**changes)

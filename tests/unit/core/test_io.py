@@ -95,3 +95,30 @@ def test_remote_objects_are_staged_through_a_local_file() -> None:
 def test_a_content_hash_ignores_key_order() -> None:
     assert io.content_hash({"a": 1, "b": 2}) == io.content_hash({"b": 2, "a": 1})
     assert io.content_hash({"a": 1}) != io.content_hash({"a": 2})
+
+
+def test_a_staged_folder_replaces_the_one_there_when_all_went_well(tmp_path: Path) -> None:
+    target = tmp_path / "data.zarr"
+    for text in ("first", "second"):
+        with io.staged(target) as path:
+            (path / "group").mkdir(parents=True)
+            (path / "group" / text).write_text(text)
+    assert [p.name for p in (target / "group").iterdir()] == ["second"]
+    with pytest.raises(RuntimeError), io.staged(target) as path:
+        path.mkdir()
+        raise RuntimeError
+    assert (target / "group" / "second").read_text() == "second"
+    assert [p.name for p in tmp_path.iterdir()] == ["data.zarr"]
+
+
+def test_a_remote_folder_is_sent_and_fetched_whole() -> None:
+    uri = "memory://bucket/data.zarr"
+    for text in ("first", "second"):
+        with io.staged(uri) as path:
+            (path / "group" / "deep").mkdir(parents=True)
+            (path / "group" / "deep" / text).write_text(text)
+            (path / "top").write_text("top")
+    with io.local_copy(uri, what="folder") as path:
+        assert path.name == "data.zarr"
+        assert {p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file()} == {"top", "group/deep/second"}
+    assert not path.exists()

@@ -79,6 +79,10 @@ class ListedAtlas:
         ]
         return sorted(found, key=lambda g: g.group_id)
 
+    def get_groups(self, group_ids: Iterable[str]) -> list[CellGroup]:
+        by_id = {group.group_id: group for group in self.listed}
+        return [by_id[group_id] for group_id in group_ids]
+
     def perturbations(self, dataset: str | None = None) -> list[str]:
         return sorted({g.perturbation for g in self.groups(dataset=dataset, is_control=False)})
 
@@ -88,8 +92,23 @@ class ListedAtlas:
     def datasets(self) -> list[Any]:
         return [type("Info", (), {"embedding_model": name})() for name in self.models]
 
-    def semantic_search(self, kind: str, vector: list[float], limit: int = 10) -> list[SearchHit]:
-        return [hit for hit in self.hits if hit.kind == kind][:limit]
+    def semantic(
+        self,
+        vector: list[float],
+        *,
+        kind: str,
+        limit: int,
+        dataset: str | None,
+        exclude_perturbations: Iterable[str],
+        is_control: bool,
+        min_similarity: float,
+    ) -> list[SearchHit]:
+        there = set(self.perturbations(dataset)) - set(exclude_perturbations)
+        hits = [h for h in self.hits if h.kind == kind and h.id in there and h.similarity >= min_similarity]
+        return hits[:limit]
+
+    def similarity_threshold(self) -> float | None:
+        return None
 
 
 @pytest.fixture(scope="session")

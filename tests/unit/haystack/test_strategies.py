@@ -8,8 +8,18 @@ from gca_core.atlas.models import SearchHit
 from gca_core.errors import CellRetrievalError
 from gca_core.haystack.context import HaystackContext
 from gca_core.haystack.models import IterationConfig, RankingWeights, Strategy, StructuredQuery
-from gca_core.haystack.ranking import make_candidates, rank_candidates
-from gca_core.haystack.strategies import Draft, direct, likeness, make_pool, ontology, other_perturbation
+from gca_core.haystack.ranking import compose, make_candidates, rank_candidates
+from gca_core.haystack.steps import suggest
+from gca_core.haystack.strategies import (
+    Draft,
+    direct,
+    draft_of_groups,
+    likeness,
+    make_pool,
+    ontology,
+    other_perturbation,
+    run_strategies,
+)
 from gca_core.knowledge.catalogue import load_catalogue
 from tests.unit.haystack.conftest import TYPES, cell_group
 
@@ -164,3 +174,90 @@ def test_few_cells_lower_the_quality(query: StructuredQuery, context_of: MakeCon
     pool = make_pool(query, CONFIG, context)
     (candidate,) = make_candidates(direct(pool), pool.query_groups, CONFIG)
     assert candidate.quality == pytest.approx(0.2)
+
+
+def test_what_acts_alike_also_prompts_together(query: StructuredQuery, context_of: MakeContext) -> None:
+    names = ("interferon alpha", "interferon gamma")
+    context = context_of(cell_group("ctrl", "CL:0002057"), *(cell_group(name, "CL:0002396") for name in names))
+    drafts = other_perturbation(make_pool(query, CONFIG, context), Strategy.MECHANISTIC)
+    assert [{g.perturbation for g, _ in d.members} for d in drafts] == [{names[0]}, {names[1]}, set(names)]
+    relevance = {g.perturbation: r for g, r in drafts[-1].members}
+    assert relevance["interferon alpha"] > relevance["interferon gamma"] > 0
+
+
+def test_the_reason_says_what_is_shared(query: StructuredQuery, context_of: MakeContext) -> None:
+    context = context_of(cell_group("ctrl", "CL:0002057"), cell_group("interferon alpha", "CL:0002396"))
+    (draft,) = other_perturbation(make_pool(query, CONFIG, context), Strategy.MECHANISTIC)
+    assert "targets IFNAR1" in draft.rationale
+    assert "the family type I interferon" in draft.rationale
+
+
+def test_a_prompt_has_room_for_as_many_groups_as_its_budget_feeds(
+    query: StructuredQuery, context_of: MakeContext
+) -> None:
+    far = [cell_group("interferon beta", "CL:0002396", dataset=f"d{i}") for i in range(8)]
+    near = [cell_group("interferon beta", "CL:0002057", dataset=f"d{i}", n_cells=10 * (i + 1)) for i in range(8)]
+    context = context_of(cell_group("ctrl", "CL:0002057"), *far, *near)
+    pool = make_pool(query, CONFIG, context)
+    members = [*pool.tier(["CL:0002396"]), *pool.tier(["CL:0002057"])]
+    kept = compose(members, budget=100)
+    assert [group.n_cells for group, _ in kept] == [80, 70, 60, 50, 40]
+    assert {relevance for _, relevance in kept} == {1.0}
+    assert len(compose([*members, *members], budget=10_000)) == 16
+
+
+def test_a_perturbation_found_twice_is_one_candidate_of_two_strategies(
+    query: StructuredQuery, context_of: MakeContext
+) -> None:
+    hit = SearchHit(kind="perturbation", id="interferon alpha", label="interferon alpha", distance=0.4)
+    context = context_of(cell_group("ctrl", "CL:0002057"), cell_group(hit.id, "CL:0002396"), hits=(hit,))
+    pool = make_pool(query, CONFIG, context)
+    (candidate,) = make_candidates(run_strategies(pool, CONFIG), pool.query_groups, CONFIG)
+    assert candidate.strategies == (Strategy.MECHANISTIC, Strategy.SEMANTIC)
+
+
+def test_unknown_names_count_less_than_what_is_known_to_act_alike(
+    query: StructuredQuery, context_of: MakeContext
+) -> None:
+    hit = SearchHit(kind="perturbation", id="interferon betas", label="interferon betas", distance=0.1)
+    context = context_of(
+        cell_group("ctrl", "CL:0002057"), cell_group(hit.id, "CL:0002396"),
+        cell_group("interferon alpha", "CL:0002396"), hits=(hit,),
+    )  # fmt: skip
+    found = {other.name: other.likeness for other in make_pool(query, CONFIG, context).others}
+    assert found["interferon betas"] == pytest.approx(0.45)
+    assert found["interferon alpha"] > found["interferon betas"]
+
+
+def test_proposals_are_the_same_every_time(query: StructuredQuery, context_of: MakeContext) -> None:
+    names = ("interferon alpha", "interferon gamma", "interferon beta")
+    context = context_of(*(cell_group("ctrl", t) for t in TYPES), *(cell_group(n, t) for n in names for t in TYPES))
+    assert len({make_pool(query, CONFIG, context).others for _ in range(5)}) == 1
+    assert suggest(query, CONFIG, context) == suggest(query, CONFIG, context)
+
+
+@pytest.mark.parametrize(
+    ("perturbation", "cell_type_id", "message"),
+    [
+        ("ctrl", "CL:0002057", "control itself"),
+        ("ruxolitinib", "CL:0002396", "does not act like"),
+    ],
+)
+def test_chosen_groups_are_checked(
+    query: StructuredQuery, context_of: MakeContext, perturbation: str, cell_type_id: str, message: str
+) -> None:
+    wrong = cell_group(perturbation, cell_type_id)
+    right = cell_group("interferon beta", "CL:0002396")
+    context = context_of(wrong, right)
+    with pytest.raises(CellRetrievalError, match=message):
+        draft_of_groups([right.group_id, wrong.group_id], query, context, Strategy.MODEL, "")
+    draft = draft_of_groups([right.group_id], query, context, Strategy.MODEL, "")
+    assert draft.members == ((right, pytest.approx(1 / 3)),)
+    elsewhere = query.model_copy(update={"dataset": "another"})
+    with pytest.raises(CellRetrievalError, match="another dataset"):
+        draft_of_groups([right.group_id], elsewhere, context, Strategy.MODEL, "")
+
+
+def test_an_empty_atlas_says_how_to_fill_it(query: StructuredQuery, context_of: MakeContext) -> None:
+    with pytest.raises(CellRetrievalError, match="gca atlas ingest FILE"):
+        make_pool(query, CONFIG, context_of())

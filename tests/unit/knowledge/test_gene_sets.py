@@ -6,7 +6,8 @@ import json
 import pytest
 
 from gca_core.errors import ConfigurationError
-from gca_core.knowledge.gene_sets import DATA, find_gene_set, load_gene_sets
+from gca_core.knowledge.files import BUNDLED
+from gca_core.knowledge.gene_sets import find_gene_set, load_gene_sets, load_go_bp, set_ids, sets_of_gene
 
 
 def test_hallmark_holds_its_fifty_sets() -> None:
@@ -32,9 +33,29 @@ def test_an_unknown_collection_is_refused() -> None:
 
 
 def test_the_manifest_lists_these_files_with_their_checksums() -> None:
-    rows = {row["file"]: row for row in json.loads((DATA / "manifest.json").read_text())}
-    for file in ("hallmark.tsv.gz", "reactome.tsv.gz", "progeny.tsv.gz", "perturbations.json"):
-        data = (DATA / file).read_bytes()
+    rows = {row["file"]: row for row in json.loads((BUNDLED / "manifest.json").read_text())}
+    for file in ("hallmark.tsv.gz", "reactome.tsv.gz", "progeny.tsv.gz", "go_bp.tsv.gz", "catalogue_drugs.tsv"):
+        data = (BUNDLED / file).read_bytes()
         assert rows[file]["sha256"] == hashlib.sha256(data).hexdigest()
         assert rows[file]["bytes"] == len(data)
         assert rows[file]["licence"]
+
+
+def test_go_processes_carry_their_id_and_keep_their_members() -> None:
+    sets = load_go_bp()
+    assert len(sets) == 9006
+    name = "mitochondrial genome maintenance (GO:0000002)"
+    assert {"POLG", "TP53", "TYMP"} <= sets[name]
+    assert 5 <= min(map(len, sets.values())) <= max(map(len, sets.values())) <= 500
+    assert set_ids("go_bp")[name] == "GO:0000002"
+    assert find_gene_set(name) == sets[name]
+
+
+def test_reactome_sets_have_stable_ids() -> None:
+    assert set_ids("reactome")["Interferon alpha/beta signaling"].startswith("R-HSA-")
+
+
+def test_the_sets_of_a_gene_come_smallest_first() -> None:
+    sets, mine = load_gene_sets("reactome"), sets_of_gene("reactome")["STAT1"]
+    assert "Interferon gamma signaling" in mine
+    assert [len(sets[name]) for name in mine] == sorted(len(sets[name]) for name in mine)

@@ -1,5 +1,6 @@
 import csv
 from importlib import resources
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -127,3 +128,16 @@ def test_an_ambiguous_synonym_means_nothing():
 def test_the_version_is_that_of_the_release(ontology):
     assert ontology.version == "2026-03-26"
     assert "CL:0000000" in ontology
+
+
+def test_a_lineage_leads_from_the_root_to_the_term(ontology):
+    path = ontology.lineage(CLASSICAL)
+    assert path[0] == "CL:0000000"
+    assert path[-1] == CLASSICAL
+    assert "CL:0000576" in path
+    assert all(ontology.ancestors(child)[parent] == 1 for parent, child in pairwise(path))
+
+
+def test_synonyms_of_a_term_hold_the_names_of_the_field(ontology):
+    assert "NK cell" in ontology.synonyms("CL:0000623")
+    assert list(ontology.synonyms(CLASSICAL)) == sorted(ontology.synonyms(CLASSICAL))

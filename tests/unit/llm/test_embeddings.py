@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gca_core.llm.embeddings import HashedTextEmbeddings
+from gca_core.knowledge.catalogue import load_catalogue
+from gca_core.llm.embeddings import HashedTextEmbeddings, calibrate, similarity_threshold
 
 
 def similarity(one: str, other: str) -> float:
@@ -41,3 +42,10 @@ def test_names_that_are_spelled_alike_are_near() -> None:
 def test_a_size_that_makes_no_sense_is_refused() -> None:
     with pytest.raises(ValueError, match="dim is 0"):
         HashedTextEmbeddings(0)
+
+
+def test_the_threshold_is_the_one_that_is_measured() -> None:
+    entries = list(load_catalogue().entries.values())[::3]
+    measured = calibrate(HashedTextEmbeddings(), [e.name for e in entries], [e.family for e in entries])
+    assert similarity_threshold("hashed-text-1536") == pytest.approx(measured, abs=0.05)
+    assert similarity_threshold("a model that nobody measured") is None

@@ -1,0 +1,10 @@
+"""``python -m gca_core.annotation``: the same as ``gca scanpy``."""
+
+from __future__ import annotations
+
+import sys
+
+from gca_core.cli.main import main
+
+if __name__ == "__main__":
+    main(["scanpy", *sys.argv[1:]])

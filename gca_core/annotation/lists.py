@@ -1,0 +1,190 @@
+"""Labels for clusters of which only lists of marker genes are known: ranks alone are the evidence."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+
+from gca_core.annotation.config import PREFIX, TOP_N_MARKERS
+from gca_core.annotation.evidence import rank_weights
+from gca_core.annotation.gene_lists import split_genes
+from gca_core.annotation.inputs import SPECIES
+from gca_core.annotation.labelling import gather_knowledge, label_clusters, run_stats, species_markers
+from gca_core.annotation.llm_labels import LlmAnnotator, ModelInput, as_annotator
+from gca_core.annotation.llm_models import LlmOptions
+from gca_core.annotation.markers import MarkerDatabase
+from gca_core.annotation.models import Annotation, ClusterMarkers, DatasetReport, FlagReason, RankedGene
+from gca_core.annotation.observed import observed
+from gca_core.annotation.observed import request_id as current_request
+from gca_core.annotation.offline import MIN_OVERLAP
+from gca_core.annotation.pipeline import package_versions
+from gca_core.annotation.symbols import ENSEMBL, check_species, current_symbols
+from gca_core.annotation.timing import Stopwatch
+from gca_core.errors import ConfigurationError, DataValidationError
+
+log = logging.getLogger(__name__)
+
+Genes = str | Sequence[str] | None
+MarkerLists = Mapping[str, Genes] | Sequence[tuple[str, Genes]]
+
+# share of a cluster's genes that the marker database has to know before a caveat says how few it knows
+FEW_KNOWN = 0.3
+
+
+@observed
+def annotate_from_markers(
+    markers: MarkerLists,
+    *,
+    species: str = "human",
+    tissue: str | None = None,
+    marker_db: str | os.PathLike[str] | MarkerDatabase | None = None,
+    top_n_markers: int = TOP_N_MARKERS,
+    min_overlap: int = MIN_OVERLAP,
+    force_unknown: bool = True,
+    model: ModelInput | LlmAnnotator | None = None,
+    llm_options: LlmOptions | None = None,
+    request_id: str | None = None,
+) -> DatasetReport:
+    """Label clusters by lists of their marker genes, best first.
+
+    There is no expression behind a list: a gene counts by its rank, none counts as absent, and genes that the list
+    leaves out say nothing. Repeated genes count once, at their first place. An empty list is
+    ``Unknown or Novel``, flagged ``no_markers_supplied``.
+
+    Args:
+        markers: genes by the cluster's name, as a sequence or as one text with commas; or pairs of both, where
+            names may repeat.
+        species: ``human`` or ``mouse``.
+        tissue: where the cells are from; cell types that aren't known there need more evidence.
+        marker_db: a marker database or the file of one; None means the bundled one.
+        top_n_markers: genes taken of each list, 5 or more.
+        min_overlap: fewest supporting markers of a label.
+        force_unknown: whether a label with too little evidence gives way to ``Unknown or Novel``; False keeps it,
+            flagged.
+        model: a chat model as ``provider:model``, or several that have to agree; None works offline.
+        llm_options: how the model is asked, its budget and the cache of its answers.
+        request_id: names this run in logs and results; None makes one up.
+
+    Returns:
+        A report with an annotation per list, in their order; ``n_cells`` is 0, since no cells are known.
+
+    Raises:
+        DataValidationError: no clusters, a list of Ensembl ids, symbols of another species, or no gene that the
+            marker database knows.
+        ConfigurationError: an option is out of range, or the tissue or species isn't known.
+        MarkerDatabaseError: the marker database can't be read.
+    """
+    watch = Stopwatch()
+    if species not in SPECIES:
+        raise ConfigurationError(f"the species {species!r} is not supported; use one of {', '.join(SPECIES)}")
+    if top_n_markers < 5:
+        raise ConfigurationError(f"top_n_markers is {top_n_markers}; expected 5 or more")
+    annotator = as_annotator(model, llm_options)
+    with watch.stage("read"):
+        known = species_markers(marker_db, species)
+        clusters = _clusters(markers, known.database, species, top_n_markers)
+        knowledge = gather_knowledge(known, None, species=species, tissue=tissue)
+    with watch.stage("annotate"):
+        found, models = label_clusters(
+            clusters,
+            rank_weights(clusters, knowledge.model),
+            knowledge,
+            annotator,
+            min_overlap=min_overlap,
+            force_unknown=force_unknown,
+        )
+        annotations = tuple(_with_coverage(annotation, known.database) for annotation in found)
+    report = DatasetReport(
+        annotations=annotations,
+        n_cells=0,
+        n_genes=len({gene for a in annotations for gene in a.markers}),
+        cluster_key="cluster",
+        clusters_computed=False,
+        species=species,
+        tissue=tissue,
+        prefix=PREFIX,
+        matrix="lists of marker genes",
+        annotator="offline" if annotator is None else "llm",
+        model=None if annotator is None else annotator.name,
+        model_stats=models,
+        ranking="as given",
+        top_n_markers=top_n_markers,
+        seed=0,
+        marker_database=known.info,
+        ontology_version=knowledge.ontology.version,
+        agreement=None,
+        versions=package_versions(),
+        stats=run_stats(watch, request_id or current_request(), models, 0),
+    )
+    log.info("%d clusters annotated, %d flagged", len(report.annotations), report.n_flagged)
+    return report
+
+
+def _clusters(markers: MarkerLists, database: MarkerDatabase, species: str, top_n: int) -> list[ClusterMarkers]:
+    """The lists under current symbols, cut to their top genes and without repeats."""
+    pairs = markers.items() if isinstance(markers, Mapping) else markers
+    lists = [(str(name), _genes(genes, str(name))) for name, genes in pairs]
+    if not lists:
+        raise DataValidationError("there are no clusters; expected marker genes for at least one")
+    for name, genes in lists:
+        _refuse_identifiers(name, genes)
+    written = [gene for _, genes in lists for gene in genes]
+    check_species(written, "the lists", species)
+    current = dict(zip(written, current_symbols(written, database), strict=True))
+    clusters = []
+    for name, genes in lists:
+        top = list(dict.fromkeys(current[gene] for gene in genes))[:top_n]
+        clusters.append(ClusterMarkers(cluster=name, genes=tuple(RankedGene(gene=gene) for gene in top)))
+    _refuse_strangers(clusters, database, species)
+    return clusters
+
+
+def _genes(genes: Genes, cluster: str) -> list[str]:
+    """The genes of one list as they are written; what stands for a missing value is an empty list."""
+    if genes is None or isinstance(genes, float):
+        return []
+    if isinstance(genes, str):
+        try:
+            return list(split_genes(genes))
+        except DataValidationError as error:
+            raise DataValidationError(f"cluster {cluster!r}: {error}") from None
+    if not isinstance(genes, Iterable) or isinstance(genes, (AbstractSet, Mapping, bytes)):
+        raise DataValidationError(
+            f"the markers of cluster {cluster!r} are of the kind {type(genes).__name__}; expected a list of gene "
+            "symbols, best first"
+        )
+    given = list(genes)
+    wrong = [gene for gene in given if not isinstance(gene, str)]
+    if wrong:
+        raise DataValidationError(f"the markers of cluster {cluster!r} hold {wrong[0]!r}; expected gene symbols")
+    return [stripped for gene in given if (stripped := gene.strip())]
+
+
+def _refuse_identifiers(cluster: str, genes: Sequence[str]) -> None:
+    found = [gene for gene in genes if ENSEMBL.fullmatch(gene)]
+    if len(found) > len(genes) / 2:
+        raise DataValidationError(
+            f"the markers of cluster {cluster!r} are Ensembl ids ({', '.join(found[:2])}, ...); expected gene symbols "
+            "such as CD3D: map them first"
+        )
+
+
+def _refuse_strangers(clusters: Sequence[ClusterMarkers], database: MarkerDatabase, species: str) -> None:
+    genes = [ranked.gene for cluster in clusters for ranked in cluster.genes]
+    if genes and not database.genes.intersection(genes):
+        raise DataValidationError(
+            f"none of the {len(set(genes))} genes is known to the marker database {database.name!r}; they look like "
+            f"{', '.join(genes[:3])}: expected {species} symbols"
+        )
+
+
+def _with_coverage(annotation: Annotation, database: MarkerDatabase) -> Annotation:
+    """The annotation with a caveat where the marker database knows few of its genes."""
+    known = len(database.genes.intersection(annotation.markers))
+    n = len(annotation.markers)
+    if FlagReason.NO_MARKERS_SUPPLIED in annotation.flag_reasons or known >= FEW_KNOWN * n:
+        return annotation
+    caveat = f"only {known} of {n} genes are known to the marker database"
+    return annotation.model_copy(update={"caveats": (*annotation.caveats, caveat)})

@@ -1,0 +1,87 @@
+"""Parsed marker tables that are kept: a table is read and resolved once, however often it is used.
+
+An entry's name is the hash of all that its rows follow from: the table's content, the species, the versions of the
+Cell Ontology and of the reader. An entry holds its key again and the hash of its rows; one that is damaged or of
+another version counts as absent and is written anew. Entries are written under a temporary name and renamed: any
+number of processes may share them.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from gca_core.annotation.assets import assets_folder
+from gca_core.annotation.markers import Marker
+from gca_core.io import content_hash, sha256_bytes, staged
+
+log = logging.getLogger(__name__)
+
+FOLDER = "parsed"
+# raised whenever a table would be read to other rows than before
+READER_VERSION = 1
+_MARKERS = TypeAdapter(list[Marker])
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    reader_version: int
+    key: str
+    sha256: str
+    rows: str
+
+
+def table_key(parts: Sequence[str]) -> str:
+    """The key of the rows that follow from these texts, under this version of the reader."""
+    return content_hash([str(READER_VERSION), *parts])
+
+
+def kept_table(key: str) -> list[Marker] | None:
+    """The rows under a key; None if there are none, or none that can be read."""
+    try:
+        entry = _Entry.model_validate_json((parsed_folder() / f"{key}.json").read_bytes())
+        whole = entry.sha256 == sha256_bytes(entry.rows.encode())
+        if whole and entry.key == key and entry.reader_version == READER_VERSION:
+            return _MARKERS.validate_json(entry.rows) or None
+    except (OSError, ValidationError):
+        pass
+    return None
+
+
+def keep_table(key: str, markers: Sequence[Marker]) -> None:
+    """Keep rows under a key; a folder that can't be written to is no reason to fail."""
+    rows = json.dumps([marker.model_dump() for marker in markers], separators=(",", ":"))
+    entry = _Entry(reader_version=READER_VERSION, key=key, sha256=sha256_bytes(rows.encode()), rows=rows)
+    try:
+        with staged(parsed_folder() / f"{key}.json") as path:
+            path.write_text(entry.model_dump_json(), encoding="utf-8")
+    except OSError as error:
+        log.warning("the parsed marker table could not be kept in %s: %s", parsed_folder(), error)
+
+
+def parsed_folder() -> Path:
+    """Where parsed tables are kept: beside the copies of remote tables."""
+    return assets_folder().parent / FOLDER
+
+
+def tables_info() -> tuple[int, int]:
+    """How many parsed tables are kept, and their bytes."""
+    sizes = [path.stat().st_size for path in _files()]
+    return len(sizes), sum(sizes)
+
+
+def clear_tables() -> int:
+    """Delete the parsed tables and nothing else; returns how many."""
+    found = list(_files())
+    for path in found:
+        path.unlink(missing_ok=True)
+    return len(found)
+
+
+def _files() -> Iterator[Path]:
+    return (path for path in parsed_folder().glob("*.json") if len(path.stem) == 64)

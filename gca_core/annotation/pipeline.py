@@ -1,0 +1,325 @@
+"""The stages of an annotation: read, cluster, rank, weigh the evidence, label, correct, write."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from gca_core.annotation.agreement import measure_agreement
+from gca_core.annotation.config import PREFIX, TOP_N_MARKERS
+from gca_core.annotation.embedding import leiden_clusters, principal_components
+from gca_core.annotation.evidence import DEPTH, expression_evidence, first_telling, rank_weights
+from gca_core.annotation.groups import (
+    check_columns,
+    keep_corrections,
+    kept_corrections,
+    of_cells,
+    read_groups,
+    write_columns,
+)
+from gca_core.annotation.inputs import Expression, choose_matrix, prepare_expression
+from gca_core.annotation.labelling import (
+    Knowledge,
+    MarkerInput,
+    SpeciesMarkers,
+    gather_knowledge,
+    label_clusters,
+    run_stats,
+    species_markers,
+)
+from gca_core.annotation.llm_labels import LlmAnnotator, ModelInput, as_annotator
+from gca_core.annotation.llm_models import LlmOptions
+from gca_core.annotation.models import Agreement, Annotation, ClusterMarkers, DatasetReport, ModelStats
+from gca_core.annotation.observed import observed, request_id
+from gca_core.annotation.offline import MIN_OVERLAP
+from gca_core.annotation.rankings import StoredRanking, rank_clusters, stored_markers, stored_ranking
+from gca_core.annotation.review import Corrections, apply_corrections
+from gca_core.annotation.scoring import Array
+from gca_core.annotation.timing import Stopwatch
+from gca_core.errors import ConfigurationError, DataValidationError
+from gca_core.matrix.ranking import RankingMethod
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from anndata import AnnData
+
+log = logging.getLogger(__name__)
+
+# cells of a file that are clustered: they are read into memory for it
+MAX_EMBEDDED = 200_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The options of :func:`gca_core.annotation.annotate_anndata`, as it explains them.
+
+    Attributes:
+        stored: key in ``uns`` of a ranking to use instead of computing one.
+    """
+
+    cluster_key: str | None
+    stored: str | None = None
+    species: str = "human"
+    tissue: str | None = None
+    marker_db: MarkerInput = None
+    top_n_markers: int = TOP_N_MARKERS
+    prefix: str = PREFIX
+    label_key: str | None = None
+    layer: str | None = None
+    gene_symbols: str | None = None
+    ranking: RankingMethod = "t-test_overestim_var"
+    resolution: float = 1.0
+    min_overlap: int = MIN_OVERLAP
+    force_unknown: bool = True
+    seed: int = 0
+    corrections: Corrections | None = None
+    request_id: str | None = None
+    model: ModelInput | LlmAnnotator | None = None
+    llm_options: LlmOptions | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an annotation found, beside the columns that it wrote.
+
+    Attributes:
+        groups: the cluster of each cell, categories in the order of the report's annotations.
+        expression: that was used; None where only a stored ranking was.
+    """
+
+    report: DatasetReport
+    groups: pd.Series
+    expression: Expression | None
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """Clusters with their genes, the evidence (n, g) and what they are judged by."""
+
+    groups: pd.Series
+    clusters: list[ClusterMarkers]
+    evidence: Array
+    knowledge: Knowledge
+    expression: Expression | None
+    source: str
+    method: str
+
+
+@observed
+def annotate(
+    adata: AnnData, options: Options, clock: Stopwatch | None = None, *, markers: SpeciesMarkers | None = None
+) -> Outcome:
+    """Annotate ``adata``; see :func:`gca_core.annotation.annotate_anndata`.
+
+    ``markers`` are those of the options, where they were loaded already.
+    """
+    watch = clock or Stopwatch()
+    _check(adata, options)
+    annotator = as_annotator(options.model, options.llm_options)
+    with watch.stage("read"):
+        corrections = kept_corrections(adata).with_later(
+            options.corrections.corrections if options.corrections is not None else ()
+        )
+        markers = markers or species_markers(options.marker_db, options.species)
+    ranked = rank_and_weigh(adata, options, markers, watch)
+    with watch.stage("annotate"):
+        annotations, models = label_clusters(
+            ranked.clusters,
+            ranked.evidence,
+            ranked.knowledge,
+            annotator,
+            min_overlap=options.min_overlap,
+            force_unknown=options.force_unknown,
+        )
+    annotations, overrides = apply_corrections(annotations, corrections)
+    agreement = _agreement(adata, ranked, annotations, options.label_key)
+    with watch.stage("write"):
+        computed = options.cluster_key is None and options.stored is None
+        write_columns(adata, ranked.groups, annotations, options.prefix, computed=computed)
+        keep_corrections(adata, corrections)
+    report = make_report(adata, options, ranked, markers, annotations, agreement, annotator, models)
+    stats = run_stats(watch, request_id(), models, overrides)
+    report = report.model_copy(update={"stats": stats})
+    _log_outcome(report)
+    return Outcome(report, ranked.groups, ranked.expression)
+
+
+def rank_and_weigh(adata: AnnData, options: Options, markers: SpeciesMarkers, watch: Stopwatch) -> Ranked:
+    """The clusters with their ranked genes, computed or stored, and the evidence; nothing is written."""
+    if options.stored is None:
+        return _computed(adata, options, markers, watch)
+    return _stored(adata, options, markers, watch)
+
+
+def package_versions(names: Iterable[str] = ("airflow-provider-gca", "anndata", "numpy", "scanpy")) -> dict[str, str]:
+    """Versions of the installed packages among ``names``."""
+    found = {}
+    for name in names:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _check(adata: AnnData, options: Options) -> None:
+    if options.top_n_markers < 5:
+        raise ConfigurationError(f"top_n_markers is {options.top_n_markers}; expected 5 or more")
+    if not options.resolution > 0:
+        raise ConfigurationError(f"the resolution is {options.resolution}; expected a positive number")
+    if options.min_overlap < 1:
+        raise ConfigurationError(f"min_overlap is {options.min_overlap}; expected at least one marker")
+    if adata.isbacked and adata.is_view:
+        raise DataValidationError(
+            "this is a part of a backed AnnData, which takes no new columns; use the whole, or the part's to_memory()"
+        )
+    check_columns(adata, options.cluster_key, options.label_key)
+
+
+def _computed(adata: AnnData, options: Options, markers: SpeciesMarkers, watch: Stopwatch) -> Ranked:
+    """Clusters as they are or computed, ranked here."""
+    with watch.stage("read"):
+        expression = _expression(adata, options, markers)
+        knowledge = gather_knowledge(markers, expression.genes, species=options.species, tissue=options.tissue)
+    with watch.stage("cluster"):
+        groups = _groups(adata, options, expression)
+    n, codes = len(groups.cat.categories), groups.cat.codes.to_numpy()
+    log.info("ranking genes of %d clusters over %d cells", n, adata.n_obs)
+    with watch.stage("rank"):
+        sums = expression.sums(codes, n)
+        clusters = rank_clusters(expression, groups, sums, DEPTH * options.top_n_markers, options.ranking)
+        clusters = [first_telling(cluster, knowledge.model, options.top_n_markers) for cluster in clusters]
+    with watch.stage("weigh"):
+        evidence = expression_evidence(expression, codes.tolist(), clusters, knowledge.model, sums=sums)
+    return Ranked(groups, clusters, evidence, knowledge, expression, expression.source, options.ranking)
+
+
+def _stored(adata: AnnData, options: Options, markers: SpeciesMarkers, watch: Stopwatch) -> Ranked:
+    """Clusters with the ranking that the data brings; the expression weighs, too, where a matrix is usable."""
+    with watch.stage("rank"):
+        ranking = stored_ranking(adata, options.stored or "", cluster_key=options.cluster_key)
+        check_columns(adata, ranking.cluster_key, None)
+        groups = read_groups(adata, ranking.cluster_key)
+        clusters = stored_markers(
+            ranking,
+            adata,
+            groups,
+            markers.database,
+            species=options.species,
+            gene_symbols=options.gene_symbols,
+            n_top=DEPTH * options.top_n_markers,
+        )
+    with watch.stage("read"):
+        expression, reason = _expression_if_usable(adata, options, markers)
+        genes = None if expression is None else expression.genes
+        knowledge = gather_knowledge(markers, genes, species=options.species, tissue=options.tissue)
+    clusters = [first_telling(cluster, knowledge.model, options.top_n_markers) for cluster in clusters]
+    if expression is None:
+        log.info("the ranking alone is the evidence: %s", reason)
+        evidence = rank_weights(clusters, knowledge.model)
+        return Ranked(groups, clusters, evidence, knowledge, None, _source(ranking, None), ranking.method)
+    with watch.stage("weigh"):
+        evidence = expression_evidence(expression, groups.cat.codes.tolist(), clusters, knowledge.model)
+    return Ranked(groups, clusters, evidence, knowledge, expression, _source(ranking, expression), ranking.method)
+
+
+def _source(ranking: StoredRanking, expression: Expression | None) -> str:
+    known = "no usable matrix" if expression is None else expression.source
+    return f"{known}; ranking of uns[{ranking.key!r}]"
+
+
+def _expression(adata: AnnData, options: Options, markers: SpeciesMarkers) -> Expression:
+    return prepare_expression(
+        choose_matrix(adata, options.layer),
+        markers.database,
+        species=options.species,
+        gene_symbols=options.gene_symbols,
+    )
+
+
+def _expression_if_usable(
+    adata: AnnData, options: Options, markers: SpeciesMarkers
+) -> tuple[Expression | None, str | None]:
+    """The expression, or why no matrix is usable; a layer that was named has to be."""
+    try:
+        choose_matrix(adata, options.layer)
+    except DataValidationError as error:
+        if options.layer is not None:
+            raise
+        return None, str(error)
+    return _expression(adata, options, markers), None
+
+
+def _groups(adata: AnnData, options: Options, expression: Expression) -> pd.Series:
+    if options.cluster_key is not None:
+        return read_groups(adata, options.cluster_key)
+    if not expression.in_memory and expression.n_cells > MAX_EMBEDDED:
+        raise DataValidationError(
+            f"no cluster column is named, and the {expression.n_cells:,} cells lie in a file: clusters are computed of "
+            f"{MAX_EMBEDDED:,} cells at most there. name the column with the clusters as cluster_key, cluster the "
+            "cells first, with scanpy.tl.leiden, or read the file into memory (backed=False)"
+        )
+    components = principal_components(expression, options.seed)
+    found = leiden_clusters(components, resolution=options.resolution, seed=options.seed)
+    return pd.Series(found, index=adata.obs_names)
+
+
+def _agreement(
+    adata: AnnData, ranked: Ranked, annotations: list[Annotation], label_key: str | None
+) -> Agreement | None:
+    if label_key is None:
+        return None
+    predicted = of_cells(ranked.groups, [a.ontology_id for a in annotations])
+    return measure_agreement(predicted, adata.obs[label_key], ranked.knowledge.ontology, clusters=ranked.groups)
+
+
+def make_report(
+    adata: AnnData,
+    options: Options,
+    ranked: Ranked,
+    markers: SpeciesMarkers,
+    annotations: list[Annotation],
+    agreement: Agreement | None,
+    annotator: LlmAnnotator | None,
+    models: ModelStats | None,
+) -> DatasetReport:
+    """The report of annotations, without statistics of the run."""
+    computed = options.cluster_key is None and options.stored is None
+    named = str(ranked.groups.name) if options.stored else options.cluster_key
+    return DatasetReport(
+        annotations=tuple(annotations),
+        n_cells=adata.n_obs,
+        n_genes=adata.n_vars if ranked.expression is None else len(ranked.expression.genes),
+        cluster_key=f"{options.prefix}cluster" if computed or named is None else named,
+        clusters_computed=computed,
+        species=options.species,
+        tissue=options.tissue,
+        prefix=options.prefix,
+        matrix=ranked.source,
+        annotator="offline" if annotator is None else "llm",
+        model=None if annotator is None else annotator.name,
+        model_stats=models,
+        ranking=ranked.method,
+        top_n_markers=options.top_n_markers,
+        seed=options.seed,
+        marker_database=markers.info,
+        ontology_version=ranked.knowledge.ontology.version,
+        agreement=agreement,
+        versions=package_versions(),
+    )
+
+
+def _log_outcome(report: DatasetReport) -> None:
+    log.info("%d clusters annotated, %d flagged", len(report.annotations), report.n_flagged)
+    if report.agreement is not None:
+        log.info(
+            "agreement with %s: %.1f %% of cells the same or related, %.1f %% the same",
+            report.agreement.column,
+            100 * report.agreement.related,
+            100 * report.agreement.exact,
+        )

@@ -1,0 +1,29 @@
+"""Genes of programmes that any cell can run: the answer to interferon, and division.
+
+They say what a cell does, not what it is. The sets are the bundled Hallmark ones (CC BY 4.0, Liberzon A et al.,
+Cell Systems 2015;1:417).
+"""
+
+from __future__ import annotations
+
+import functools
+
+from gca_core.knowledge.gene_sets import load_gene_sets
+
+RESPONSE = ("HALLMARK_INTERFERON_ALPHA_RESPONSE", "HALLMARK_INTERFERON_GAMMA_RESPONSE")
+DIVISION = ("HALLMARK_E2F_TARGETS", "HALLMARK_G2M_CHECKPOINT", "HALLMARK_MITOTIC_SPINDLE")
+
+
+@functools.cache
+def programme_genes() -> frozenset[str]:
+    """Human symbols of all genes that belong to one of the programmes."""
+    sets = load_gene_sets("hallmark")
+    return frozenset().union(*(sets[name] for name in RESPONSE + DIVISION[:2]))
+
+
+@functools.cache
+def division_genes() -> frozenset[str]:
+    """Human symbols of genes that two of the sets on cell division name: those that mark little else."""
+    sets = load_gene_sets("hallmark")
+    found = [frozenset(sets[name]) for name in DIVISION]
+    return frozenset().union(*(a & b for i, a in enumerate(found) for b in found[i + 1 :]))

@@ -1,0 +1,241 @@
+"""Corrections into the results of a run: the file, the report and its tables, all of them or none."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gca_core.annotation.models import Agreement, DatasetReport, Status
+from gca_core.annotation.report import render_csv, render_html
+from gca_core.annotation.review import (
+    CORRECTIONS_FILE,
+    FINGERPRINT_GENES,
+    Correction,
+    Corrections,
+    load_corrections,
+    place_corrections,
+)
+from gca_core.annotation.review_queue import HERE, REPORT, Run, collect_review
+from gca_core.annotation.review_table import Decision, decide, parse_review
+from gca_core.errors import DataValidationError
+from gca_core.io import PathInput, as_path, json_text, read_text, staged, write_json
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+log = logging.getLogger(__name__)
+
+__all__ = ["ReviewOutcome", "apply_review", "apply_to_run"]
+
+ANNOTATED = ("annotated.h5ad", "annotated.zarr")
+CSV, HTML, FIGURE = "clusters.csv", "report.html", "umap.png"
+
+
+@dataclass(frozen=True)
+class ReviewOutcome:
+    """What applying a table did.
+
+    Attributes:
+        applied: corrections that are new or changed, by run.
+        unchanged: how many were in place already.
+        flagged: clusters of the cohort that are still flagged.
+        corrections: where the corrections of the cohort, or of the one run, were written.
+    """
+
+    applied: dict[str, int] = field(default_factory=dict)
+    unchanged: int = 0
+    flagged: int = 0
+    corrections: str = ""
+
+
+def apply_review(
+    table: PathInput,
+    where: PathInput | Sequence[PathInput],
+    *,
+    who: str,
+    when: datetime | None = None,
+    free_labels: bool = False,
+) -> ReviewOutcome:
+    """Put the corrections of a filled-in table into the results that ``where`` holds.
+
+    Everything is judged before anything is written. What is in place already is left alone, so that the same table
+    can be applied again, also after a break; the first reviewer and time of a decision stay.
+
+    Args:
+        table: the table that :func:`gca_core.annotation.review_queue.write_review` wrote, filled in.
+        where: as for :func:`gca_core.annotation.review_queue.collect_review`.
+        who, when, free_labels: as for :func:`gca_core.annotation.review_table.decide`.
+
+    Raises:
+        DataValidationError: the table doesn't fit the results, a label is unknown, or results are missing or can't
+            be read.
+    """
+    queue = collect_review(where, everything=True)
+    decisions = decide(parse_review(_table_text(table)), queue, who=who, when=when, free_labels=free_labels)
+    by_run: dict[str, list[Decision]] = {}
+    for decision in decisions:
+        by_run.setdefault(decision.run.name, []).append(decision)
+    plans = [_plan(run, by_run.get(run.name, [])) for run in queue.runs]
+    for plan in plans:
+        if plan.differs:
+            _annotated_file(plan.run)
+    for plan in plans:
+        if plan.differs:
+            apply_to_run(plan.run, plan.corrections)
+    kept = _write_joint(queue.root, plans)
+    return ReviewOutcome(
+        applied={plan.run.name: plan.n_new for plan in plans if plan.n_new},
+        unchanged=len(decisions) - sum(plan.n_new for plan in plans),
+        flagged=sum(a.status is Status.FLAGGED for plan in plans for a in plan.report.annotations),
+        corrections=kept,
+    )
+
+
+def apply_to_run(run: Run, corrections: Corrections) -> DatasetReport:
+    """Write ``corrections.json`` and the results of one run with the corrections in them; returns the new report.
+
+    All results are made under temporary names first, then renamed, the report last.
+
+    Raises:
+        DataValidationError: a result is missing or can't be read.
+    """
+    report = _corrected(run.report, corrections)
+    with ExitStack() as stack:
+        # renamed in reverse order
+        paths = {
+            name: stack.enter_context(staged(f"{run.folder}/{name}")) for name in (REPORT, HTML, CSV, CORRECTIONS_FILE)
+        }
+        figures: dict[str, bytes] = {}
+        title = f"Cell types of {as_path(run.folder).name}"
+        cells = _annotated_file(run)
+        if cells is not None:
+            target = stack.enter_context(staged(cells))
+            report, figures, title = _write_cells(cells, target, report, corrections)
+        if "label" in figures:
+            stack.enter_context(staged(f"{run.folder}/{FIGURE}")).write_bytes(figures["label"])
+        _write(paths[CORRECTIONS_FILE], json_text(corrections))
+        _write(paths[CSV], render_csv(report))
+        _write(paths[HTML], render_html(report, figures, title=title))
+        _write(paths[REPORT], json_text(report))
+    log.info("%d corrections are in %s", report.stats.overrides, run.folder)
+    return report
+
+
+@dataclass(frozen=True)
+class _Plan:
+    run: Run
+    corrections: Corrections
+    report: DatasetReport
+    n_new: int
+    differs: bool
+
+
+def _plan(run: Run, decisions: Sequence[Decision]) -> _Plan:
+    """What a run becomes, and whether anything has to be written for it."""
+    path = f"{run.folder}/{CORRECTIONS_FILE}"
+    known = load_corrections(path) if as_path(path).exists() else Corrections()
+    mine = _with_standing(known.of_run(""), run.report)
+    merged = mine.with_later([d.correction for d in decisions])
+    report = _corrected(run.report, merged)
+    new = [c for c in merged.corrections if c not in mine.corrections]
+    differs = bool(decisions) and (bool(new) or report.annotations != run.report.annotations)
+    return _Plan(run, merged, report if differs else run.report, len(new), differs)
+
+
+def _with_standing(known: Corrections, report: DatasetReport) -> Corrections:
+    """The corrections with those that the report shows and the file lacks, such as ones that came with the input."""
+    named = {c.cluster for c in known.corrections}
+    standing = (
+        Correction(cluster=a.cluster, genes=a.markers[:FINGERPRINT_GENES], **a.override.model_dump())
+        for a in report.annotations
+        if a.override is not None and a.cluster not in named
+    )
+    return known.with_later(list(standing))
+
+
+def _corrected(report: DatasetReport, corrections: Corrections) -> DatasetReport:
+    placed = place_corrections(report.annotations, corrections)
+    stats = report.stats.model_copy(update={"overrides": placed.n_placed})
+    return report.model_copy(update={"annotations": placed.annotations, "stats": stats})
+
+
+def _annotated_file(run: Run) -> str | None:
+    """The annotated cells of a run; None where it is of lists of markers."""
+    if not run.report.n_cells:
+        return None
+    found = next((path for name in ANNOTATED if as_path(path := f"{run.folder}/{name}").exists()), None)
+    if found is None:
+        raise DataValidationError(
+            f"{ANNOTATED[0]} is not beside {REPORT} in {run.folder}, so the labels of its cells can't be changed; put "
+            "it back, or annotate again. nothing was changed"
+        )
+    return found
+
+
+def _write_cells(
+    source: str, target: Path, report: DatasetReport, corrections: Corrections
+) -> tuple[DatasetReport, dict[str, bytes], str]:
+    """Write the annotated file with the labels to ``target``; returns the report, its pictures and its title."""
+    from gca_core.annotation.figure import cluster_codes, report_figures
+    from gca_core.annotation.files import open_data
+    from gca_core.annotation.groups import as_groups, keep_corrections, write_columns
+    from gca_core.annotation.record import keep_record, kept_drawn, kept_markers, kept_source
+
+    with open_data(source, backed=True) as data:
+        adata = data.adata
+        cluster_codes(adata, report)
+        groups = as_groups(adata.obs[report.cluster_key])
+        write_columns(adata, groups, report.annotations, report.prefix, computed=False)
+        report = report.model_copy(update={"agreement": _agreement(adata.obs, groups, report)})
+        drawn, markers, name = kept_drawn(adata), kept_markers(adata), kept_source(adata)
+        figures = {} if drawn is None else report_figures(drawn.of(adata), report, drawn.coordinates, markers)
+        keep_corrections(adata, corrections)
+        keep_record(adata, report, source=name, markers=markers, drawn=drawn)
+        data.write(target, [column for column in adata.obs if str(column).startswith(report.prefix)], {})
+    judged = f"Labels in {report.judged_column} of {name}, judged by their markers"
+    title = f"Cell types of {name}" if report.judged_column is None else judged
+    return report, figures, f"{title}{'' if drawn is None else drawn.note}"
+
+
+def _agreement(obs: pd.DataFrame, groups: pd.Series, report: DatasetReport) -> Agreement | None:
+    """The agreement with known labels, measured anew."""
+    from gca_core.annotation.agreement import measure_agreement
+    from gca_core.annotation.groups import of_cells
+    from gca_core.knowledge.ontology import load_ontology
+
+    if report.agreement is None or report.agreement.column not in obs:
+        return report.agreement
+    predicted = of_cells(groups, [a.ontology_id for a in report.annotations])
+    return measure_agreement(predicted, obs[report.agreement.column], load_ontology(), clusters=groups)
+
+
+def _write_joint(root: str, plans: Sequence[_Plan]) -> str:
+    """The corrections of all runs in the cohort's folder; of one run in that folder, they are there already."""
+    path = f"{root}/{CORRECTIONS_FILE}"
+    if all(plan.run.name == HERE for plan in plans):
+        return path
+    joint: list[Correction] = [
+        c.model_copy(update={"run": plan.run.name}) for plan in plans for c in plan.corrections.corrections
+    ]
+    own = next((list(plan.corrections.corrections) for plan in plans if plan.run.name == HERE), [])
+    if joint:
+        write_json(path, Corrections(corrections=(*own, *(c for c in joint if c.run != HERE))))
+    return path
+
+
+def _table_text(table: PathInput) -> str:
+    try:
+        return read_text(table, what="table of corrections")
+    except UnicodeDecodeError:
+        raise DataValidationError(
+            f"{str(table)!r} is not UTF-8 text; save it from the spreadsheet as CSV UTF-8"
+        ) from None
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")

@@ -1,0 +1,35 @@
+// sorts a table by a column, narrows it to rows that hold a text, and opens details before printing
+document.documentElement.classList.add("scripted");
+for (const table of document.querySelectorAll("table[data-sortable]")) {
+  const body = table.tBodies[0];
+  const rows = Array.from(body.rows);
+  const heads = Array.from(table.tHead.rows[0].cells);
+  const order = new Intl.Collator(undefined, { numeric: true });
+  heads.forEach((head, column) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.textContent = head.textContent;
+    head.replaceChildren(button);
+    button.addEventListener("click", () => {
+      const down = head.getAttribute("aria-sort") === "ascending";
+      heads.forEach((other) => other.removeAttribute("aria-sort"));
+      head.setAttribute("aria-sort", down ? "descending" : "ascending");
+      const key = (row) => row.cells[column].dataset.key ?? row.cells[column].textContent;
+      rows.sort((a, b) => (down ? -1 : 1) * order.compare(key(a), key(b)));
+      body.append(...rows);
+    });
+  });
+  const tools = document.querySelector(`[data-tools="${table.id}"]`);
+  if (tools === null) continue;
+  const words = tools.querySelector("input[type=search]");
+  const flagged = tools.querySelector("input[type=checkbox]");
+  const narrow = () => {
+    const wanted = words.value.trim().toLowerCase();
+    for (const row of rows) {
+      row.hidden = !row.textContent.toLowerCase().includes(wanted) || (flagged !== null && flagged.checked && !("flagged" in row.dataset));
+    }
+  };
+  words.addEventListener("input", narrow);
+  if (flagged !== null) flagged.addEventListener("change", narrow);
+}
+addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((part) => { part.open = true; }));

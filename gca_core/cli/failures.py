@@ -1,0 +1,46 @@
+"""How the ``gca`` command ends: exit codes, one line for what can be expected, tracebacks on demand."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import traceback
+
+from gca_core.errors import (
+    CellRetrievalError,
+    ConfigurationError,
+    DataValidationError,
+    GcaError,
+    MarkerDatabaseError,
+    QueryParsingError,
+)
+
+EXIT_FAILURE = 1
+EXIT_BAD_INPUT = 2
+EXIT_FLAGGED = 3
+# what the user can settle: the input, an option, a setting
+_BAD_INPUT = (ConfigurationError, DataValidationError, MarkerDatabaseError, QueryParsingError, CellRetrievalError)
+_shown = {"traceback": False}
+
+
+def debug(*, wanted: bool) -> None:
+    """What ``--debug`` does: log everything, and have :func:`report` print tracebacks."""
+    _shown["traceback"] = wanted
+    if wanted:
+        logging.getLogger("gca_core").setLevel(logging.DEBUG)
+
+
+def report(error: GcaError | OSError) -> int:
+    """Write an expected failure to stderr as one line, and return the exit code that goes with it."""
+    if _shown["traceback"] or os.environ.get("GCA_LOG_LEVEL", "").upper() == "DEBUG":
+        traceback.print_exception(error, file=sys.stderr)
+    sys.stderr.write(f"error: {_words(error)}\n")
+    return EXIT_BAD_INPUT if isinstance(error, _BAD_INPUT) else EXIT_FAILURE
+
+
+def _words(error: GcaError | OSError) -> str:
+    if isinstance(error, GcaError):
+        return str(error)
+    where = f": {error.filename}" if error.filename is not None else ""
+    return f"{error.strerror or type(error).__name__}{where}"

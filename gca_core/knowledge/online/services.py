@@ -1,0 +1,385 @@
+"""The services, each with the few calls that are used, and their answers as models."""
+
+from __future__ import annotations
+
+import logging
+import re
+from typing import Any
+from urllib.parse import quote
+
+from pydantic import BaseModel, ConfigDict
+
+from gca_core.errors import ExternalAPIError
+from gca_core.knowledge.online.client import RefusedError, ServiceClient
+from gca_core.knowledge.online.settings import KEGG_TERMS, OnlineSettings, Source
+
+log = logging.getLogger(__name__)
+
+HUMAN = "9606"
+MAX_ARTICLES = 20
+MAX_ANNOTATIONS = 100
+_SYMBOL = re.compile(r"[A-Za-z0-9][A-Za-z0-9.@_-]{0,40}")
+_ACCESSION = re.compile(r"[A-Z0-9]{6,10}(-\d+)?")
+_TAG = re.compile(r"<[^>]*>")
+_YEAR = re.compile(r"[12]\d{3}")
+_DIGITS = re.compile(r"[0-9]+")
+
+
+class Pathway(BaseModel):
+    """A pathway of Reactome or KEGG."""
+
+    model_config = ConfigDict(frozen=True)
+
+    identifier: str
+    name: str
+
+
+class Protein(BaseModel):
+    """A reviewed human protein of UniProt."""
+
+    model_config = ConfigDict(frozen=True)
+
+    accession: str
+    symbol: str
+    name: str = ""
+    function: str = ""
+
+
+class Annotation(BaseModel):
+    """A GO annotation of a protein, with the evidence behind it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    go_id: str
+    name: str = ""
+    aspect: str = ""
+    evidence: str = ""
+    reference: str = ""
+
+
+class Gene(BaseModel):
+    """A gene of Ensembl; places are 1-based, on the named assembly."""
+
+    model_config = ConfigDict(frozen=True)
+
+    identifier: str
+    symbol: str
+    biotype: str = ""
+    description: str = ""
+    assembly: str = ""
+    chromosome: str = ""
+    start: int = 0
+    end: int = 0
+    strand: int = 0
+
+
+class Article(BaseModel):
+    """A publication as PubMed lists it; abstracts are not fetched."""
+
+    model_config = ConfigDict(frozen=True)
+
+    pmid: str
+    title: str
+    journal: str = ""
+    year: int | None = None
+    doi: str = ""
+    first_author: str = ""
+
+
+class Literature(BaseModel):
+    """What PubMed found: how many publications in all, and the most relevant of them."""
+
+    model_config = ConfigDict(frozen=True)
+
+    count: int = 0
+    articles: tuple[Article, ...] = ()
+
+
+class Reactome:
+    """The Reactome ContentService."""
+
+    def __init__(self, settings: OnlineSettings, **options: Any) -> None:
+        self.client = ServiceClient(Source.REACTOME, settings, **options)
+
+    async def pathways_of(self, gene: str) -> tuple[Pathway, ...] | None:
+        """Human pathways that hold a gene's protein, by id; None where Reactome doesn't know the gene.
+
+        Raises:
+            ExternalAPIError: no usable answer.
+        """
+        _require(_SYMBOL, gene, "gene symbol")
+        query = {"query": gene, "species": "Homo sapiens", "types": "Protein", "cluster": "true"}
+        accession = await self.client.get_json("search/query", query, lambda found: _reactome_accession(found, gene))
+        if accession is None:
+            return None
+        path = f"data/mapping/UniProt/{quote(accession, safe='')}/pathways"
+        return await self.client.get_json(path, {"species": HUMAN}, _reactome_pathways)
+
+
+def _reactome_accession(found: Any, gene: str) -> str | None:
+    """The UniProt accession of the first protein whose name is the gene's; the search marks hits with tags."""
+    for entry in (entry for group in _rows(_object(found).get("results")) for entry in _rows(group.get("entries"))):
+        names = {_TAG.sub("", _text(entry, key)).split(" ")[0].upper() for key in ("referenceName", "name")}
+        accession = _TAG.sub("", _text(entry, "referenceIdentifier"))
+        if gene.upper() in names and _ACCESSION.fullmatch(accession):
+            return accession
+    return None
+
+
+def _reactome_pathways(rows: Any) -> tuple[Pathway, ...]:
+    found = {Pathway(identifier=_text(row, "stId"), name=_text(row, "displayName")) for row in _rows(rows)}
+    return tuple(sorted((p for p in found if p.identifier), key=lambda p: p.identifier))
+
+
+class UniProt:
+    """The UniProt REST service."""
+
+    FIELDS = "accession,gene_names,protein_name,cc_function"
+
+    def __init__(self, settings: OnlineSettings, **options: Any) -> None:
+        self.client = ServiceClient(Source.UNIPROT, settings, **options)
+
+    async def protein(self, gene: str) -> Protein | None:
+        """The reviewed human protein of a gene; None where there is none.
+
+        Raises:
+            ExternalAPIError: no usable answer.
+        """
+        _require(_SYMBOL, gene, "gene symbol")
+        query = f"(gene_exact:{gene}) AND (organism_id:{HUMAN}) AND (reviewed:true)"
+        params = {"query": query, "fields": self.FIELDS, "format": "json", "size": "1"}
+        return await self.client.get_json("uniprotkb/search", params, lambda found: _protein(found, gene))
+
+
+def _protein(found: Any, gene: str) -> Protein | None:
+    rows = _rows(_object(found).get("results"))
+    if not rows:
+        return None
+    row = rows[0]
+    functions = [c for c in _rows(row.get("comments")) if c.get("commentType") == "FUNCTION"]
+    symbols = [_text(_inner(g, "geneName"), "value") for g in _rows(row.get("genes"))]
+    return Protein(
+        accession=_text(row, "primaryAccession"),
+        symbol=symbols[0] if symbols else gene,
+        name=_text(_inner(row, "proteinDescription", "recommendedName", "fullName"), "value"),
+        function=" ".join(_text(text, "value") for comment in functions for text in _rows(comment.get("texts"))),
+    )
+
+
+class PubMed:
+    """NCBI's E-utilities on PubMed; the key travels in the body of a POST, so that no log of addresses holds it."""
+
+    def __init__(self, settings: OnlineSettings, **options: Any) -> None:
+        self.settings = settings
+        self.client = ServiceClient(Source.PUBMED, settings, **options)
+
+    async def search(self, query: str, limit: int = MAX_ARTICLES) -> Literature:
+        """How many publications fit a query, and the most relevant of them.
+
+        Raises:
+            ExternalAPIError: no usable answer, or a query that PubMed can't read.
+        """
+        form = {"db": "pubmed", "term": query, "retmode": "json", "retmax": str(limit), "sort": "relevance"}
+        found = await self.client.post_json("esearch.fcgi", form, self._identity(), _pubmed_ids)
+        if found is None:
+            raise ExternalAPIError("pubmed has no search at this address; check GCA_ONLINE_URLS")
+        count, ids = found
+        return Literature(count=count, articles=await self._articles(ids) if ids else ())
+
+    async def _articles(self, ids: list[str]) -> tuple[Article, ...]:
+        form = {"db": "pubmed", "id": ",".join(ids), "retmode": "json"}
+        found = await self.client.post_json("esummary.fcgi", form, self._identity(), lambda a: _articles(a, ids))
+        return found or ()
+
+    def _identity(self) -> dict[str, str]:
+        key = self.settings.ncbi_api_key
+        fields = {
+            "tool": self.settings.ncbi_tool,
+            "email": self.settings.ncbi_email,
+            "api_key": key.get_secret_value() if key else "",
+        }
+        return {name: value for name, value in fields.items() if value}
+
+
+def _pubmed_ids(found: Any) -> tuple[int, list[str]]:
+    result = _object(_object(found).get("esearchresult"))
+    if "ERROR" in result:
+        raise RefusedError("pubmed could not read the query")
+    if not _text(result, "count").isdigit():
+        raise ValueError("no count")
+    ids = result.get("idlist")
+    return int(_text(result, "count")), [str(i) for i in ids if _DIGITS.fullmatch(str(i))] if isinstance(
+        ids, list
+    ) else []
+
+
+def _articles(found: Any, ids: list[str]) -> tuple[Article, ...]:
+    result = _object(_object(found).get("result"))
+    rows = {i: result[i] for i in ids if isinstance(result.get(i), dict)}
+    return tuple(_article(i, row) for i, row in rows.items() if "error" not in row)
+
+
+def _article(pmid: str, row: dict[str, Any]) -> Article:
+    ids = {_text(i, "idtype"): _text(i, "value") for i in _rows(row.get("articleids"))}
+    authors = [_text(author, "name") for author in _rows(row.get("authors"))]
+    year = _YEAR.search(_text(row, "pubdate"))
+    return Article(
+        pmid=pmid,
+        title=_TAG.sub("", _text(row, "title")),
+        journal=_text(row, "fulljournalname") or _text(row, "source"),
+        year=int(year.group()) if year else None,
+        doi=ids.get("doi", ""),
+        first_author=authors[0] if authors else "",
+    )
+
+
+class GeneOntology:
+    """QuickGO of the EBI."""
+
+    def __init__(self, settings: OnlineSettings, **options: Any) -> None:
+        self.client = ServiceClient(Source.GO, settings, **options)
+
+    async def processes_of(self, accession: str) -> tuple[Annotation, ...]:
+        """The biological processes that a human protein is annotated with, by id; of several the first counts.
+
+        Raises:
+            ExternalAPIError: no usable answer.
+        """
+        _require(_ACCESSION, accession, "UniProt accession")
+        params = {
+            "geneProductId": accession,
+            "taxonId": HUMAN,
+            "aspect": "biological_process",
+            "includeFields": "goName",
+            "limit": str(MAX_ANNOTATIONS),
+        }
+        return await self.client.get_json("annotation/search", params, _annotations) or ()
+
+
+def _annotations(found: Any) -> tuple[Annotation, ...]:
+    rows = _rows(_object(found).get("results"))
+    # an annotation with NOT says that the protein does not do it
+    kept = [row for row in rows if "NOT" not in _text(row, "qualifier").split("|")]
+    terms = {_text(row, "goId"): row for row in reversed(kept) if _text(row, "goId").startswith("GO:")}
+    return tuple(
+        Annotation(
+            go_id=go_id,
+            name=_text(row, "goName"),
+            aspect=_text(row, "goAspect"),
+            evidence=_text(row, "goEvidence"),
+            reference=_text(row, "reference"),
+        )
+        for go_id, row in sorted(terms.items())
+    )
+
+
+class Ensembl:
+    """The Ensembl REST service."""
+
+    def __init__(self, settings: OnlineSettings, **options: Any) -> None:
+        self.client = ServiceClient(Source.ENSEMBL, settings, **options)
+
+    async def gene(self, symbol: str) -> Gene | None:
+        """The human gene of a symbol; None where there is none, which Ensembl says by status 400.
+
+        Raises:
+            ExternalAPIError: no usable answer.
+        """
+        _require(_SYMBOL, symbol, "gene symbol")
+        path = f"lookup/symbol/homo_sapiens/{quote(symbol, safe='')}"
+        params = {"content-type": "application/json"}
+        return await self.client.get_json(path, params, lambda found: _gene(found, symbol), missing=(400,))
+
+
+def _gene(found: Any, symbol: str) -> Gene:
+    row = _object(found)
+    if not _text(row, "id"):
+        raise ValueError("no id")
+    return Gene(
+        identifier=_text(row, "id"),
+        symbol=_text(row, "display_name") or symbol,
+        biotype=_text(row, "biotype"),
+        description=_text(row, "description").split(" [Source:")[0],
+        assembly=_text(row, "assembly_name"),
+        chromosome=_text(row, "seq_region_name"),
+        start=_number(row, "start"),
+        end=_number(row, "end"),
+        strand=_number(row, "strand"),
+    )
+
+
+class Kegg:
+    """KEGG's REST service, for those who meet its terms; nothing of it is stored."""
+
+    def __init__(self, settings: OnlineSettings, **options: Any) -> None:
+        log.warning("KEGG is switched on. %s", KEGG_TERMS)
+        self.client = ServiceClient(Source.KEGG, settings, **options)
+
+    async def pathways_of(self, gene: str) -> tuple[Pathway, ...] | None:
+        """Human pathways that hold a gene, by id; None where KEGG doesn't know the gene.
+
+        Raises:
+            ExternalAPIError: no usable answer.
+        """
+        _require(_SYMBOL, gene, "gene symbol")
+        entry = await self.client.get_text(f"find/hsa/{quote(gene, safe='')}", lambda text: _kegg_entry(text, gene))
+        if entry is None:
+            return None
+        links = await self.client.get_text(f"link/pathway/{quote(entry, safe=':')}", _pairs) or []
+        names = dict(await self.client.get_text("list/pathway/hsa", _pairs) or [])
+        ids = sorted({target.removeprefix("path:") for _, target in links})
+        return tuple(Pathway(identifier=i, name=names.get(i, "").removesuffix(" - Homo sapiens (human)")) for i in ids)
+
+
+def _kegg_entry(text: str, gene: str) -> str | None:
+    """The entry whose symbols, before the ";" of the last column, hold the gene."""
+    for line in text.splitlines():
+        columns = line.split("\t")
+        symbols = [symbol.strip() for symbol in columns[-1].split(";")[0].split(",")]
+        if len(columns) > 1 and gene in symbols:
+            return columns[0]
+    return None
+
+
+def _pairs(text: str) -> list[tuple[str, str]]:
+    """The first two columns of a table without header."""
+    rows = [line.split("\t") for line in text.splitlines() if line.strip()]
+    if any(len(row) < 2 for row in rows):
+        raise ValueError("no table of two columns")
+    return [(row[0], row[1]) for row in rows]
+
+
+def _require(pattern: re.Pattern[str], text: str, what: str) -> None:
+    if pattern.fullmatch(text) is None:
+        raise RefusedError(f"{text[:60]!r} is no {what}; nothing was sent")
+
+
+def _object(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError("no object")
+    return value
+
+
+def _rows(value: Any) -> list[dict[str, Any]]:
+    """A list of JSON objects; None is an empty one."""
+    if value is None:
+        return []
+    if not isinstance(value, list) or not all(isinstance(row, dict) for row in value):
+        raise ValueError("no list of objects")
+    return value
+
+
+def _inner(value: Any, *keys: str) -> dict[str, Any]:
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value if isinstance(value, dict) else {}
+
+
+def _text(row: dict[str, Any], key: str) -> str:
+    value = row.get(key)
+    return value if isinstance(value, str) else ""
+
+
+def _number(row: dict[str, Any], key: str) -> int:
+    value = row.get(key)
+    return value if isinstance(value, int) else 0

@@ -1,0 +1,273 @@
+"""Logs that name the request, and counters: what an operator of a service watches.
+
+A request id is bound to a block of work and stands on every log record of it, in threads of its own too. Logs as
+JSON (structlog) and counters (Prometheus) come with the extra ``observability``; without it the log is text and
+counting does nothing. Nothing is sent or served unless a function here is called for it.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import re
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, TextIO
+
+from gca_core.config import require
+from gca_core.errors import ConfigurationError
+from gca_core.io import PathInput, write_text
+
+__all__ = [
+    "RequestIdFilter",
+    "bind_request",
+    "count_failure",
+    "count_run",
+    "current_request_id",
+    "json_handler",
+    "push_metrics",
+    "request_text_formatter",
+    "require_metrics",
+    "serve_metrics",
+    "write_metrics",
+]
+
+EXTRA = "observability"
+REQUEST_VARIABLE = "GCA_REQUEST_ID"
+# seconds: from a cached run over few clusters to a million cells
+BUCKETS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:+@=-]{0,199}")
+
+
+@dataclass(frozen=True)
+class _Request:
+    id: str
+    named: bool
+
+
+_making = threading.Lock()
+_request: ContextVar[_Request | None] = ContextVar("gca_request", default=None)
+
+
+def current_request_id() -> str | None:
+    """The id of the request that this block of work is part of."""
+    bound = _request.get()
+    return None if bound is None else bound.id
+
+
+@contextmanager
+def bind_request(request_id: str | None = None) -> Iterator[str]:
+    """Name all that happens in the block, and yield the name.
+
+    Without ``request_id`` it is the one already bound, else that of ``GCA_REQUEST_ID``, else a new one.
+
+    Raises:
+        ConfigurationError: the id holds other characters than letters, digits and ``._:+@=-``.
+    """
+    outer = _request.get()
+    given = request_id or (outer.id if outer else os.environ.get(REQUEST_VARIABLE))
+    if given is not None and not _NAME.fullmatch(given):
+        raise ConfigurationError(
+            f"the request id {given[:60]!r} can't be used; expected up to 200 letters, digits and ._:+@=- with a "
+            "letter or digit first"
+        )
+    named = request_id is not None or (outer.named if outer else given is not None)
+    bound = _Request(given or uuid.uuid4().hex, named)
+    token = _request.set(bound)
+    try:
+        with _bound_to_structlog(bound.id):
+            yield bound.id
+    finally:
+        _request.reset(token)
+
+
+class RequestIdFilter(logging.Filter):
+    """Puts ``request_id`` on every record that passes; ``-`` outside of requests. For handlers of your own."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Let everything pass."""
+        record.request_id = current_request_id() or "-"
+        return True
+
+
+def request_text_formatter() -> logging.Formatter:
+    """The message, with the request's id before it where somebody named the request."""
+    return _TextFormatter("%(message)s")
+
+
+def json_handler(stream: TextIO | None = None) -> logging.Handler:
+    """A handler that writes a JSON object per record: timestamp, level, logger, event, request_id and exception.
+
+    Raises:
+        ConfigurationError: structlog is not installed.
+    """
+    structlog = require("structlog", EXTRA)
+    before = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+    ]
+    formatter = structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=before,
+        processors=[
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            structlog.processors.JSONRenderer(ensure_ascii=False),
+        ],
+    )
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(formatter)
+    return handler
+
+
+def require_metrics() -> None:
+    """Refuse to go on where counters wouldn't count.
+
+    Raises:
+        ConfigurationError: prometheus-client is not installed.
+    """
+    require("prometheus_client", EXTRA)
+    _metrics()
+
+
+def count_run(
+    *,
+    seconds: float,
+    clusters: int = 0,
+    flagged: int = 0,
+    overrides: int = 0,
+    llm_calls: int = 0,
+    input_tokens: int = 0,
+    output_tokens: int = 0,
+    cache_hits: int = 0,
+) -> None:
+    """Count a run that ended well; does nothing without prometheus-client."""
+    metrics = _metrics()
+    if metrics is None:
+        return
+    metrics["runs"].labels(outcome="ok").inc()
+    metrics["seconds"].observe(seconds)
+    metrics["tokens"].labels(direction="input").inc(input_tokens)
+    metrics["tokens"].labels(direction="output").inc(output_tokens)
+    amounts = {
+        "clusters": clusters,
+        "flagged": flagged,
+        "overrides": overrides,
+        "llm_calls": llm_calls,
+        "cache_hits": cache_hits,
+    }
+    for name, amount in amounts.items():
+        metrics[name].inc(amount)
+
+
+@contextmanager
+def count_failure() -> Iterator[None]:
+    """Count the block as a failed run if it raises."""
+    try:
+        yield
+    except Exception:
+        if (metrics := _metrics()) is not None:
+            metrics["runs"].labels(outcome="failed").inc()
+        raise
+
+
+def serve_metrics(port: int, address: str = "127.0.0.1") -> Any:
+    """Serve the counters on ``/metrics`` from a thread, and return the server and the thread.
+
+    Only this machine can reach it unless ``address`` says otherwise.
+
+    Raises:
+        ConfigurationError: prometheus-client is not installed, or the port can't be taken.
+    """
+    client = require("prometheus_client", EXTRA)
+    _metrics()
+    try:
+        return client.start_http_server(port, addr=address)
+    except OSError as error:
+        raise ConfigurationError(f"the counters can't be served on {address}:{port}: {error}") from None
+
+
+def push_metrics(gateway: str, *, job: str = "gca", timeout_s: float = 10.0) -> None:
+    """Send the counters of this process to a Prometheus Pushgateway, as a job does at its end.
+
+    Raises:
+        ConfigurationError: prometheus-client is not installed, or the gateway can't be reached.
+    """
+    client = require("prometheus_client", EXTRA)
+    try:
+        client.push_to_gateway(gateway, job=job, registry=_registry(), timeout=timeout_s)
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"the counters can't be pushed to the gateway: {error}") from None
+
+
+def write_metrics(uri: PathInput) -> str:
+    """Write the counters of this process as text, for a collector that reads files; the file is replaced at once.
+
+    Raises:
+        ConfigurationError: prometheus-client is not installed.
+    """
+    client = require("prometheus_client", EXTRA)
+    return write_text(uri, client.generate_latest(_registry()).decode())
+
+
+class _TextFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        bound = _request.get()
+        return f"[{bound.id}] {text}" if bound is not None and bound.named else text
+
+
+@contextmanager
+def _bound_to_structlog(request_id: str) -> Iterator[None]:
+    """Airflow's own task log and services with structlog show what is bound there."""
+    try:
+        from structlog.contextvars import bound_contextvars
+    except ImportError:
+        yield
+        return
+    with bound_contextvars(request_id=request_id):
+        yield
+
+
+def _metrics() -> dict[str, Any] | None:
+    """The counters; None without prometheus-client."""
+    # two threads must not make them twice
+    with _making:
+        return _made_metrics()
+
+
+@functools.cache
+def _made_metrics() -> dict[str, Any] | None:
+    """The counters, made once a process; none has a label that comes from data."""
+    try:
+        from prometheus_client import Counter, Histogram
+    except ImportError:
+        return None
+    registry = _registry()
+    counters = {
+        "clusters": ("gca_clusters_annotated", "Clusters that got a label."),
+        "flagged": ("gca_clusters_flagged", "Clusters that were flagged for a look."),
+        "overrides": ("gca_overrides", "Labels that a reviewer's correction replaced."),
+        "llm_calls": ("gca_llm_calls", "Requests sent to language models, retries included."),
+        "cache_hits": ("gca_cache_hits", "Answers of language models that came from the cache."),
+    }
+    made: dict[str, Any] = {key: Counter(name, text, registry=registry) for key, (name, text) in counters.items()}
+    made["tokens"] = Counter("gca_llm_tokens", "Tokens of language models.", ["direction"], registry=registry)
+    made["runs"] = Counter("gca_runs", "Annotation runs.", ["outcome"], registry=registry)
+    made["seconds"] = Histogram(
+        "gca_run_seconds", "Wall time of an annotation run.", buckets=BUCKETS, registry=registry
+    )
+    return made
+
+
+def _registry() -> Any:
+    from prometheus_client import REGISTRY
+
+    return REGISTRY

@@ -1,0 +1,151 @@
+"""The offline annotator on marker lists of published clusters, beside plain overlap and GPT-4's published answers.
+
+Agreement is that of the benchmark, by three ways to look a label up in its table: as the Cell Ontology writes it; by
+the short name that goes with it, as biologists write it (``Annotation.common_name``); and by its term, or else the
+nearest term above it that the table has, so that an answer isn't wrong for its spelling. The first two are the
+published rule to the letter. The third is this project's, and no other paper's figures are by it. Labels of tables
+that are no Cell Ontology terms, as GPT-4's, are looked up as they are written each time.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from published_clusters import (
+    FOLDER,
+    LabelTable,
+    PublishedCluster,
+    annotate_published,
+    area_under_curve,
+    as_markers,
+    check_rule,
+    mean_agreement,
+    read_clusters,
+    shuffle_genes,
+)
+
+from gca_core.annotation.markers import MarkerDatabase, load_marker_database, symbol_aliases
+from gca_core.annotation.models import Annotation, Confidence
+from gca_core.annotation.names import common_name
+from gca_core.knowledge.ontology import load_ontology
+
+ROOT = Path(__file__).resolve().parents[2]
+DATA = Path(os.environ.get("GCA_BENCH_DATA", ROOT.parent / "shared" / "data"))
+PANGLAODB = DATA / "knowledge_reference" / "PanglaoDB_markers_27_Mar_2020.tsv"
+
+Array = npt.NDArray[np.float64]
+
+
+def overlap_markers(database: MarkerDatabase, markers: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
+    """Sum of log((1 + N) / df) / (1 + 0.1 rank) over hits, by the root of log(5 + set size), over all types."""
+    n = len(database.types)
+    df = {gene: sum(gene in t.positive for t in database.types) for gene in database.genes}
+    found = {}
+    for cluster, genes in markers.items():
+        scores = [
+            sum(math.log((1 + n) / df[g]) / (1 + 0.1 * rank) for rank, g in enumerate(genes) if g in t.positive)
+            / math.sqrt(math.log(5 + len(t.positive)))
+            for t in database.types
+        ]
+        found[cluster] = database.types[int(np.argmax(scores))].ontology_id
+    return found
+
+
+def best_guess(annotation: Annotation) -> str:
+    """The label, or the one behind ``Unknown or Novel``."""
+    return annotation.proposed_label or annotation.primary_label
+
+
+def short_name(label: str) -> str:
+    """The label as biologists write it; labels that are none of the Cell Ontology stay as they are."""
+    ontology = load_ontology()
+    term = ontology.resolve(label)
+    written = common_name(term) if term is not None and ontology.label(term) == label else None
+    return written or label
+
+
+def bench_published() -> None:
+    """The development clusters of the GPTCelltype benchmark, offline; one half is reported on."""
+    folder = DATA / FOLDER
+    if not folder.is_dir():
+        print(f"skipped: there is no {folder}; set GCA_BENCH_DATA to the folder that holds {FOLDER}/")
+        return
+    clusters = read_clusters(folder)
+    lenient, strict = (LabelTable(folder, load_ontology(), strict=s) for s in (False, True))
+    check_rule(strict, clusters)
+    check_rule(lenient, clusters)
+    half = [cluster for cluster in clusters if cluster.reporting]
+    print(f"published clusters: {len(clusters)}, of which {len(half)} took no part in the calibration")
+    print(f"mean agreement: {'':<24}all {len(clusters)}: formal  short   term    reporting half: formal  short   term")
+    ours = annotate_published(clusters, load_marker_database())
+    for name, answers in _arms(clusters, ours).items():
+        reported = [a for a, c in zip(answers, clusters, strict=True) if c.reporting]
+        row = [
+            value
+            for part, labels in ((clusters, answers), (half, reported))
+            for value in (
+                mean_agreement(strict, part, labels),
+                mean_agreement(strict, part, [short_name(label) for label in labels]),
+                mean_agreement(lenient, part, labels),
+            )
+        ]
+        print(f"  {name:<39}" + "".join(f"{value:9.3f}" for value in row))
+    print_calibration(lenient, half, [a for a, c in zip(ours, clusters, strict=True) if c.reporting])
+
+
+def _arms(clusters: Sequence[PublishedCluster], ours: Sequence[Annotation]) -> dict[str, list[str]]:
+    """The answers of each method, one per cluster."""
+    label = load_ontology().label
+    names = {str(i): tuple(r.gene for r in m.genes) for i, m in enumerate(as_markers(clusters, symbol_aliases()))}
+    arms = {"this annotator, bundled markers": [a.primary_label for a in ours]}
+    arms["  with the guess behind Unknown"] = [best_guess(a) for a in ours]
+    overlaps = {"plain overlap, bundled markers": load_marker_database()}
+    if PANGLAODB.is_file():
+        other = load_marker_database(PANGLAODB)
+        arms["this annotator, PanglaoDB"] = [a.primary_label for a in annotate_published(clusters, other)]
+        overlaps["plain overlap, PanglaoDB"] = other
+    for name, markers in overlaps.items():
+        arms[name] = [label(term) for term in overlap_markers(markers, names).values()]
+    return arms | {"GPT-4, published": [cluster.gpt4 for cluster in clusters]}
+
+
+def confidence_and_truth(
+    table: LabelTable, half: Sequence[PublishedCluster], found: Sequence[Annotation]
+) -> tuple[Array, npt.NDArray[np.bool_]]:
+    """The confidence of each answer as it is given to users, and whether the best guess is at least partly right."""
+    score = np.array([a.confidence_score or 0.0 for a in found])
+    right = [table.agreement(best_guess(a), c.manual) >= 0.5 for a, c in zip(found, half, strict=True)]
+    return score, np.array(right)
+
+
+def print_calibration(table: LabelTable, half: Sequence[PublishedCluster], found: Sequence[Annotation]) -> None:
+    """Confidence against agreement on the reporting half, and what becomes of shuffled lists."""
+    score, partial = confidence_and_truth(table, half, found)
+    low, high = bootstrap_area(score, partial)
+    print(
+        f"  at least partial {partial.mean():.3f} of the reporting half; AUROC of the confidence "
+        f"{area_under_curve(score.tolist(), partial.tolist()):.3f} [{low:.3f}, {high:.3f}]"
+    )
+    sure = np.array([a.confidence is Confidence.HIGH for a in found])
+    unknown = np.mean([a.ontology_id is None for a in found])
+    dealt = annotate_published(shuffle_genes(half, 0), load_marker_database())
+    lost = np.mean([a.ontology_id is None for a in dealt])
+    print(f"  High covers {sure.mean():.3f} and is at least partial in {partial[sure].mean():.3f}")
+    print(f"  unknown: {unknown:.3f} of the clusters, {lost:.3f} of lists with shuffled genes")
+
+
+def bootstrap_area(score: Array, right: npt.NDArray[np.bool_], n: int = 500) -> tuple[float, float]:
+    """95 % interval of the AUROC over redrawn clusters."""
+    rng = np.random.default_rng(0)
+    areas = []
+    for _ in range(n):
+        drawn = rng.integers(0, len(score), len(score))
+        if right[drawn].any() and not right[drawn].all():
+            areas.append(area_under_curve(score[drawn].tolist(), right[drawn].tolist()))
+    low, high = np.percentile(areas, [2.5, 97.5])
+    return float(low), float(high)

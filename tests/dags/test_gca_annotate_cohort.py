@@ -1,0 +1,124 @@
+"""The cohort DAG: bundled cells with nothing configured, and a broken file among good ones."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import anndata as ad
+import pytest
+
+from gca_core.annotation.cohort import CSV_COLUMNS
+from gca_core.datasets import pbmc68k_reduced
+from gca_core.io import as_path, read_text
+from tests.dags.conftest import asset_events, output, states
+
+BRACES = "{{ 7 * 7 }}.h5ad"
+
+
+def table(uri: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(read_text(uri).splitlines()))
+
+
+@pytest.fixture
+def cohort(tmp_path: Path) -> Path:
+    """Two good files, one in a folder of its own, and one that is no h5ad at all."""
+    folder = tmp_path / "cohort"
+    (folder / "donor 2").mkdir(parents=True)
+    cells = pbmc68k_reduced()
+    cells[::2].write_h5ad(folder / "a.h5ad")
+    cells[1::2].write_h5ad(folder / "donor 2" / "b.h5ad")
+    (folder / BRACES).write_text("not cells")
+    return folder
+
+
+@pytest.mark.slow
+def test_the_bundled_cells_with_nothing_configured(run_dag: Any, gca_home: Path) -> None:
+    run = run_dag("gca_annotate_cohort")
+    assert states(run) == {
+        "prepare": ["success"],
+        "plan": ["success"],
+        "annotate": ["success", "success"],
+        "join": ["success"],
+        "judge": ["success"],
+    }
+    summary = json.loads((gca_home / "results" / "gca_annotate_cohort" / "summary.json").read_text())
+    assert (summary["figures"]["files"], summary["figures"]["cells"]) == (2, 3609)
+    assert "failed" not in summary["figures"]
+    assert set(summary["files"]) == {"csv", "composition", "html", "review_csv", "review_html"}
+    assert all(as_path(uri).exists() for uri in summary["files"].values())
+    assert [(row["file"], row["status"]) for row in table(summary["files"]["csv"])] == [
+        ("ctrl", "annotated"),
+        ("stim", "annotated"),
+    ]
+    assert [instance.rendered_map_index for instance in mapped(run)] == ["ctrl.h5ad", "stim.h5ad"]
+
+
+def mapped(run: Any) -> list[Any]:
+    found = [instance for instance in run.get_task_instances() if instance.task_id == "annotate"]
+    return sorted(found, key=lambda instance: instance.map_index)
+
+
+def test_a_broken_file_is_named_and_the_others_are_there(run_dag: Any, cohort: Path, tmp_path: Path) -> None:
+    given = {"input_prefix": str(cohort), "output_uri": str(tmp_path / "out"), "cluster_key": "louvain"}
+    run = run_dag("gca_annotate_cohort", label_column="bulk_labels", **given)
+    found = states(run)
+    assert sorted(found["annotate"]) == ["failed", "success", "success"]
+    assert (found["join"], found["judge"], run.state) == (["success"], ["failed"], "failed")
+    assert {instance.try_number for instance in mapped(run)} == {1}
+
+    (joined,) = output(run, "join")
+    assert len(joined["failed"]) == 1
+    assert joined["failed"][0].startswith("7-7")
+    rows = table(joined["uris"]["csv"])
+    assert tuple(rows[0]) == CSV_COLUMNS
+    by_status = {row["status"]: row for row in rows}
+    assert by_status["failed"]["input"].endswith("/%7B%7B%207%20%2A%207%20%7D%7D.h5ad")
+    assert "log of its task" in by_status["failed"]["note"]
+    done = [row for row in rows if row["status"] == "annotated"]
+    assert sum(int(row["cells"]) for row in done) == 700
+    assert all(0 <= float(row["agreement_related"]) <= 1 for row in done)
+    assert all(as_path(row["report"]).exists() for row in done)
+
+    page = read_text(joined["uris"]["html"])
+    assert "1 file without a result" in page
+    assert joined["failed"][0] in page
+    reviewed = table(joined["uris"]["review_csv"])
+    assert len(reviewed) == joined["n_flagged"] == sum(int(row["flagged"]) for row in done)
+    assert {row["run"] for row in reviewed} <= {row["file"] for row in done}
+
+    results = output(run, "annotate")
+    assert len(results) == 2
+    assert {event.asset.uri for event in asset_events(run)} == {result["uris"]["h5ad"] for result in results}
+    links = output(run, "annotate", "gca_report_link")
+    assert sorted(links) == sorted(["", *(result["uris"]["html"] for result in results)])
+
+
+def test_failures_that_are_tolerated_leave_the_run_green(run_dag: Any, cohort: Path) -> None:
+    run = run_dag("gca_annotate_cohort", input_prefix=str(cohort / "{"), max_failed=1)
+    assert states(run)["annotate"] == ["failed"]
+    assert run.state == "success"
+    (joined,) = output(run, "join")
+    assert (joined["n_files"], joined["n_cells"], joined["n_flagged"]) == (1, 0, 0)
+
+
+def test_an_empty_prefix_is_refused_before_anything_is_mapped(run_dag: Any, tmp_path: Path) -> None:
+    run = run_dag("gca_annotate_cohort", input_prefix=str(tmp_path))
+    assert run.state == "failed"
+    found = states(run)
+    assert found["plan"] == ["failed"]
+    assert found["annotate"] == ["upstream_failed"]
+    assert found["join"] == ["failed"]
+    assert not [result for result in output(run, "annotate") if result]
+
+
+@pytest.mark.slow
+def test_the_annotated_files_of_a_cohort_are_not_annotated_again(run_dag: Any, tmp_path: Path) -> None:
+    pbmc68k_reduced()[::4].write_h5ad(tmp_path / "a.h5ad")
+    given = {"input_prefix": str(tmp_path), "output_uri": str(tmp_path), "cluster_key": "louvain"}
+    for _ in range(2):
+        run = run_dag("gca_annotate_cohort", **given)
+        assert states(run)["annotate"] == ["success"]
+    assert "gptca_label" in ad.read_h5ad(tmp_path / "a" / "annotated.h5ad").obs

@@ -1,0 +1,481 @@
+"""The operator's own part: fields, connections, metadata, lineage and being killed; the science is the core's."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from importlib.util import find_spec
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.sdk import DAG, Asset, AssetAlias
+
+from airflow_provider_gca._compat import AirflowException, AirflowFailException
+from airflow_provider_gca.lineage import dataset_name
+from airflow_provider_gca.operators.annotation import OWN_FIELDS, AnnotateAnnDataOperator, request_id_of
+from gca_core.annotation.config import AnnotationConfig
+from gca_core.annotation.llm_models import LlmOptions
+from gca_core.errors import ConfigurationError, DataValidationError, LLMError
+from gca_core.llm.models import LlmConfig
+
+pytestmark = pytest.mark.usefixtures("airflow_home")
+
+PLACES = {"task_id": "t", "input_uri": "in.h5ad", "output_uri": "out"}
+SECRET = "sk-very-secret-97"
+RESULT: dict[str, Any] = {
+    "uris": {"h5ad": "gs://b/annotated.h5ad", "html": "gs://b/my report.html", "figure": "gs://b/umap.png"},
+    "n_clusters": 9,
+    "n_flagged": 2,
+    "n_cells": 700,
+    "n_genes": 765,
+    "labels": {"B cell": 700},
+    "agreement": {"column": "truth", "exact": 0.5, "related": 0.75, "by_label": []},
+    "annotator": "offline",
+    "model": None,
+    "marker_database_sha256": "ab" * 32,
+    "ontology_version": "v1",
+    "seed": 0,
+    "versions": {"numpy": "2"},
+    "stats": {"request_id": "r-1"},
+}
+FIGURES = {
+    "n_clusters": 9,
+    "n_flagged": 2,
+    "n_cells": 700,
+    "n_genes": 765,
+    "annotator": "offline",
+    "model": None,
+    "marker_database_sha256": "ab" * 32,
+    "agreement": {"exact": 0.5, "related": 0.75},
+    "request_id": "r-1",
+}
+
+
+class Result:
+    def model_dump(self, mode: str) -> dict[str, Any]:
+        return json.loads(json.dumps(RESULT))
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[SimpleNamespace]:
+    """What the core was asked for."""
+    import gca_core.annotation.run
+    import gca_core.annotation.validate
+
+    found: list[SimpleNamespace] = []
+
+    def annotate_file(config: Any, *, model: Any = None, llm_options: Any = None) -> Result:
+        found.append(SimpleNamespace(what="annotate", config=config, model=model, options=llm_options))
+        return Result()
+
+    def validate_file(config: Any) -> Result:
+        found.append(SimpleNamespace(what="validate", config=config))
+        return Result()
+
+    monkeypatch.setattr(gca_core.annotation.run, "annotate_file", annotate_file)
+    monkeypatch.setattr(gca_core.annotation.validate, "validate_file", validate_file)
+    return found
+
+
+@pytest.fixture
+def llm_connection(monkeypatch: pytest.MonkeyPatch) -> str:
+    fields = {"conn_type": "gca_llm", "password": SECRET, "extra": {"provider": "openai", "model": "small"}}
+    monkeypatch.setenv("AIRFLOW_CONN_MODEL", json.dumps(fields))
+    return "model"
+
+
+def rendered(params: dict[str, Any], **fields: Any) -> AnnotateAnnDataOperator:
+    """An operator in a DAG, with its fields rendered."""
+    with DAG("d", schedule=None, params=params):
+        task = AnnotateAnnDataOperator(**{**PLACES, **fields})
+    task.render_template_fields({"params": params})
+    return task
+
+
+def test_every_option_of_an_annotation_can_be_templated(asked: list[SimpleNamespace]) -> None:
+    options = {
+        "min_overlap": 3,
+        "force_unknown": False,
+        "gene_symbols": "symbol",
+        "ranking": "wilcoxon",
+        "recompute_markers": False,
+        "resolution": 0.5,
+        "seed": 7,
+        "backed": True,
+        "json_report": "a.json",
+        "summary_csv": "a.csv",
+        "html_report": "a.html",
+    }
+    own = {
+        "input_uri": "gs://b/in.h5ad",
+        "output_uri": "gs://b/out",
+        "cluster_key": "leiden",
+        "preset": "mouse_brain",
+        "species": "mouse",
+        "tissue": "brain",
+        "label_column": "cell_type",
+        "ontology_column": "cl",
+        "marker_db": "markers.csv",
+        "prefix": "x_",
+        "top_n_markers": 12,
+        "layer": "counts",
+        "corrections": "corrections.json",
+        "request_id": "run:1+2",
+    }
+    assert set(own) == set(OWN_FIELDS)
+    assert set(own) | set(options) == set(AnnotationConfig.model_fields)
+    params = {**own, **options}
+    task = rendered(
+        params,
+        **{name: f"{{{{ params.{name} }}}}" for name in own},
+        options={name: f"{{{{ params.{name} }}}}" for name in options},
+    )
+    task.execute({})
+    assert asked[0].config == AnnotationConfig(**params)
+
+
+def test_every_argument_but_the_alias_is_a_template_field() -> None:
+    import inspect
+
+    arguments = set(inspect.signature(AnnotateAnnDataOperator.__init__).parameters) - {"self", "kwargs"}
+    assert arguments - {"asset_alias"} == set(AnnotateAnnDataOperator.template_fields)
+
+
+@pytest.mark.parametrize("nothing", ["", "None", None])
+def test_a_template_that_renders_to_nothing_leaves_the_default(asked: list[SimpleNamespace], nothing: Any) -> None:
+    names = [name for name in OWN_FIELDS if name not in {"input_uri", "output_uri"}]
+    options = {"seed": "{{ params.x }}", "resolution": "{{ params.x }}", "backed": "{{ params.x }}"}
+    llm = {"chunk_size": "{{ params.x }}", "budget": {"max_tokens": "{{ params.x }}"}}
+    flags = {"validate_only": "{{ params.x }}", "offline": "{{ params.x }}"}
+    fields = dict.fromkeys(names, "{{ params.x }}")
+    task = rendered({"x": nothing}, **fields, **flags, options=options, llm_options=llm, gcp_conn_id="{{ params.x }}")
+    task.execute({})
+    assert asked[0].config == AnnotationConfig(input_uri="in.h5ad", output_uri="out")
+    assert asked[0].options == LlmOptions()
+
+
+def test_how_a_model_is_asked_can_be_templated(asked: list[SimpleNamespace], llm_connection: str) -> None:
+    llm = {"chunk_size": "{{ params.n }}", "budget": {"max_cost": "{{ params.cost }}"}, "use_cache": "{{ params.c }}"}
+    llm |= {"prices": {"openai:small": {"input_per_million": "{{ params.cost }}", "output_per_million": 2}}}
+    params = {"n": 5, "cost": 0.5, "c": False, "id": llm_connection}
+    rendered(params, llm_options=llm, gca_llm_conn_id="{{ params.id }}").execute({})
+    options = asked[0].options
+    assert (options.chunk_size, options.budget.max_cost, options.use_cache) == (5, 0.5, False)
+    assert options.prices["openai:small"].input_per_million == 0.5
+
+
+@pytest.mark.parametrize(
+    ("fields", "complaint"),
+    [
+        ({"input_uri": " "}, "input_uri has to be a text"),
+        ({"top_n_markers": 4}, "top_n_markers: Input should be greater than or equal to 5"),
+        ({"options": {"sed": 1}}, "sed: Extra inputs are not permitted"),
+        ({"options": {"ranking": "best"}}, "ranking: Input should be"),
+        ({"options": "seed=1"}, "options has to be a mapping, found str"),
+        ({"preset": "human_pbmc", "species": "mouse"}, "the preset human_pbmc means species 'human'"),
+        ({"options": {"recompute_markers": False}}, "name their column as cluster_key"),
+        ({"llm_options": {"chunk": 3}}, "llm_options: chunk: Extra inputs"),
+        ({"llm_options": {"api_key": SECRET}}, "llm_options: api_key: Extra inputs are not permitted$"),
+        ({"validate_only": True}, "validate_only needs label_column"),
+        ({"validate_only": True, "label_column": "a", "corrections": "c"}, "leave corrections out"),
+        ({"offline": "perhaps"}, "offline has to be true or false, found 'perhaps'"),
+    ],
+)
+def test_what_is_wrong_in_the_dag_is_refused_when_it_is_parsed(fields: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ConfigurationError, match=complaint):
+        AnnotateAnnDataOperator(**{**PLACES, **fields})
+
+
+@pytest.mark.parametrize(
+    ("fields", "complaint"),
+    [
+        ({"top_n_markers": "{{ params.x }}"}, "top_n_markers: Input should be a valid integer"),
+        ({"options": {"seed": "{{ params.x }}"}}, "seed: Input should be"),
+        ({"options": "{{ params.x }}"}, "options has to be a mapping"),
+        ({"llm_options": {"chunk_size": "{{ params.x }}"}}, "llm_options: chunk_size: Input should be"),
+        ({"offline": "{{ params.x }}"}, "offline has to be true or false"),
+        ({"preset": "{{ params.x }}", "species": "mouse"}, "the preset 'many' is not known"),
+        ({"validate_only": "{{ true }}"}, "validate_only needs label_column"),
+        ({"gca_llm_conn_id": "{{ params.x }}"}, "connection 'many' does not exist; create it"),
+    ],
+)
+def test_what_a_run_gets_wrong_fails_at_once(
+    asked: list[SimpleNamespace], fields: dict[str, Any], complaint: str
+) -> None:
+    with pytest.raises(AirflowFailException, match=complaint):
+        rendered({"x": "many"}, **fields).execute({})
+    assert asked == []
+
+
+def test_bad_input_is_not_tried_again_and_a_service_that_is_down_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    import gca_core.annotation.run
+
+    def failing(error: Exception) -> Any:
+        def annotate_file(*args: Any, **kwargs: Any) -> Any:
+            raise error
+
+        return annotate_file
+
+    monkeypatch.setattr(gca_core.annotation.run, "annotate_file", failing(DataValidationError("no such file")))
+    with pytest.raises(AirflowFailException, match="no such file"):
+        AnnotateAnnDataOperator(**PLACES).execute({})
+    monkeypatch.setattr(gca_core.annotation.run, "annotate_file", failing(LLMError("down")))
+    with pytest.raises(AirflowException, match="down") as raised:
+        AnnotateAnnDataOperator(**PLACES).execute({})
+    assert not isinstance(raised.value, AirflowFailException)
+
+
+def test_it_validates_where_it_is_told_to(asked: list[SimpleNamespace]) -> None:
+    answer = rendered({"yes": True}, validate_only="{{ params.yes }}", label_column="cell_type").execute({})
+    assert asked[0].what == "validate"
+    assert asked[0].config.label_column == "cell_type"
+    assert answer["n_flagged"] == 2
+
+
+@pytest.mark.parametrize("fields", [{"gca_llm_conn_id": None}, {"gca_llm_conn_id": "None"}, {"offline": "True"}])
+def test_no_model_is_asked_without_a_connection_or_offline(
+    asked: list[SimpleNamespace], monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any]
+) -> None:
+    monkeypatch.setenv("GCA_LLM", "openai:small")
+    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
+    AnnotateAnnDataOperator(**PLACES, **fields).execute({})
+    assert asked[0].model is None
+
+
+def test_the_settings_name_a_model_and_markers_where_no_connection_does(
+    asked: list[SimpleNamespace], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    AnnotateAnnDataOperator(**PLACES).execute({})
+    assert asked[0].model is None
+    for name, value in {"LLM": "openai:small", "MARKER_DB_PATH": "mine.csv", "SEED": "5"}.items():
+        monkeypatch.setenv(f"GCA_{name}", value)
+    AnnotateAnnDataOperator(**PLACES).execute({})
+    assert asked[1].model == LlmConfig(provider="openai", model="small")
+    assert (asked[1].config.marker_db, asked[1].config.seed) == ("mine.csv", 5)
+    AnnotateAnnDataOperator(**PLACES, marker_db="other.csv", options={"seed": 6}).execute({})
+    assert (asked[2].config.marker_db, asked[2].config.seed) == ("other.csv", 6)
+
+
+def test_the_key_of_a_connection_shows_nowhere(
+    asked: list[SimpleNamespace], llm_connection: str, caplog: pytest.LogCaptureFixture, capsys: Any
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    task = rendered({"id": llm_connection}, gca_llm_conn_id="{{ params.id }}")
+    answer = task.execute({})
+    assert asked[0].model.api_key.get_secret_value() == SECRET
+    fields = {name: getattr(task, name) for name in task.template_fields}
+    printed = capsys.readouterr()
+    for shown in (json.dumps(answer), repr(fields), repr(vars(task)), caplog.text, printed.out, printed.err):
+        assert SECRET not in shown
+    assert "asks openai:small" in caplog.text + printed.out + printed.err
+
+
+def test_a_run_is_named_after_dag_task_and_run(asked: list[SimpleNamespace]) -> None:
+    instance = SimpleNamespace(dag_id="d", task_id="g.t", run_id="manual__2026-01-01T00:00:00+00:00", map_index=3)
+    AnnotateAnnDataOperator(**PLACES).execute({"ti": instance})
+    assert asked[0].config.request_id == "d.g.t.manual__2026-01-01T00:00:00+00:00.3"
+    long = SimpleNamespace(dag_id="_d/" * 200, task_id="t", run_id="läuft noch", map_index=-1)
+    found = request_id_of({"ti": long})
+    AnnotationConfig(input_uri="a", output_uri="b", request_id=found)
+    assert found and found.endswith(".t.l-uft-noch")
+    assert request_id_of({}) is None
+
+
+class Events(dict[Any, Any]):
+    """Stands for the outlet events of a task's context."""
+
+    def __missing__(self, key: Any) -> Any:
+        self[key] = SimpleNamespace(extra={}, added=[])
+        self[key].add = lambda asset, extra: self[key].added.append((asset.uri, extra))
+        return self[key]
+
+
+def test_figures_go_to_the_alias_and_to_the_outlets_of_the_author(asked: list[SimpleNamespace]) -> None:
+    mine, events = Asset("gs://b/annotated"), Events()
+    task = AnnotateAnnDataOperator(**PLACES, asset_alias="annotated", outlets=[mine])
+    assert set(task.outlets) == {mine, AssetAlias("annotated")}
+    task.execute({"outlet_events": events})
+    assert events[AssetAlias("annotated")].added == [("gs://b/annotated.h5ad", {"artefact": "h5ad", **FIGURES})]
+    assert events[mine].extra == FIGURES
+
+
+def test_an_asset_of_any_file_name_is_plain_ascii(
+    asked: list[SimpleNamespace], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events = Events()
+    monkeypatch.setitem(RESULT["uris"], "h5ad", "gs://b/größe 1/a%20b.h5ad")
+    AnnotateAnnDataOperator(**PLACES, asset_alias="annotated").execute({"outlet_events": events})
+    assert events[AssetAlias("annotated")].added[0][0] == "gs://b/gr%C3%B6%C3%9Fe%201/a%20b.h5ad"
+
+
+def test_the_buttons_open_the_report_and_the_figure(asked: list[SimpleNamespace]) -> None:
+    task = AnnotateAnnDataOperator(**PLACES)
+    report, figure = task.operator_extra_links
+    assert (report.name, figure.name) == ("Report", "Figure")
+    assert report.get_link(task, ti_key=None) == ""
+    task.execute({})
+    assert report.get_link(task, ti_key=None) == "https://storage.cloud.google.com/b/my%20report.html"
+    assert figure.get_link(task, ti_key=None) == "https://storage.cloud.google.com/b/umap.png"
+
+
+@pytest.mark.parametrize(
+    ("uri", "expected"),
+    [
+        ("gs://bucket/a/b c.h5ad", ("gs://bucket", "a/b c.h5ad")),
+        ("gs://bucket/a?b#c.h5ad", ("gs://bucket", "a?b#c.h5ad")),
+        ("file:///data/a%20b.h5ad", ("file", "/data/a b.h5ad")),
+        ("/data/a.h5ad", ("file", "/data/a.h5ad")),
+    ],
+)
+def test_datasets_are_named_as_open_lineage_wants(uri: str, expected: tuple[str, str]) -> None:
+    assert dataset_name(uri) == expected
+
+
+@pytest.fixture
+def open_lineage(monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenLineage's classes; stand-ins with their attributes where the provider is not installed."""
+    if find_spec("airflow.providers.openlineage") is None:
+        _stand_in_for_open_lineage(monkeypatch)
+
+
+def _stand_in_for_open_lineage(monkeypatch: pytest.MonkeyPatch) -> None:
+    from airflow.providers.common.compat.openlineage import facet
+
+    class Facet(SimpleNamespace):
+        def with_additional_properties(self, **values: Any) -> Facet:
+            return Facet(**vars(self), **values)
+
+    class Dataset(SimpleNamespace):
+        def __init__(self, namespace: str, name: str, **more: Any) -> None:
+            super().__init__(namespace=namespace, name=name, **more)
+
+    class OperatorLineage(SimpleNamespace):
+        def merge(self, other: Any) -> OperatorLineage:
+            facets = {**other.run_facets, **self.run_facets}
+            both = {"inputs": self.inputs + other.inputs, "outputs": self.outputs + other.outputs}
+            return OperatorLineage(**both, run_facets=facets)
+
+    for name in ("DatasetFacet", "RunFacet", "OutputStatisticsOutputDatasetFacet"):
+        monkeypatch.setattr(facet, name, Facet)
+    for name in ("InputDataset", "OutputDataset"):
+        monkeypatch.setattr(facet, name, Dataset)
+    provider, extractors = (ModuleType(f"airflow.providers.openlineage{end}") for end in ("", ".extractors"))
+    extractors.OperatorLineage = OperatorLineage  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, provider.__name__, provider)
+    monkeypatch.setitem(sys.modules, extractors.__name__, extractors)
+
+
+def test_lineage_holds_what_was_read_and_written_and_the_figures(
+    asked: list[SimpleNamespace], open_lineage: None
+) -> None:
+    task = AnnotateAnnDataOperator(**{**PLACES, "input_uri": "gs://raw/in.h5ad"}, marker_db="file:///m.csv")
+    before = task.get_openlineage_facets_on_complete(None)
+    assert ([d.name for d in before.inputs], before.outputs) == (["in.h5ad", "/m.csv"], [])
+    task.execute({})
+    found = task.get_openlineage_facets_on_complete(None)
+    assert [(d.namespace, d.name) for d in found.inputs] == [("gs://raw", "in.h5ad"), ("file", "/m.csv")]
+    outputs = {d.name: d for d in found.outputs}
+    assert set(outputs) == {"annotated.h5ad", "my report.html", "umap.png"}
+    facet = outputs["annotated.h5ad"].facets["gca_annotation"]
+    assert {name: getattr(facet, name) for name in FIGURES} == FIGURES
+    assert outputs["annotated.h5ad"].outputFacets["outputStatistics"].rowCount == 700
+    assert outputs["umap.png"].outputFacets == {}
+    assert found.run_facets["gca_annotation"].versions == {"numpy": "2"}
+
+
+def test_a_killed_task_stops_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    import gca_core.annotation.run
+
+    went_on: list[str] = []
+
+    def annotate_file(*args: Any, **kwargs: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        went_on.append("the next model")
+
+    monkeypatch.setattr(gca_core.annotation.run, "annotate_file", annotate_file)
+    task = AnnotateAnnDataOperator(**PLACES)
+    before = signal.signal(signal.SIGTERM, lambda *_: task.on_kill())
+    try:
+        with pytest.raises(SystemExit, match="killed"):
+            task.execute({})
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert went_on == []
+    # a time-out has left the work already when Airflow calls this
+    task.on_kill()
+
+
+@pytest.fixture
+def google_provider(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Airflow's Google provider, of which only the hook's credentials matter; it is no part of the tests' extras."""
+
+    class GoogleBaseHook:
+        def __init__(self, gcp_conn_id: str) -> None:
+            self.gcp_conn_id = gcp_conn_id
+
+        def get_credentials(self) -> str:
+            return f"credentials of {self.gcp_conn_id}"
+
+    name = "airflow.providers.google"
+    for end in ("", ".common", ".common.hooks"):
+        monkeypatch.setitem(sys.modules, name + end, ModuleType(name + end))
+    module = ModuleType(f"{name}.common.hooks.base_google")
+    module.GoogleBaseHook = GoogleBaseHook  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    yield
+
+
+@pytest.mark.usefixtures("google_provider")
+def test_a_google_connection_opens_the_buckets_and_is_forgotten_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fsspec.implementations.memory import MemoryFileSystem
+    from fsspec.registry import _registry
+
+    import gca_core.annotation.run
+
+    opened: list[Any] = []
+
+    class Bucket(MemoryFileSystem):
+        protocol = ("gs", "gcs")
+        cachable = False
+
+        def __init__(self, token: Any = None, **options: Any) -> None:
+            opened.append(token)
+            super().__init__(**options)
+
+    monkeypatch.setitem(_registry, "gs", Bucket)
+
+    def annotate_file(*args: Any, **kwargs: Any) -> Any:
+        from gca_core.io import as_path
+
+        as_path("gs://bucket/in.h5ad").exists()
+        return Result()
+
+    monkeypatch.setattr(gca_core.annotation.run, "annotate_file", annotate_file)
+    rendered({"id": "lab"}, gcp_conn_id="{{ params.id }}").execute({})
+    with_connection = list(opened)
+    opened.clear()
+    AnnotateAnnDataOperator(**PLACES).execute({})
+    assert set(with_connection) == {"credentials of lab"}
+    assert set(opened) == {None}
+
+
+def test_without_the_google_provider_a_connection_of_it_says_what_to_install(asked: list[SimpleNamespace]) -> None:
+    if find_spec("airflow.providers.google"):
+        pytest.skip("the Google provider is installed")
+    with pytest.raises(AirflowFailException, match=r"airflow-provider-gca\[google\]"):
+        AnnotateAnnDataOperator(**PLACES, gcp_conn_id="lab").execute({})
+
+
+def test_it_can_be_mapped(asked: list[SimpleNamespace]) -> None:
+    with DAG("d", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)):
+        mapped = AnnotateAnnDataOperator.partial(task_id="t", tissue="blood", asset_alias="x").expand_kwargs(
+            [{"input_uri": "a.h5ad", "output_uri": "a"}]
+        )
+    assert mapped.is_mapped
+    assert [link.name for link in mapped.operator_extra_links] == ["Report", "Figure"]

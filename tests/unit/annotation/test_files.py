@@ -1,0 +1,221 @@
+import json
+from pathlib import Path
+
+import anndata as ad
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+
+from gca_core.annotation import AnnotationConfig, annotate_file
+from gca_core.annotation import drawn as drawing
+from gca_core.annotation import files as formats
+from gca_core.annotation.review import Correction, Corrections
+from gca_core.errors import ConfigurationError, DataValidationError
+from gca_core.io import write_json
+
+LABELLED = {"b": "B cell", "nk": "natural killer cell", "mega": "megakaryocyte"}
+
+
+@pytest.fixture(scope="module")
+def cells(simulated) -> ad.AnnData:
+    """Counts with a UMAP, a layer, raw and what annotation has no use for."""
+    adata = simulated.copy()
+    adata.layers["twice"] = 2 * adata.X
+    adata.raw = adata.copy()
+    adata.obsm["X_umap"] = np.random.default_rng(0).normal(size=(adata.n_obs, 2))
+    adata.obsm["X_pca"] = np.zeros((adata.n_obs, 3))
+    adata.uns["note"] = "kept"
+    adata.obs["donor"] = pd.Categorical(np.where(np.arange(adata.n_obs) % 2, "x", "y"))
+    return adata
+
+
+@pytest.fixture(scope="module")
+def folder(cells, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("formats")
+    cells.write_h5ad(folder / "cells.h5ad")
+    cells.write_zarr(folder / "cells.zarr")
+    write_loom(folder / "cells.loom", cells)
+    return folder
+
+
+def write_loom(path: Path, adata: ad.AnnData) -> None:
+    """The loom format as its specification has it."""
+    text = h5py.string_dtype()
+    with h5py.File(path, "w") as file:
+        file.create_dataset("matrix", data=np.asarray(adata.X).T)
+        file.create_dataset("layers/spliced", data=np.asarray(adata.X).T)
+        file.create_dataset("row_attrs/Gene", data=list(adata.var_names), dtype=text)
+        file.create_dataset("col_attrs/CellID", data=list(adata.obs_names), dtype=text)
+        file.create_dataset("col_attrs/truth", data=[str(t) for t in adata.obs["truth"]], dtype=text)
+        file.create_dataset("col_attrs/X_umap", data=adata.obsm["X_umap"])
+        file.create_dataset("col_attrs/other", data=np.zeros(3))
+        file.create_group("row_graphs")
+
+
+def annotate(source: Path, output: Path, **options):
+    given = {"cluster_key": "truth", "tissue": "blood"} | options
+    return annotate_file(AnnotationConfig(input_uri=str(source), output_uri=str(output), **given))
+
+
+def annotated(result) -> ad.AnnData:
+    if "zarr" in result.uris:
+        return ad.read_zarr(result.uris["zarr"].removeprefix("file://"))
+    return ad.read_h5ad(result.uris["h5ad"].removeprefix("file://"))
+
+
+def report(result) -> dict:
+    found = json.loads(Path(result.uris["json"].removeprefix("file://")).read_text())
+    del found["stats"]
+    return found
+
+
+@pytest.fixture(scope="module")
+def reference(folder):
+    return annotate(folder / "cells.h5ad", folder / "reference")
+
+
+@pytest.mark.parametrize(("name", "backed"), [("cells.h5ad", True), ("cells.zarr", False), ("cells.zarr", True)])
+def test_formats_and_backed_files_give_the_same_report_and_keep_the_data(
+    folder, cells, reference, tmp_path, name, backed
+):
+    result = annotate(folder / name, tmp_path / "out", backed=backed)
+    assert report(result) == report(reference)
+    assert ("zarr" in result.uris) == name.endswith("zarr")
+    found = annotated(result)
+    assert np.array_equal(found.X, cells.X)
+    assert np.array_equal(found.layers["twice"], cells.layers["twice"])
+    assert np.array_equal(found.raw.X, cells.X)
+    assert set(found.obsm) == {"X_umap", "X_pca"}
+    assert found.uns["note"] == "kept"
+    pd.testing.assert_frame_equal(found.obs, annotated(reference).obs)
+    assert {label: set(found.obs["truth"][found.obs["gptca_label"] == label]) for label in LABELLED.values()} == {
+        label: {name} for name, label in LABELLED.items()
+    }
+
+
+def test_a_loom_file_becomes_an_annotated_h5ad(folder, cells, reference, tmp_path):
+    result = annotate(folder / "cells.loom", tmp_path / "out")
+    found = annotated(result)
+    assert np.array_equal(found.X.toarray(), cells.X)
+    assert list(found.layers) == ["spliced"]
+    assert list(found.obs_names) == list(cells.obs_names)
+    labels = found.obs["gptca_label"].astype(str)
+    assert (labels == annotated(reference).obs["gptca_label"].astype(str)).all()
+
+
+def test_a_loom_file_stays_no_file_to_be_left_on_disk(folder, tmp_path):
+    with pytest.raises(ConfigurationError, match="convert it to h5ad"):
+        annotate(folder / "cells.loom", tmp_path / "out", backed=True)
+
+
+@pytest.mark.parametrize(
+    ("parts", "match"),
+    [(("matrix",), "has no row_attrs, col_attrs"), ((), "has no matrix"), (None, "can't be read as loom")],
+)
+def test_what_is_no_loom_file_is_refused(tmp_path, parts, match):
+    path = tmp_path / "x.loom"
+    if parts is None:
+        path.write_text("no hdf5")
+    else:
+        with h5py.File(path, "w") as file:
+            for part in parts:
+                file.create_dataset(part, data=np.ones((2, 2)))
+    with pytest.raises(DataValidationError, match=match):
+        annotate(path, tmp_path / "out")
+
+
+def test_a_loom_file_without_gene_names_is_refused_with_what_it_has(tmp_path):
+    with h5py.File(tmp_path / "x.loom", "w") as file:
+        file.create_dataset("matrix", data=np.ones((2, 3)))
+        file.create_dataset("row_attrs/Chromosome", data=[1, 2])
+        file.create_group("col_attrs")
+    with pytest.raises(DataValidationError, match=r"no gene names; found Chromosome, expected one of Gene"):
+        annotate(tmp_path / "x.loom", tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["x.h5ad", "x.zarr"])
+def test_a_file_without_cells_or_genes_is_refused(tmp_path, name):
+    with h5py.File(tmp_path / "x.h5ad", "w") as file:
+        file.create_group("X")
+    (tmp_path / "x.zarr").mkdir()
+    (tmp_path / "x.zarr" / "zarr.json").write_text('{"zarr_format": 3, "node_type": "group", "attributes": {}}')
+    for backed in (True, False):
+        with pytest.raises(DataValidationError, match="has no obs, var"):
+            annotate(tmp_path / name, tmp_path / "out", backed=backed)
+    assert not (tmp_path / "out").exists()
+
+
+def test_large_matrices_stay_in_their_file_unless_told_otherwise(folder, monkeypatch):
+    with formats.open_data(str(folder / "cells.h5ad")) as data:
+        assert not data.backed
+    monkeypatch.setattr(formats, "LARGE", 1000)
+    for name in ("cells.h5ad", "cells.zarr"):
+        with formats.open_data(str(folder / name)) as data:
+            assert data.backed
+            assert not isinstance(data.adata.X, np.ndarray)
+            assert not data.adata.uns
+    with formats.open_data(str(folder / "cells.h5ad"), backed=False) as data:
+        assert isinstance(data.adata.X, np.ndarray)
+
+
+def test_clusters_of_a_large_file_are_asked_for(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("gca_core.annotation.pipeline.MAX_EMBEDDED", 100)
+    with pytest.raises(DataValidationError, match="name the column with the clusters as cluster_key"):
+        annotate(folder / "cells.h5ad", tmp_path / "out", cluster_key=None, backed=True)
+
+
+def test_a_large_set_without_a_umap_is_drawn_in_part_and_it_is_said(cells, tmp_path, monkeypatch):
+    adata = cells.copy()
+    del adata.obsm["X_umap"]
+    adata.obs["k"] = adata.obs["truth"].astype(str)
+    adata.obs.iloc[0, adata.obs.columns.get_loc("k")] = "one cell"
+    adata.write_h5ad(tmp_path / "cells.h5ad")
+    monkeypatch.setattr(drawing, "MAX_ALL", 100)
+    monkeypatch.setattr(drawing, "N_SAMPLED", 60)
+    monkeypatch.setattr(drawing, "MIN_PER_CLUSTER", 5)
+    # which cells are drawn is the matter here, and the UMAP takes long to compile
+    monkeypatch.setattr(drawing, "umap_coordinates", lambda components, _: components[:, :2])
+    result = annotate(tmp_path / "cells.h5ad", tmp_path / "out", cluster_key="k", backed=True)
+    assert "60 of 300 cells drawn" in Path(result.uris["html"].removeprefix("file://")).read_text()
+    assert "X_umap" not in annotated(result).obsm
+
+
+def test_further_reports_go_where_they_are_asked_for(folder, tmp_path):
+    extra = {name: str(tmp_path / "extra" / name) for name in ("json_report", "summary_csv", "html_report")}
+    result = annotate(folder / "cells.h5ad", tmp_path / "out", **extra, request_id="run-7")
+    for name, what in (("json_report", "json"), ("summary_csv", "csv"), ("html_report", "html")):
+        assert Path(extra[name]).read_bytes() == Path(result.uris[what].removeprefix("file://")).read_bytes()
+    assert result.stats.request_id == "run-7"
+    assert {"read", "rank", "annotate", "draw", "write"} <= set(result.stats.stage_seconds)
+
+
+def test_nothing_is_written_where_one_result_cannot_be(folder, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OSError):
+        annotate(folder / "cells.h5ad", tmp_path / "out", html_report=str(tmp_path / "file" / "report.html"))
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("backed", [False, True])
+def test_corrections_from_a_file_are_kept_by_the_annotated_data(folder, reference, tmp_path, backed):
+    genes = next(a["markers"] for a in report(reference)["annotations"] if a["cluster"] == "nk")
+    correction = Correction(
+        cluster="nk",
+        genes=tuple(genes[:20]),
+        label="mature NK T cell",
+        ontology_id="CL:0000814",
+        who="ada",
+        when="2030-01-31T09:30:00+00:00",
+        replaced="natural killer cell",
+    )
+    elsewhere = correction.model_copy(update={"cluster": "b", "run": "another"})
+    here = correction.model_copy(update={"run": "out"})
+    uri = str(tmp_path / "corrections.json")
+    write_json(uri, Corrections(corrections=(here, elsewhere)))
+    first = annotate(folder / "cells.h5ad", tmp_path / "out", corrections=uri, backed=backed)
+    assert first.stats.overrides == 1
+    assert first.labels["mature NK T cell"] == 60
+    again = annotate(Path(first.uris["h5ad"].removeprefix("file://")), tmp_path / "again", backed=backed)
+    assert again.stats.overrides == 1
+    assert again.labels == first.labels

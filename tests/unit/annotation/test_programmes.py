@@ -1,0 +1,43 @@
+"""Programmes that any cell can run take no place in a ranking."""
+
+import numpy as np
+
+from gca_core.annotation.calibration import measure
+from gca_core.annotation.evidence import rank_weights, telling_genes
+from gca_core.annotation.models import ClusterMarkers, RankedGene
+from gca_core.annotation.programmes import division_genes, programme_genes
+from gca_core.annotation.scoring import build_model
+from gca_core.knowledge.ontology import load_ontology
+
+INTERFERON = ("ISG15", "IFIT1", "IFIT3", "MX1", "ISG20", "OAS1", "IFIT2", "LY6E", "RSAD2", "IFI44L", "USP18")
+B_CELL = ("CD79A", "MS4A1", "BANK1", "CD79B", "CD19")
+
+
+def _cluster(*genes: str) -> ClusterMarkers:
+    return ClusterMarkers(cluster="c", genes=tuple(RankedGene(gene=gene) for gene in genes))
+
+
+def test_an_answer_to_interferon_leaves_weights_and_confidence_as_they_are(database):
+    model = build_model(database, None, load_ontology())
+    resting, stimulated = _cluster(*B_CELL), _cluster(*INTERFERON, *B_CELL)
+    weights = rank_weights([resting, stimulated], model)
+    assert np.array_equal(weights[0], weights[1])
+    index = next(i for i, t in enumerate(model.types) if t.ontology_id == "CL:0000236")
+    assert measure(resting, index, model, weights[0]) == measure(stimulated, index, model, weights[1])
+
+
+def test_genes_of_a_programme_that_mark_a_type_keep_their_place(database):
+    model = build_model(database, None, load_ontology())
+    assert "CCL5" in programme_genes()
+    assert [g.gene for g in telling_genes(_cluster("ISG15", "CCL5", "NOVEL1"), model)] == ["CCL5", "NOVEL1"]
+
+
+def test_other_genes_that_are_not_listed_do_take_a_rank(database):
+    model = build_model(database, None, load_ontology())
+    weights = rank_weights([_cluster("CD79A"), _cluster("NOVEL1", "NOVEL2", "CD79A")], model)
+    assert weights[1].max() < weights[0].max()
+
+
+def test_genes_of_division_weigh_less_than_others_as_rare():
+    assert {"MKI67", "TOP2A"} <= division_genes()
+    assert not {"CD3D", "MS4A1", "INS"} & division_genes()

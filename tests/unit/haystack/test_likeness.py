@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gca_core.haystack.likeness import likeness, shared
+from gca_core.knowledge.catalogue import PerturbationEntry, load_catalogue
+from gca_core.knowledge.genetic import resolve_perturbation
+
+CATALOGUE = load_catalogue()
+NAMES = sorted(CATALOGUE.entries)
+
+
+def entry(name: str) -> PerturbationEntry:
+    found = resolve_perturbation(name, CATALOGUE)
+    assert found is not None
+    return found
+
+
+@given(st.sampled_from(NAMES), st.sampled_from(NAMES))
+def test_likeness_is_symmetric_and_bounded(a: str, b: str) -> None:
+    one, other = entry(a), entry(b)
+    assert likeness(one, other) == pytest.approx(likeness(other, one))
+    assert -1 <= likeness(one, other) <= likeness(one, one) + 1e-9
+
+
+def test_the_same_pathway_in_the_other_direction_counts_against() -> None:
+    assert likeness(entry("interferon gamma"), entry("STAT1 overexpression")) > 0
+    assert likeness(entry("interferon gamma"), entry("STAT1 knockout")) < 0
+    assert likeness(entry("ruxolitinib"), entry("JAK2 knockout")) > 0
+
+
+def test_two_knockouts_are_not_alike_because_they_are_knockouts() -> None:
+    assert likeness(entry("STAT1 knockout"), entry("MYOD1 knockout")) <= 0.05
+
+
+def test_what_is_shared_is_named_with_its_direction() -> None:
+    common = shared(entry("interleukin 4"), entry("interleukin 13"))
+    assert "IL4R" in common
+    assert "IL4R" not in shared(entry("interleukin 4"), entry("dupilumab"))
