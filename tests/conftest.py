@@ -52,7 +52,7 @@ def quiet_log(caplog: pytest.LogCaptureFixture) -> None:
 
 
 @pytest.fixture(scope="session")
-def server_home() -> Iterator[Path]:
+def process_home() -> Iterator[Path]:
     """A GCA_HOME of this test process, with a path short enough for sockets; its server goes with the session."""
     from gca_core.store import embedded
 
@@ -60,3 +60,32 @@ def server_home() -> Iterator[Path]:
     yield home
     embedded.remove(home)
     shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def server_home(process_home: Path) -> Iterator[Path]:
+    """The GCA_HOME of this test process; every module finds it without files and its server without a database."""
+    yield process_home
+    empty_home(process_home)
+
+
+def empty_home(home: Path) -> None:
+    """Delete a GCA_HOME's files and the database of its server, which makes another on its next use."""
+    import psycopg
+
+    from gca_core.store import embedded, layout
+    from gca_core.store.models import DATABASE
+    from gca_core.store.pool import close_pools
+    from gca_core.store.redact import make_dsn, parse_dsn
+
+    for path in home.iterdir():
+        if path.name != "postgres":
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    found = layout.find_layout(home)
+    if found is None or not embedded.status(home)[0].running:
+        return
+    close_pools()
+    superuser = {"dbname": "postgres", "user": layout.SUPERUSER, "password": layout.read_credentials(home)["postgres"]}
+    with psycopg.connect(make_dsn(**parse_dsn(embedded.start(home).dsn()) | superuser), autocommit=True) as connection:
+        connection.execute(f"drop database if exists {DATABASE} with (force)")
+    layout.update_state(found, complete=False)

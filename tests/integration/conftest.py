@@ -1,4 +1,4 @@
-"""A real embedded PostgreSQL for the tests of this folder, one per test process, removed at the end."""
+"""A real embedded PostgreSQL for the tests of this folder: one per test process, with a new database per module."""
 
 from __future__ import annotations
 
@@ -27,43 +27,43 @@ CELL_TYPES = {"CD4 T": "CL:0000624", "B": "CL:0000236", "NK": "CL:0000623"}
 GENES = [f"gene{number:02d}" for number in range(40)]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def gca_home(server_home: Path) -> Path:
-    """The GCA_HOME that all tests of this process share."""
+    """The GCA_HOME that the tests of a module share."""
     return server_home
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def settings(gca_home: Path) -> Settings:
     """Settings that lead to the embedded server of this test process."""
     return load_settings(home=gca_home)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def embedded_dsn(settings: Settings) -> str:
     """The connection string of the role app; the schema is current."""
     return resolve_dsn(settings, "app")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def admin_dsn(settings: Settings) -> str:
     """The connection string of the role admin."""
     return resolve_dsn(settings, "admin")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def agent_dsn(settings: Settings) -> str:
     """The connection string of the role agent."""
     return resolve_dsn(settings, "agent")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def admin_atlas(settings: Settings) -> Atlas:
     """The atlas with the right to ingest."""
     return open_atlas(settings, role="admin")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def atlas(settings: Settings) -> Atlas:
     """The atlas as tasks see it."""
     return open_atlas(settings)
