@@ -88,7 +88,7 @@ def ingest(
             report = _report(config, plan, source, digest, store_uri, embedding_model)
         seconds = round(time.monotonic() - began, 3)
         report = report.model_copy(update={"seconds": seconds, "resumed_at": resumed_at})
-        rows.write_rows(atlas.dsn, report, plan, cells, embed=embed, vocabulary=words)
+        report = rows.write_rows(atlas.dsn, report, plan, cells, embed=embed, vocabulary=words)
         _prune(store_uri)
     log.info("ingested %d cells in %d groups as %s in %.1f s", *_figures(report))
     return report

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -79,10 +80,11 @@ def check_model(connection: psycopg.Connection[Any], model: str, dataset: str) -
 
 def write_rows(
     dsn: str, report: IngestReport, plan: IngestPlan, cells: pd.DataFrame, *, embed: Embed, vocabulary: Vocabulary
-) -> None:
+) -> IngestReport:
     """Replace the dataset's rows in one transaction, and keep the indexes of the vectors.
 
-    Only texts that the atlas has no vector of are embedded.
+    Only texts that the atlas has no vector of are embedded. The label of a cell type or tissue is the same in
+    all datasets: the vocabulary's latest, or, for a vocabulary without labels, that of the dataset which came first.
 
     Args:
         dsn: of a login that may ingest.
@@ -91,6 +93,9 @@ def write_rows(
         cells: cell_name, n_counts, n_genes and mito_fraction, in the order of the store.
         embed: from texts to vectors.
         vocabulary: other names of what is written, and names to measure the similarity of chance on.
+
+    Returns:
+        The report with the labels that were stored.
 
     Raises:
         ConfigurationError: the vectors don't have 1536 numbers, or the atlas holds those of another model.
@@ -101,6 +106,8 @@ def write_rows(
             connection.execute("select pg_advisory_xact_lock(%s, %s)", _WRITE_LOCK)
             check_model(connection, report.embedding_model, report.dataset)
             _delete(connection, report.dataset)
+            plan = _with_labels_in_use(connection, plan, vocabulary)
+            report = report.model_copy(update={"cell_types": plan.cell_types, "tissues": plan.tissues})
             _write_entities(connection, report, plan, embed, vocabulary)
             with connection.cursor() as cursor:
                 _insert_dataset(cursor, report)
@@ -114,6 +121,7 @@ def write_rows(
             f"the dataset {report.dataset!r} can't be written: {redact(' '.join(str(error).split()))}; "
             "the atlas is as before"
         ) from error
+    return report
 
 
 def delete_rows(dsn: str, dataset: str) -> str | None:
@@ -180,6 +188,32 @@ def _keep_indexes(dsn: str) -> None:
         keep_indexes(connection)
 
 
+def _with_labels_in_use(connection: psycopg.Connection[Any], plan: IngestPlan, vocabulary: Vocabulary) -> IngestPlan:
+    """The plan with the labels that other datasets' cell types and tissues have, where its own are a file's words."""
+    cell_types, tissues = dict(plan.cell_types), dict(plan.tissues)
+    if vocabulary.label_cell_type is None:
+        query = (
+            "select cell_type_id, label from cell_types t where cell_type_id = any(%s) "
+            "and exists (select from cell_groups g where g.cell_type_id = t.cell_type_id)"
+        )
+        cell_types |= dict(connection.execute(query, [list(cell_types)]).fetchall())
+    if vocabulary.label_tissue is None:
+        query = (
+            "select tissue_id, label from tissues t where tissue_id = any(%s) "
+            "and exists (select from cell_groups g where g.tissue_id = t.tissue_id)"
+        )
+        tissues |= dict(connection.execute(query, [list(tissues)]).fetchall())
+    if (cell_types, tissues) == (plan.cell_types, plan.tissues):
+        return plan
+    groups = [
+        group.model_copy(
+            update={"cell_type": cell_types[group.cell_type_id], "tissue": tissues.get(group.tissue_id or "")}
+        )
+        for group in plan.groups
+    ]
+    return replace(plan, groups=groups, cell_types=cell_types, tissues=tissues)
+
+
 def _write_entities(
     connection: psycopg.Connection[Any], report: IngestReport, plan: IngestPlan, embed: Embed, vocabulary: Vocabulary
 ) -> None:
@@ -197,9 +231,11 @@ def _write_entities(
             "excluded.label",
             sorted(plan.tissues.items()),
         )
-    texts: _Entities = {
-        (g.perturbation, g.cell_type_id): (group_text(g.perturbation, g.cell_type),) * 2 for g in plan.groups
-    }
+    pairs = {(g.perturbation, g.cell_type_id) for g in plan.groups}
+    # other datasets' too: the label may have changed
+    query = "select perturbation, cell_type_id from group_texts where cell_type_id = any(%s)"
+    pairs |= set(connection.execute(query, [list(plan.cell_types)]).fetchall())
+    texts: _Entities = {pair: (group_text(pair[0], plan.cell_types[pair[1]]),) * 2 for pair in sorted(pairs)}
     _upsert(connection, embed, model, "group_texts", "perturbation, cell_type_id", "text", texts)
 
 

@@ -22,10 +22,10 @@ class Vocabulary:
 
     Attributes:
         resolve_cell_type: from a label to a Cell Ontology id, or None.
-        label_cell_type: from an id to the label to store; without, the file's own label is stored.
+        label_cell_type: from an id to the label to store; without, the atlas's own, else the file's is stored.
         resolve_perturbation: from a value to the catalogue's name, or None.
         resolve_tissue: from a label to an UBERON id, or None.
-        label_tissue: from an id to the label to store.
+        label_tissue: the same for tissues.
         synonyms: from a kind and an id or a name to other names of the same.
         names: unrelated names, on which the similarity that chance gives is measured.
     """

@@ -280,6 +280,42 @@ def test_given_ontology_ids_are_used_and_checked(take_in: TakeIn, atlas: Atlas, 
         take_in(ingest_config(path, "ids", cell_type_id_column="cl"))
 
 
+def test_a_files_own_word_never_renames_what_other_datasets_hold(
+    admin_atlas: Atlas, atlas: Atlas, tmp_path: Path
+) -> None:
+    embed, ids = HashedTextEmbeddings().embed_documents, {"CL:0000775": "neutrophil", "CL:0000771": "eosinophil"}
+    words = {"granulocyte one": "CL:0000775", "granulocyte two": "CL:0000771"}
+    path = tmp_path / "cells.h5ad"
+
+    def ingested(dataset: str, labels: tuple[str, str], perturbation: str, **options: object) -> IngestReport:
+        cells = make_cells()
+        cells.obs["cell_type"] = cells.obs["cell_type"].astype(object).replace({"CD4 T": labels[0], "B": labels[1]})
+        cells.write_h5ad(path)
+        config = ingest_config(path, dataset, perturbation_names={"stim": perturbation})
+        return ingest(config, admin_atlas, embed=embed, **options)  # type: ignore[arg-type]
+
+    def shown(dataset: str) -> set[str]:
+        hits = atlas.semantic(embed(["?"])[0], dataset=dataset, is_control=False)
+        assert {group.cell_type for group in atlas.groups(dataset=dataset)} == {x[1] for x in atlas.cell_types(dataset)}
+        return {hit.label for hit in hits}
+
+    own = ("granulocyte one", "granulocyte two")
+    ingested("labelled first", own, "TNF", resolve_cell_type=words.get)
+    assert shown("labelled first") == {"TNF in granulocyte one", "TNF in granulocyte two"}
+    other = {"gr. 1": "CL:0000775", "gr. 2": "CL:0000771"}
+    second = ingested("labelled second", ("gr. 1", "gr. 2"), "IL-6", resolve_cell_type=other.get)
+    assert second.cell_types == {"CL:0000775": "granulocyte one", "CL:0000771": "granulocyte two"}
+    assert shown("labelled second") == {"IL-6 in granulocyte one", "IL-6 in granulocyte two"}
+    assert atlas.find_names("gr. 2", kind="cell_type")[0].id == "CL:0000771"
+    # the ontology's word goes before the files' and reaches every dataset and its texts
+    third = ingested("labelled third", own, "TNF", resolve_cell_type=words.get, label_of=ids.__getitem__)
+    assert third.cell_types == ids
+    assert shown("labelled first") == {"TNF in neutrophil", "TNF in eosinophil"}
+    assert shown("labelled second") == {"IL-6 in neutrophil", "IL-6 in eosinophil"}
+    ingested("labelled second", ("gr. 1", "gr. 2"), "IL-1", resolve_cell_type=other.get)
+    assert {x[1] for name in ("first", "second") for x in atlas.cell_types(f"labelled {name}")} == {*ids.values()}
+
+
 def test_datasets_with_other_genes_meet_in_those_they_share(take_in: TakeIn, atlas: Atlas, tmp_path: Path) -> None:
     first, second = tmp_path / "first.h5ad", tmp_path / "second.h5ad"
     make_cells().write_h5ad(first)
