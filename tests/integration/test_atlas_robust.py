@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import anndata as ad
@@ -210,22 +210,18 @@ def test_a_drop_removes_what_only_this_dataset_had(
         drop_dataset(admin_atlas, "gone")
 
 
-@pytest.fixture
-def outside(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "not the atlas"
-    folder.mkdir()
-    (folder / "precious.txt").write_text("keep me")
-    yield folder
-    assert (folder / "precious.txt").read_text() == "keep me"
-
-
 def test_a_drop_never_follows_a_store_out_of_its_folder(
-    take_in: TakeIn, admin_atlas: Atlas, admin_dsn: str, cells_file: Path, outside: Path
+    take_in: TakeIn, admin_atlas: Atlas, atlas: Atlas, admin_dsn: str, cells_file: Path, tmp_path: Path
 ) -> None:
+    outside = tmp_path / "not the atlas"
+    outside.mkdir()
+    (outside / "precious.txt").write_text("keep me")
     take_in(ingest_config(cells_file, "moved"))
     with connect(admin_dsn) as connection:
         connection.execute("update datasets set store_uri = %s where dataset = 'moved'", [outside.as_uri()])
     drop_dataset(admin_atlas, "moved")
+    assert "moved" not in {info.dataset for info in atlas.datasets()}
+    assert (outside / "precious.txt").read_text() == "keep me"
 
 
 def test_the_app_role_may_not_drop(take_in: TakeIn, atlas: Atlas, cells_file: Path) -> None:

@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import pytest
 from pydantic import BaseModel, Field
 
@@ -47,11 +49,21 @@ def test_complaints_name_the_operator_the_field_and_what_would_do() -> None:
         require_positive("Op", seconds=0)
 
 
-def test_templates_pass_every_check_until_they_are_rendered() -> None:
-    require_text("Op", uri="{{ x }}")
-    require_choice("Op", ("a",), mode="{{ x }}")
-    require_positive("Op", seconds="{{ x }}")
-    check_literals("Op", Model, {"name": "n", "count": "{{ x }}"})
+@pytest.mark.parametrize(
+    ("check", "wrong"),
+    [
+        (lambda value: require_text("Op", uri=value), " "),
+        (lambda value: require_choice("Op", ("a",), mode=value), "b"),
+        (lambda value: require_positive("Op", seconds=value), -1),
+        (lambda value: check_literals("Op", Model, {"name": "n", "count": value}), 0),
+    ],
+)
+def test_a_template_passes_each_check_that_refuses_a_wrong_literal(
+    check: Callable[[object], object], wrong: object
+) -> None:
+    with pytest.raises(ConfigurationError, match=r"^Op: "):
+        check(wrong)
+    assert check("{{ x }}") is None
 
 
 def test_a_wrong_literal_beside_a_template_is_still_refused() -> None:

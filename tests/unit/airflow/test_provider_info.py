@@ -17,14 +17,20 @@ def schema(name: str) -> dict[str, Any]:
     return json.loads(resources.files("airflow").joinpath(name).read_text())
 
 
+def complaints(value: Any, rules: dict[str, Any]) -> list[str]:
+    validator = jsonschema.validators.validator_for(rules)
+    validator.check_schema(rules)
+    return [error.message for error in validator(rules).iter_errors(value)]
+
+
 def test_fits_the_schema_that_airflow_checks_at_run_time() -> None:
-    jsonschema.validate(get_provider_info(), schema("provider_info.schema.json"))
+    assert complaints(get_provider_info(), schema("provider_info.schema.json")) == []
 
 
 def test_connection_types_fit_the_stricter_schema_of_provider_sources() -> None:
     stricter = schema("provider.yaml.schema.json")
     rules = {**stricter["properties"]["connection-types"], "definitions": stricter.get("definitions", {})}
-    jsonschema.validate(get_provider_info()["connection-types"], rules)
+    assert complaints(get_provider_info()["connection-types"], rules) == []
 
 
 def test_package_name_is_the_distribution_name_that_discovery_compares_it_with() -> None:
