@@ -35,8 +35,8 @@ from gca_core.annotation.calibration import Figures  # noqa: E402
 from gca_core.annotation.markers import load_marker_database  # noqa: E402
 from gca_core.knowledge.ontology import load_ontology  # noqa: E402
 
-RECOGNISED = ("coherence", "score")
-RIGHT = ("coherence", "lead", "margin")
+RECOGNISED = ("coherence", "enrichment", "known")
+RIGHT = ("coherence", "kinship", "margin")
 N_SHUFFLES = 4
 # weight of a shuffled list among the wrong labels: such lists are rarer than wrong labels on real ones
 SHUFFLED_WEIGHT = 0.03

@@ -202,7 +202,8 @@ def _keys(stored: Any) -> set[str]:
 def _open_backed(root: Any) -> AnnData:
     """An AnnData with the matrices in the file, and of ``obsm`` and ``uns`` only what annotation uses."""
     import anndata
-    from anndata.io import read_elem, sparse_dataset
+
+    from gca_core.matrix.anndata_io import read_elem, sparse_dataset
 
     matrices = {
         name: sparse_dataset(stored) if "data" in _keys(stored) else stored for name, stored in _matrices(root).items()
@@ -227,7 +228,7 @@ def _is_ranking(stored: Any) -> bool:
 
 def _add_columns(root: Any, adata: AnnData, columns: list[str]) -> None:
     """Write columns of ``obs`` into a file; the others there are left alone."""
-    from anndata.io import write_elem
+    from gca_core.matrix.anndata_io import write_elem
 
     if "column-order" not in dict(root["obs"].attrs):
         # an older form, which is written anew
@@ -244,7 +245,7 @@ def _add_columns(root: Any, adata: AnnData, columns: list[str]) -> None:
 
 
 def _add_entries(root: Any, group: str, values: Mapping[str, Any]) -> None:
-    from anndata.io import write_elem
+    from gca_core.matrix.anndata_io import write_elem
 
     if not values:
         return

@@ -33,6 +33,8 @@ TIE = 0.1
 # a subtype is named if it scores at least this share of the type above it, and gains this much by its own markers
 SUBTYPE_SHARE = 0.5
 SUBTYPE_GAIN = 1.5
+# below this gain a type has nothing of its own against the one above it
+OWN_GAIN = 0.25
 CONTRADICTION_SHARE = 0.5
 # an unrelated type makes a label doubtful if genes that the label lacks give it this share of the label's score
 MIXTURE_SHARE = 0.5
@@ -203,7 +205,7 @@ def _scores(evidence: Array, model: MarkerModel) -> list[_Scored]:
 
 
 def _answer(scored: _Scored, model: MarkerModel, ontology: CellOntology) -> _Answer:
-    answer = _choose(scored.total, model, ontology)
+    answer = _raised(_choose(scored.total, model, ontology), scored, model, ontology)
     if answer.tied:
         return answer
     answer = replace(answer, **_refined(answer, scored, model, ontology))
@@ -256,6 +258,24 @@ def _choose(total: Array, model: MarkerModel, ontology: CellOntology) -> _Answer
     if any(ontology.is_a(parent, t.ontology_id) for t in model.types):
         return _Answer(parent, best, tied=(best, *rivals))
     return _Answer(term, best, rivals=rivals)
+
+
+def _raised(answer: _Answer, scored: _Scored, model: MarkerModel, ontology: CellOntology) -> _Answer:
+    """The nearest type above the answer that scores about as well, where no marker of the answer's own speaks for it."""
+    if answer.tied or answer.rivals:
+        return answer
+    above = dict(ontology.ancestors(answer.term))
+    alike = [
+        (above[t.ontology_id], i)
+        for i, t in enumerate(model.types)
+        if t.ontology_id in above
+        and scored.total[i] >= (1.0 - TIE) * scored.total[answer.index]
+        and _gain(answer.index, i, scored.evidence, model) < OWN_GAIN
+    ]
+    if not alike:
+        return answer
+    _, index = min(alike)
+    return _Answer(model.types[index].ontology_id, index)
 
 
 def _mixed_in(answer: _Answer, scored: _Scored, model: MarkerModel) -> tuple[int, ...]:
@@ -348,7 +368,7 @@ def _flags(
     flags = []
     if not cluster.genes:
         flags.append(FlagReason.NO_MARKERS_SUPPLIED)
-    recognised = CALIBRATION.recognised.at(figures) >= CALIBRATION.unknown
+    recognised = figures.kinship > 0 and CALIBRATION.recognised.at(figures) >= CALIBRATION.unknown
     if len(found.supporting) < min_overlap or found.score < MIN_SCORE or not recognised:
         flags.append(FlagReason.LOW_MARKER_OVERLAP)
     if found.contradiction > CONTRADICTION_SHARE * max(found.support, 0.0) and found.contradicting:
