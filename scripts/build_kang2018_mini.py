@@ -24,6 +24,7 @@ from manifest import update_manifest
 from gca_core.annotation.cells import annotate_cells
 from gca_core.annotation.markers import load_marker_database
 from gca_core.knowledge.ontology import load_ontology
+from gca_core.matrix.anndata_io import write_elem
 from gca_core.matrix.kinds import require_counts
 
 TARGET = Path(__file__).resolve().parent.parent / "gca_core/datasets/data/kang2018_mini.h5ad"
@@ -91,10 +92,12 @@ def write(adata: ad.AnnData, path: Path) -> None:
     path.unlink(missing_ok=True)
     options = {"compression": "gzip", "compression_opts": 9}
     with h5py.File(path, "w") as file:
-        ad.io.write_elem(file, "/", ad.AnnData(obs=adata.obs, var=adata.var, uns=adata.uns), dataset_kwargs=options)
+        write_elem(file, "/", ad.AnnData(obs=adata.obs, var=adata.var, uns=adata.uns), dataset_kwargs=options)
+        # anndata 0.10 can't read the mark of what is absent
+        file.pop("raw", None)
         # these make the counts compress twice as well; scalars of uns don't take them
         better = {"shuffle": True, "chunks": (CHUNK,), "track_times": False}
-        ad.io.write_elem(file, "X", adata.X, dataset_kwargs=options | better)
+        write_elem(file, "X", adata.X, dataset_kwargs=options | better)
 
 
 def main() -> None:

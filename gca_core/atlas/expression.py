@@ -25,13 +25,13 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import scipy.sparse as sp
-from anndata.io import read_elem
 
 from gca_core import io
 from gca_core.atlas.plan import IngestPlan
 from gca_core.atlas.progress import Progress
 from gca_core.atlas.source import BLOCK_ROWS, BLOCK_VALUES, CountSource
 from gca_core.errors import DataValidationError, StoreError
+from gca_core.matrix.anndata_io import read_elem, write_elem
 from gca_core.matrix.normalise import TARGET_SUM
 
 CELLS_FILE = "cells.h5ad"
@@ -206,11 +206,10 @@ def _lay_out(
         index=[f"cell-{row}" for row in range(order.size)],
     )
     staging = path.with_suffix(".new")
-    ad.AnnData(obs=cells, var=pd.DataFrame(index=source.genes)).write_h5ad(
-        staging, convert_strings_to_categoricals=False
-    )
     indptr = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-    with h5py.File(staging, "r+") as file:
+    with h5py.File(staging, "w") as file:
+        # names stay strings, which AnnData.write_h5ad would make categories
+        write_elem(file, "/", ad.AnnData(obs=cells, var=pd.DataFrame(index=source.genes)))
         file.pop("X", None)
         group = file.create_group("X")
         group.attrs.update({"encoding-type": "csr_matrix", "encoding-version": "0.1.0"})

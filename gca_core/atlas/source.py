@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import scipy.sparse as sp
-from anndata.io import read_elem, sparse_dataset
 
 from gca_core.errors import DataValidationError
+from gca_core.matrix.anndata_io import read_elem, sparse_dataset
 from gca_core.matrix.kinds import require_counts
 
 BLOCK_ROWS = 16_384
@@ -142,7 +142,9 @@ class CountSource:
     def _check_kind(self) -> None:
         """Look at some rows of every matrix, so that the message can say where counts are."""
         layers = {name: self._head(f"layers/{name}") for name in self._file.get("layers", {})}
-        sample = ad.AnnData(X=self._head("X") if _holds_values(self._file.get("X")) else None, layers=layers)
+        X = self._head("X") if _holds_values(self._file.get("X")) else None
+        shape = next((layer.shape for layer in layers.values()), None) if X is None else None
+        sample = ad.AnnData(X=X, layers=layers, shape=shape)
         raw = self._file.get("raw")
         has_raw = isinstance(raw, h5py.Group) and _holds_values(raw.get("X"))
         if has_raw:

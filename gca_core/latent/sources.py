@@ -19,6 +19,7 @@ import scipy.sparse as sp
 from gca_core.errors import ConfigurationError, DataValidationError
 from gca_core.io import as_path, local_copy
 from gca_core.latent.config import LatentConfig
+from gca_core.matrix.anndata_io import read_elem, sparse_dataset
 from gca_core.matrix.kinds import MatrixKind, classify_matrix, matrix_kinds, require_counts, to_csr
 from gca_core.matrix.normalise import recover_counts
 
@@ -83,7 +84,7 @@ class BackedSource:
 
     def __init__(self, group: Any, config: LatentConfig) -> None:
         self._config = config
-        self.obs: pd.DataFrame = ad.io.read_elem(group["obs"])
+        self.obs: pd.DataFrame = read_elem(group["obs"])
         sample = _sample(group, self.obs)
         _, self.genes, self.place = counts_of(sample, config)
         keys = {"X": "X", "raw": "raw/X"}
@@ -188,7 +189,7 @@ def _open(path: Path, kind: str, config: LatentConfig, stack: ExitStack) -> Cell
     with warnings.catch_warnings():
         # old files keep their neighbour graphs elsewhere; they aren't used here
         warnings.simplefilter("ignore", FutureWarning)
-        return MemorySource(ad.read_h5ad(path) if kind == "h5ad" else ad.io.read_zarr(path), config)
+        return MemorySource(ad.read_h5ad(path) if kind == "h5ad" else ad.read_zarr(path), config)
 
 
 def _open_group(path: Path, kind: str, stack: ExitStack) -> Any:
@@ -216,17 +217,18 @@ def _read_10x(path: Path, kind: str, config: LatentConfig) -> ad.AnnData:
 
 
 def _stored_bytes(group: Any) -> int:
-    if isinstance(group, h5py.Group):
-        sizes: list[int] = []
-        group.visititems(lambda _, item: sizes.append(item.nbytes) if isinstance(item, h5py.Dataset) else None)
-        return sum(sizes)
-    return sum(getattr(member, "nbytes", 0) for _, member in group.members(max_depth=None))
+    if hasattr(group, "members"):
+        return sum(getattr(member, "nbytes", 0) for _, member in group.members(max_depth=None))
+    # HDF5, and zarr before 3
+    sizes: list[int] = []
+    group.visititems(lambda _, item: sizes.append(getattr(item, "nbytes", 0)))
+    return sum(sizes)
 
 
 def _rows_reader(element: Any, place: str) -> Any:
     encoding = element.attrs.get("encoding-type", "array")
     if encoding == "csr_matrix":
-        return ad.io.sparse_dataset(element)
+        return sparse_dataset(element)
     if encoding == "array":
         return element
     raise DataValidationError(
@@ -245,7 +247,7 @@ def _chunk_cells(matrix: Any, n_cells: int) -> int:
 def _sample(group: Any, obs: pd.DataFrame) -> ad.AnnData:
     """The first cells with all their matrices that can be read by cells."""
     some = slice(0, min(SAMPLE_CELLS, len(obs)))
-    sample = ad.AnnData(obs=obs.iloc[some], var=ad.io.read_elem(group["var"])[[]])
+    sample = ad.AnnData(obs=obs.iloc[some], var=read_elem(group["var"])[[]])
     readable = {"csr_matrix", "array"}
     if "X" in group:
         sample.X = _rows_reader(group["X"], "X")[some]
@@ -254,7 +256,7 @@ def _sample(group: Any, obs: pd.DataFrame) -> ad.AnnData:
             sample.layers[name] = _rows_reader(group["layers"][name], name)[some]
     if "raw" in group and "X" in group["raw"]:
         raw = _rows_reader(group["raw"]["X"], "raw")[some]
-        sample.raw = ad.AnnData(X=raw, obs=sample.obs[[]], var=ad.io.read_elem(group["raw"]["var"])[[]])
+        sample.raw = ad.AnnData(X=raw, obs=sample.obs[[]], var=read_elem(group["raw"]["var"])[[]])
     return sample
 
 

@@ -6,6 +6,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+import zarr
 
 from gca_core.annotation import AnnotationConfig, annotate_file
 from gca_core.annotation import drawn as drawing
@@ -138,8 +139,7 @@ def test_a_loom_file_without_gene_names_is_refused_with_what_it_has(tmp_path):
 def test_a_file_without_cells_or_genes_is_refused(tmp_path, name):
     with h5py.File(tmp_path / "x.h5ad", "w") as file:
         file.create_group("X")
-    (tmp_path / "x.zarr").mkdir()
-    (tmp_path / "x.zarr" / "zarr.json").write_text('{"zarr_format": 3, "node_type": "group", "attributes": {}}')
+    zarr.open_group(str(tmp_path / "x.zarr"), mode="w")
     for backed in (True, False):
         with pytest.raises(DataValidationError, match="has no obs, var"):
             annotate(tmp_path / name, tmp_path / "out", backed=backed)

@@ -1,6 +1,7 @@
 import json
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -60,6 +61,12 @@ def test_kang2018_mini_is_small_and_holds_raw_counts(mini):
     assert mini.n_vars >= 5000
     assert mini.obs_names.is_unique
     assert mini.var_names.is_unique
+
+
+def test_kang2018_mini_holds_nothing_that_the_oldest_anndata_has_no_reader_for():
+    with h5py.File(kang2018_mini_path()) as file:
+        kinds = {file[name].attrs["encoding-type"] for name in file}
+    assert kinds == {"csr_matrix", "dataframe", "dict"}
 
 
 def test_kang2018_mini_has_every_main_type_in_both_conditions(mini):

@@ -8,6 +8,7 @@ import pytest
 import scipy.sparse as sp
 
 from gca_core.matrix import chunks, kinds
+from gca_core.matrix.anndata_io import sparse_dataset
 from gca_core.matrix.chunks import ChunkedMatrix
 from gca_core.matrix.kinds import MatrixKind, classify_matrix
 from gca_core.matrix.normalise import log_normalise
@@ -39,7 +40,7 @@ def small_parts(monkeypatch):
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_file_is_read_in_parts_like_memory(folder, counts, name):
     with h5py.File(folder / f"{name}.h5ad") as file:
-        stored = ad.io.sparse_dataset(file["X"]) if name != "dense" else file["X"]
+        stored = sparse_dataset(file["X"]) if name != "dense" else file["X"]
         matrix = ChunkedMatrix(stored, columns=np.array([3, 1, 8]), transform=log_normalise)
         expected = log_normalise(counts)[:, [3, 1, 8]].toarray()
         assert matrix.shape == (90, 3)
@@ -58,7 +59,7 @@ def test_a_ranking_from_a_file_is_that_from_memory(folder, counts, method):
     groups = pd.Series(np.repeat(["a", "b", "c"], 30))
     genes = [f"G{j}" for j in range(14)]
     with h5py.File(folder / "csr.h5ad") as file:
-        stored = ChunkedMatrix(ad.io.sparse_dataset(file["X"]), transform=log_normalise)
+        stored = ChunkedMatrix(sparse_dataset(file["X"]), transform=log_normalise)
         found = rank_genes(stored, genes, groups, method=method)
     expected = rank_genes(ChunkedMatrix(counts, transform=log_normalise), genes, groups, method=method)
     pd.testing.assert_frame_equal(found, expected)
@@ -78,7 +79,7 @@ def test_sums_over_parts_are_sums_over_the_whole(counts):
 
 def test_a_file_stored_by_columns_is_read_whole_and_it_is_said(folder, caplog):
     with h5py.File(folder / "csc.h5ad") as file, caplog.at_level(logging.WARNING):
-        list(ChunkedMatrix(ad.io.sparse_dataset(file["X"])).chunks())
+        list(ChunkedMatrix(sparse_dataset(file["X"])).chunks())
     assert "stored by columns" in caplog.text
 
 
@@ -87,5 +88,5 @@ def test_the_kind_of_a_large_file_is_told_from_parts_of_it(folder, monkeypatch):
     monkeypatch.setattr(kinds, "MIN_ROWS", 20)
     for name in FORMATS:
         with h5py.File(folder / f"{name}.h5ad") as file:
-            stored = ad.io.sparse_dataset(file["X"]) if name != "dense" else file["X"]
+            stored = sparse_dataset(file["X"]) if name != "dense" else file["X"]
             assert classify_matrix(stored) is MatrixKind.COUNTS
