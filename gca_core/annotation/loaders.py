@@ -12,7 +12,7 @@ from io import StringIO
 
 from gca_core.annotation.assets import read_asset
 from gca_core.annotation.markers import COLUMNS, Marker, MarkerDatabase, parse_markers, symbol_aliases
-from gca_core.annotation.parsed_tables import keep_table, kept_table, table_key
+from gca_core.annotation.parsed_tables import ParsedTable, keep_table, kept_table, table_key
 from gca_core.annotation.xlsx import read_sheet
 from gca_core.errors import MarkerDatabaseError
 from gca_core.io import content_hash, sha256_bytes
@@ -31,7 +31,7 @@ def load_markers(
     """A marker database of any known format, recognised by its columns; GMT by its name's ending.
 
     Names of cell types are resolved on the Cell Ontology; in tables that aren't this project's, those without a term
-    are left out, and the log says how many.
+    are left out, and the log says how many, also where the table was parsed before.
 
     Raises:
         DataValidationError: there is no such file.
@@ -46,12 +46,13 @@ def load_markers(
         )
     key = table_key([digest, species, str(name.casefold().endswith(".gmt")), load_ontology().version, _aliases_hash()])
     kept = kept_table(key)
-    markers = kept or read_markers(data, name=name, species=species)
+    table = kept or _read(data, name, species, load_ontology())
     if kept is None:
-        keep_table(key, markers)
+        keep_table(key, table)
     else:
         log.info("the marker database %s is read from its parsed copy", name)
-    database = MarkerDatabase(markers, name=name, content_hash=digest)
+    _tell(table, name)
+    database = MarkerDatabase(table.markers, name=name, content_hash=digest)
     database.from_cache = kept is not None
     return database
 
@@ -60,7 +61,17 @@ def read_markers(
     data: bytes, *, name: str, species: str = "human", ontology: CellOntology | None = None
 ) -> list[Marker]:
     """The markers of one species in the content of a file; see :func:`load_markers`."""
-    ontology = ontology or load_ontology()
+    table = _read(data, name, species, ontology or load_ontology())
+    _tell(table, name)
+    return table.markers
+
+
+def _tell(table: ParsedTable, name: str) -> None:
+    if table.note:
+        log.warning("%s: %s", name, table.note)
+
+
+def _read(data: bytes, name: str, species: str, ontology: CellOntology) -> ParsedTable:
     if data[:2] == b"PK":
         table = read_sheet(data, what=name)
         header = [cell.strip() for cell in table[0]] if table else []
@@ -76,7 +87,7 @@ def read_markers(
     reader = csv.DictReader(StringIO(text, newline=""), delimiter="\t" if "\t" in first else ",")
     header = [column.strip() for column in reader.fieldnames or []]
     if {"cell_type", "gene_symbol"} <= set(header):
-        return parse_markers(text, species=species, ontology=ontology)
+        return ParsedTable(parse_markers(text, species=species, ontology=ontology))
     try:
         table_rows = [{(k or "").strip(): v or "" for k, v in row.items() if isinstance(v, str)} for row in reader]
     except csv.Error as error:
@@ -118,7 +129,7 @@ def _aliases_hash() -> str:
     return content_hash([f"{previous}={current}" for previous, current in symbol_aliases().items()])
 
 
-def _convert(header: list[str], rows: list[Row], name: str, species: str, ontology: CellOntology) -> list[Marker]:
+def _convert(header: list[str], rows: list[Row], name: str, species: str, ontology: CellOntology) -> ParsedTable:
     for needed, convert in _FORMATS:
         if needed <= set(header):
             return _resolved(convert(rows, species), name, species, ontology)
@@ -129,7 +140,7 @@ def _convert(header: list[str], rows: list[Row], name: str, species: str, ontolo
     )
 
 
-def _resolved(found: Iterator[Row], name: str, species: str, ontology: CellOntology) -> list[Marker]:
+def _resolved(found: Iterator[Row], name: str, species: str, ontology: CellOntology) -> ParsedTable:
     aliases = symbol_aliases() if species == "human" else {}
     terms: dict[str, str | None] = {}
     markers, missing = [], set()
@@ -144,13 +155,10 @@ def _resolved(found: Iterator[Row], name: str, species: str, ontology: CellOntol
         gene = row["gene_symbol"] if species == "mouse" else row["gene_symbol"].upper()
         known = row | {"ontology_id": term, "cell_type": ontology.label(term), "species": species}
         markers.append(Marker.model_validate(known | {"gene_symbol": aliases.get(gene, gene)}))
-    if missing:
-        log.warning(
-            "%s: %d of %d cell types have no Cell Ontology term and are left out", name, len(missing), len(terms)
-        )
     if not markers:
         raise MarkerDatabaseError(f"the marker database {name!r} has no {species} markers with a Cell Ontology term")
-    return markers
+    left_out = f"{len(missing)} of {len(terms)} cell types have no Cell Ontology term and are left out"
+    return ParsedTable(markers, left_out if missing else "")
 
 
 def _panglaodb(rows: list[Row], species: str) -> Iterator[Row]:
