@@ -20,6 +20,11 @@ atexit.register(shutil.rmtree, AIRFLOW_HOME, ignore_errors=True)
 
 for _name in [name for name in os.environ if name.startswith(("AIRFLOW_", "GCA_")) and name != "GCA_BENCH_DATA"]:
     del os.environ[_name]
+# workers that each start a thread per core wait for each other more than they compute
+WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+THREADS = str(max((os.cpu_count() or 1) // WORKERS, 1))
+if WORKERS > 1:
+    os.environ |= {"OMP_NUM_THREADS": THREADS, "OPENBLAS_NUM_THREADS": THREADS, "MKL_NUM_THREADS": THREADS}
 os.environ |= {
     "AIRFLOW_HOME": str(AIRFLOW_HOME),
     "AIRFLOW__CORE__DAGS_FOLDER": str(REPOSITORY / "dags"),

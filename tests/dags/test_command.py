@@ -22,3 +22,29 @@ def test_airflow_dags_test_runs_an_example_in_a_process_of_its_own(airflow_home:
     assert "[DAG TEST] end task task_id=summary" in done.stdout + done.stderr
     summary = json.loads((tmp_path / "home" / "results" / "gca_annotate" / "summary.json").read_text())
     assert summary["figures"]["cells"] == 700
+
+
+@pytest.mark.usefixtures("airflow_home")
+def test_airflow_shows_the_provider_and_its_connection_types() -> None:
+    shown = subprocess.run(
+        ["airflow", "providers", "get", "airflow-provider-gca", "--full", "--output", "json"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    assert "AtlasHook" in shown.stdout
+    hooks = subprocess.run(
+        ["airflow", "providers", "hooks", "--output", "json"], capture_output=True, text=True, check=True, timeout=120
+    )
+    listed = {row["connection_type"]: row for row in json.loads(hooks.stdout)}
+    assert listed["gca_atlas"]["class"] == "airflow_provider_gca.hooks.atlas.AtlasHook"
+    assert listed["gca_llm"]["conn_id_attribute_name"] == "gca_llm_conn_id"
+
+
+@pytest.mark.usefixtures("airflow_home")
+def test_airflow_loads_the_plugin_by_its_entry_point() -> None:
+    shown = subprocess.run(
+        ["airflow", "plugins", "--output", "json"], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert "gca" in [row["name"] for row in json.loads(shown.stdout)]

@@ -109,29 +109,3 @@ def test_both_styles_of_form_describe_the_same_fields(monkeypatch: pytest.Monkey
 def test_no_field_of_a_form_holds_a_secret_outside_the_password() -> None:
     names = {name for form in FORMS for name in form.fields}
     assert not [name for name in names if any(word in name for word in ("key", "token", "secret", "password"))]
-
-
-@pytest.mark.usefixtures("airflow_home")
-def test_airflow_shows_the_provider_and_its_connection_types() -> None:
-    shown = subprocess.run(
-        ["airflow", "providers", "get", "airflow-provider-gca", "--full", "--output", "json"],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=120,
-    )
-    assert "AtlasHook" in shown.stdout
-    hooks = subprocess.run(
-        ["airflow", "providers", "hooks", "--output", "json"], capture_output=True, text=True, check=True, timeout=120
-    )
-    listed = {row["connection_type"]: row for row in json.loads(hooks.stdout)}
-    assert listed["gca_atlas"]["class"] == "airflow_provider_gca.hooks.atlas.AtlasHook"
-    assert listed["gca_llm"]["conn_id_attribute_name"] == "gca_llm_conn_id"
-
-
-@pytest.mark.usefixtures("airflow_home")
-def test_airflow_loads_the_plugin_by_its_entry_point() -> None:
-    shown = subprocess.run(
-        ["airflow", "plugins", "--output", "json"], capture_output=True, text=True, check=True, timeout=120
-    )
-    assert "gca" in [row["name"] for row in json.loads(shown.stdout)]

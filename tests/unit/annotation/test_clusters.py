@@ -73,15 +73,6 @@ def test_a_cluster_of_one_cell_is_labelled(blood):
     assert "lone" in terms(annotate_anndata(blood, "k"))
 
 
-def test_clusters_are_computed_where_none_are_named_and_the_seed_decides(blood):
-    report = annotate_anndata(blood, None, tissue="blood")
-    assert report.clusters_computed
-    assert set(MIXTURE.values()) == set(terms(report).values())
-    again = blood.copy()
-    annotate_anndata(again, None, tissue="blood")
-    assert (again.obs["gptca_cluster"] == blood.obs["gptca_cluster"]).all()
-
-
 def test_the_answer_is_the_parent_where_children_are_alike(database):
     adata = simulate(database, {"b": "CL:0000236", "cd14": "CL:0002057", "cd16": "CL:0002396"})
     adata.obs["k"] = adata.obs["truth"].map({"b": "b", "cd14": "mono", "cd16": "mono"}).astype("category")

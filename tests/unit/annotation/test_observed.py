@@ -74,7 +74,9 @@ def test_the_environment_names_runs_that_nobody_named(monkeypatch):
 
 
 def test_a_file_is_one_run_though_it_has_steps(simulated, tmp_path, records, grown):
-    simulated.write_h5ad(tmp_path / "cells.h5ad")
+    cells = simulated.copy()
+    cells.obsm["X_umap"] = cells.X[:, :2]
+    cells.write_h5ad(tmp_path / "cells.h5ad")
     config = AnnotationConfig(
         input_uri=str(tmp_path / "cells.h5ad"),
         output_uri=str(tmp_path / "out"),

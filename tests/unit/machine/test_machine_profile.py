@@ -79,7 +79,8 @@ profiles = st.builds(
 
 
 def run_script(*arguments: str, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, **variables}
+    # nproc, which the script asks, takes these for the number of cores
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("OMP_")} | variables
     return subprocess.run(
         ["sh", str(SCRIPT), *arguments],
         capture_output=True,
