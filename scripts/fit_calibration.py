@@ -35,7 +35,7 @@ from gca_core.annotation.calibration import Figures  # noqa: E402
 from gca_core.annotation.markers import load_marker_database  # noqa: E402
 from gca_core.knowledge.ontology import load_ontology  # noqa: E402
 
-RECOGNISED = ("coherence", "enrichment", "known")
+RECOGNISED = ("coherence", "kinship", "score")
 RIGHT = ("coherence", "kinship", "margin")
 N_SHUFFLES = 4
 # weight of a shuffled list among the wrong labels: such lists are rarer than wrong labels on real ones

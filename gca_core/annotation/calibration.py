@@ -12,36 +12,29 @@ import math
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
-from scipy.stats import hypergeom
 
 from gca_core.annotation.evidence import rank_weights, telling_genes
 from gca_core.annotation.models import ClusterMarkers, RankedGene
 from gca_core.annotation.scoring import Array, MarkerModel, own_scores, total_scores
 
 TOP_GENES = 10
-# a marker database with fewer genes counts as a part of one with this many
-LEAST_GENES = 2000
 
 
 class Figures(BaseModel):
     """What the confidence is made of; the lineage is all types of the label's, see ``MarkerModel.kin``.
 
     Attributes:
-        known: logarithm of one and the number of known top genes, ten at most.
-        coherence: share of them that mark the label's type or one above it.
+        coherence: share of the known top genes, ten at most, that mark the label's type or one above it.
         kinship: share of them that mark any type of the lineage.
-        enrichment: minus the decimal logarithm of the chance that as many of them would mark the lineage, if they
-            were drawn from all genes of the marker database, 2,000 at least.
-        margin: logarithm of one and the lead of the best score in the lineage over the best outside it, over the
-            ten top genes.
+        score: logarithm of one and the score of the best type in the lineage, over the ten top genes.
+        margin: the same of its lead over the best type outside.
     """
 
     model_config = ConfigDict(frozen=True)
 
-    known: float = 0.0
     coherence: float = 0.0
     kinship: float = 0.0
-    enrichment: float = 0.0
+    score: float = 0.0
     margin: float = 0.0
 
 
@@ -71,9 +64,9 @@ class Calibration(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    recognised: Curve = Curve(intercept=2.64, weights=Figures(coherence=1.79, enrichment=1.34, known=-3.83))
-    right: Curve = Curve(intercept=-1.94, weights=Figures(coherence=-1.04, kinship=1.99, margin=1.53))
-    unknown: float = 0.18
+    recognised: Curve = Curve(intercept=-7.52, weights=Figures(coherence=5.13, kinship=4.46, score=1.54))
+    right: Curve = Curve(intercept=-1.96, weights=Figures(coherence=-1.03, kinship=2.06, margin=1.51))
+    unknown: float = 0.25
     high: float = 0.8
     medium: float = 0.6
 
@@ -102,14 +95,10 @@ def measure(cluster: ClusterMarkers, index: int, model: MarkerModel, evidence: A
     if best <= 0:
         return Figures()
     of_lineage = (model.positive[lineage] > 0).any(axis=0)
-    n_known, n_found = int(known.sum()), int((of_lineage & known).sum())
-    n_others = max(LEAST_GENES - model.n_database_genes, 0)
-    by_chance = hypergeom.logsf(n_found - 1, int(listed.sum()) + n_others, int((of_lineage & listed).sum()), n_known)
     return Figures(
-        known=math.log1p(n_known),
         coherence=float((model.positive[index, known] > 0).mean()),
-        kinship=n_found / n_known,
-        enrichment=-float(by_chance) / math.log(10.0),
+        kinship=float(of_lineage[known].mean()),
+        score=math.log1p(best),
         margin=math.log1p(max(best - other, 0.0)),
     )
 

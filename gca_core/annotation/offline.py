@@ -261,7 +261,7 @@ def _choose(total: Array, model: MarkerModel, ontology: CellOntology) -> _Answer
 
 
 def _raised(answer: _Answer, scored: _Scored, model: MarkerModel, ontology: CellOntology) -> _Answer:
-    """The nearest type above the answer that scores about as well, where no marker of the answer's own speaks for it."""
+    """The nearest type above that scores about as well, where the answer has no marker of its own to show."""
     if answer.tied or answer.rivals:
         return answer
     above = dict(ontology.ancestors(answer.term))

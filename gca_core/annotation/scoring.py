@@ -102,11 +102,6 @@ class MarkerModel:
         """(t,) a low power of each type's summed squared weights; computed once."""
         return np.asarray(np.maximum((self.positive**2).sum(axis=1) ** SIZE_EXPONENT, 1e-12))
 
-    @cached_property
-    def n_database_genes(self) -> int:
-        """How many genes the types list as positive, measured or not."""
-        return len({gene for t in self.types for gene in t.positive})
-
 
 def build_model(
     database: MarkerDatabase, genes: Sequence[str] | None, ontology: CellOntology, *, tissue: str | None = None

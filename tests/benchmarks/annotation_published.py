@@ -131,12 +131,34 @@ def print_calibration(table: LabelTable, half: Sequence[PublishedCluster], found
         f"  at least partial {partial.mean():.3f} of the reporting half; AUROC of the confidence "
         f"{area_under_curve(score.tolist(), partial.tolist()):.3f} [{low:.3f}, {high:.3f}]"
     )
+    shared = shared_errors(table, half, found)
+    kept = ~shared
+    print(
+        f"  {int(shared.sum())} of the {int((~partial).sum())} wrong are what GPT-4 calls them; AUROC without them "
+        f"{area_under_curve(score[kept].tolist(), partial[kept].tolist()):.3f}"
+    )
     sure = np.array([a.confidence is Confidence.HIGH for a in found])
     unknown = np.mean([a.ontology_id is None for a in found])
     dealt = annotate_published(shuffle_genes(half, 0), load_marker_database())
     lost = np.mean([a.ontology_id is None for a in dealt])
     print(f"  High covers {sure.mean():.3f} and is at least partial in {partial[sure].mean():.3f}")
     print(f"  unknown: {unknown:.3f} of the clusters, {lost:.3f} of lists with shuffled genes")
+
+
+def shared_errors(
+    table: LabelTable, half: Sequence[PublishedCluster], found: Sequence[Annotation]
+) -> npt.NDArray[np.bool_]:
+    """Whether neither the best guess nor GPT-4's answer agrees with the authors, but the two agree with each other.
+
+    There the label is in doubt, or its row in the table, rather than the confidence.
+    """
+    guesses = [best_guess(a) for a in found]
+    return np.array(
+        [
+            max(table.agreement(g, c.manual), c.gpt4_agreement) == 0 and table.agreement(g, c.gpt4) >= 0.5
+            for g, c in zip(guesses, half, strict=True)
+        ]
+    )
 
 
 def bootstrap_area(score: Array, right: npt.NDArray[np.bool_], n: int = 500) -> tuple[float, float]:
