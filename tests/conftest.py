@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import fcntl
 import logging
 import os
 import shutil
@@ -40,13 +41,22 @@ os.environ |= {
 
 
 @pytest.fixture(scope="session")
-def airflow_home() -> Path:
-    """An AIRFLOW_HOME of this test process whose SQLite database is migrated."""
-    if not (AIRFLOW_HOME / "airflow.db").exists():
-        done = subprocess.run(
-            ["airflow", "db", "migrate"], capture_output=True, text=True, timeout=180, check=False, cwd=AIRFLOW_HOME
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
+def airflow_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An AIRFLOW_HOME of this test process whose SQLite database is migrated, by the first worker for all."""
+    ours = AIRFLOW_HOME / "airflow.db"
+    if ours.exists():
+        return AIRFLOW_HOME
+    folder = tmp_path_factory.getbasetemp()
+    migrated = (folder.parent if WORKERS > 1 else folder) / "airflow.db"
+    with migrated.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not migrated.exists():
+            command = ["airflow", "db", "migrate"]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False, cwd=AIRFLOW_HOME)
+            assert done.returncode == 0, done.stderr[-3000:]
+            shutil.copyfile(ours, migrated)
+    if not ours.exists():
+        shutil.copyfile(migrated, ours)
     return AIRFLOW_HOME
 
 

@@ -19,7 +19,7 @@ from gca_core.io import content_hash
 
 ANSWER = ClusterAnswer(label="B cell", ontology_id="CL:0000236", confidence="High", rationale="CD79A, MS4A1")
 KEY = content_hash("one")
-N_WRITERS, N_ROUNDS = 4, 40
+N_WRITERS, N_ROUNDS = 3, 40
 
 
 def put(cache: AnswerCache, text: str = "one", answer: ClusterAnswer = ANSWER, model: str = "openai:m") -> None:

@@ -158,7 +158,7 @@ def test_a_dry_run_keeps_its_cells_when_the_profile_says_so(
 
 
 @given(name=st.text(string.ascii_letters + string.digits + "äß _.", min_size=1, max_size=20))
-@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_file_name_gives_a_folder_under_outputs(trained: list[LatentConfig], name: str) -> None:
     trained.clear()
     assert invoke("train", f"data/{name}.h5ad").exit_code == 0
