@@ -81,7 +81,8 @@ def annotate_clusters(
     """Label each cluster by weighed marker evidence.
 
     Scores add up along the ontology; the best one is the label. Where others come within a tenth of it, the
-    answer is their common parent, if the marker database knows that or something above it. Fewer than
+    answer is their common parent, if the marker database knows that or something above it; where a type above comes
+    as close and the best one has no marker of its own to show, it is the one above. Fewer than
     ``min_overlap`` supporting markers, or a score below 1, make the label ``Unknown or Novel``.
 
     Args:

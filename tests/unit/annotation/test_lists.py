@@ -4,7 +4,7 @@ import jsonschema
 import numpy as np
 import pytest
 
-from gca_core.annotation import annotate_from_markers
+from gca_core.annotation import annotate_from_markers, load_marker_database
 from gca_core.annotation.models import UNKNOWN, DatasetReport, FlagReason, Status
 from gca_core.errors import ConfigurationError, DataValidationError
 from gca_core.knowledge.ontology import CellOntology, load_ontology
@@ -114,3 +114,28 @@ def test_what_cannot_be_judged_is_refused(lists, options, match):
 def test_unknown_species_and_tissues_are_refused(options, match):
     with pytest.raises(ConfigurationError, match=match):
         annotate_from_markers({"a": B_CELL}, **options)
+
+
+def test_genes_that_a_type_shares_with_its_subtype_give_the_type():
+    shared = ("ADIPOQ", "PLIN1", "CIDEC")
+    database = load_marker_database()
+    general, white = database.get("CL:0000136"), database.get("CL:0000448")
+    assert general is not None
+    assert white is not None
+    assert set(shared) <= set(general.positive) & set(white.positive)
+    assert annotate_from_markers({"fat": shared}).annotations[0].ontology_id == general.ontology_id
+
+
+@pytest.mark.parametrize("n_types", [1, 2, 3])
+def test_a_table_of_few_types_labels_what_it_knows_and_leaves_the_rest(tmp_path, n_types):
+    types = [
+        ("B cell", "CL:0000236", "CD79A MS4A1 CD19 CD79B BANK1"),
+        ("natural killer cell", "CL:0000623", "NKG7 GNLY KLRD1 NCAM1 KLRF1"),
+        ("monocyte", "CL:0000576", "LYZ FCN1 CTSS CSF1R MNDA"),
+    ][:n_types]
+    rows = [f"{name},{identifier},{gene},human" for name, identifier, genes in types for gene in genes.split()]
+    path = tmp_path / "mine.csv"
+    path.write_text("cell_type,ontology_id,gene_symbol,species\n" + "\n".join(rows) + "\n")
+    lists = {"b": ["CD79A", "MS4A1", "CD19", "CD79B"], "two": ["CD79A", "MS4A1"], "other": ["CD3E", "PPBP", "ALB"]}
+    found = [a.primary_label for a in annotate_from_markers(lists, marker_db=str(path)).annotations]
+    assert found == ["B cell", "B cell", UNKNOWN]
