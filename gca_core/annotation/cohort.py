@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,12 +15,14 @@ from pydantic import BaseModel, ConfigDict
 from upath import UPath
 
 from gca_core.annotation.models import UNKNOWN, DatasetReport, Status
-from gca_core.annotation.report import render_page, safe_cell
+from gca_core.annotation.report import plain_cell, render_page, safe_cell
 from gca_core.annotation.review import load_corrections
 from gca_core.annotation.review_page import write_review
 from gca_core.annotation.review_queue import PAGE, REPORT, Entry, Queue, Run, collect_review
 from gca_core.errors import DataValidationError
-from gca_core.io import PathInput, as_path, as_uri, content_hash, join_uri, safe_name, write_json, write_text
+from gca_core.io import PathInput, as_path, as_uri, content_hash, join_uri, read_text, safe_name, write_json, write_text
+
+log = logging.getLogger(__name__)
 
 FILE_SUFFIXES = (".h5ad", ".loom")
 FOLDER_SUFFIX = ".zarr"
@@ -47,6 +50,10 @@ CSV_COLUMNS = (
     "note",
 )
 COMPOSITION_COLUMNS = ("label", "ontology_id", "file", "clusters", "cells", "share")
+ANNOTATED, FAILED = "annotated", "failed"
+OLDER = (
+    '<p class="against">Corrections were applied since this page was written. The reports of the files have them.</p>'
+)
 FAILED_NOTE = "no result; the log of its task says why"
 
 
@@ -176,21 +183,70 @@ def write_cohort(output: PathInput, files: Sequence[CohortFile], finished: Colle
     rows = _rows(files, runs)
     shares = _composition(runs)
     review = write_review(queue)
-    uris = {
-        "csv": write_text(join_uri(output, FILES["csv"]), _csv(CSV_COLUMNS, rows)),
-        "composition": write_text(join_uri(output, FILES["composition"]), _csv(COMPOSITION_COLUMNS, map(vars, shares))),
-        "html": write_text(join_uri(output, FILES["html"]), _page(rows, shares)),
-    }
+    uris = _write_summary(output, rows, shares)
     return CohortResult(
         uris={**uris, "review_csv": review["csv"], "review_html": review["html"]},
         n_files=len(files),
-        failed=tuple(row["file"] for row in rows if row["status"] == "failed"),
+        failed=tuple(row["file"] for row in rows if row["status"] == FAILED),
         n_clusters=sum(len(run.report.annotations) for run in runs),
         n_flagged=len(queue.entries),
         n_cells=sum(run.report.n_cells for run in runs),
         n_unknown=sum(share.cells for share in shares if share.label == UNKNOWN),
         n_labels=len({share.label for share in shares} - {UNKNOWN}),
     )
+
+
+def is_cohort(folder: PathInput) -> bool:
+    """Whether a folder holds the summary of a cohort."""
+    return as_path(join_uri(folder, FILES["csv"])).exists()
+
+
+def refresh_cohort(folder: PathInput) -> bool:
+    """Write the summary of a cohort anew from ``cohort.csv`` and the reports as they are now; the review queue stays.
+
+    Returns:
+        Whether that could be done. If not, the page says from then on that it is older than the corrections, and the
+        log says why.
+    """
+    try:
+        files, finished = _listed(folder)
+        runs = tuple(_read_run(file) for file in files if file.name in finished)
+    except (DataValidationError, UnicodeDecodeError, csv.Error) as error:
+        log.warning("the summary of the cohort in %s could not be written anew: %s", folder, error)
+        _say_older(join_uri(folder, FILES["html"]))
+        return False
+    _write_summary(folder, _rows(files, runs), _composition(runs))
+    return True
+
+
+def _listed(folder: PathInput) -> tuple[list[CohortFile], set[str]]:
+    """The files of a cohort, and the names of those with a result, as its table has them."""
+    uri = join_uri(folder, FILES["csv"])
+    reader = csv.DictReader(StringIO(read_text(uri), newline=""))
+    missing = {"file", "input", "status"} - set(reader.fieldnames or ())
+    if missing:
+        raise DataValidationError(f"{uri} has no columns {', '.join(sorted(missing))}; annotate the cohort again")
+    rows = [{name: plain_cell(row[name] or "") for name in ("file", "input", "status")} for row in reader]
+    files = [
+        CohortFile(name=row["file"], input_uri=row["input"], output_uri=join_uri(folder, row["file"])) for row in rows
+    ]
+    return files, {row["file"] for row in rows if row["status"] == ANNOTATED}
+
+
+def _say_older(uri: str) -> None:
+    if not as_path(uri).exists():
+        return
+    page = read_text(uri)
+    if OLDER not in page:
+        write_text(uri, page.replace("</h1>", f"</h1>\n{OLDER}", 1))
+
+
+def _write_summary(output: PathInput, rows: Sequence[dict[str, Any]], shares: Sequence[_Share]) -> dict[str, str]:
+    return {
+        "csv": write_text(join_uri(output, FILES["csv"]), _csv(CSV_COLUMNS, rows)),
+        "composition": write_text(join_uri(output, FILES["composition"]), _csv(COMPOSITION_COLUMNS, map(vars, shares))),
+        "html": write_text(join_uri(output, FILES["html"]), _page(rows, shares)),
+    }
 
 
 def _without_slash(prefix: PathInput) -> UPath:
@@ -257,10 +313,10 @@ def _rows(files: Sequence[CohortFile], runs: Sequence[Run]) -> list[dict[str, An
         row = {**empty, "file": file.name, "input": file.input_uri}
         run = known.get(file.name)
         if run is None:
-            rows.append({**row, "status": "failed", "note": FAILED_NOTE})
+            rows.append({**row, "status": FAILED, "note": FAILED_NOTE})
         else:
             page = join_uri(file.output_uri, PAGE) if run.has_page else ""
-            rows.append({**row, "status": "annotated", "report": page, **_figures(run.report)})
+            rows.append({**row, "status": ANNOTATED, "report": page, **_figures(run.report)})
     return rows
 
 
@@ -312,7 +368,7 @@ def _csv(columns: Sequence[str], rows: Any) -> str:
 
 
 def _page(rows: Sequence[dict[str, Any]], shares: Sequence[_Share]) -> str:
-    annotated = [row for row in rows if row["status"] == "annotated"]
+    annotated = [row for row in rows if row["status"] == ANNOTATED]
     names = [row["file"] for row in annotated]
     by_label: dict[str, dict[str, _Share]] = defaultdict(dict)
     for share in shares:
@@ -321,7 +377,7 @@ def _page(rows: Sequence[dict[str, Any]], shares: Sequence[_Share]) -> str:
         "cohort.html.j2",
         title=f"Cell types of {len(rows)} files" if len(rows) != 1 else "Cell types of one file",
         rows=rows,
-        failed=[row for row in rows if row["status"] == "failed"],
+        failed=[row for row in rows if row["status"] == FAILED],
         links={row["file"]: quote(f"{row['file']}/{PAGE}") for row in annotated if row["report"]},
         names=names,
         by_label=by_label,

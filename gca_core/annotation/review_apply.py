@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gca_core.annotation.cohort import is_cohort, refresh_cohort
 from gca_core.annotation.models import Agreement, DatasetReport, Status
 from gca_core.annotation.report import render_csv, render_html
 from gca_core.annotation.review import (
@@ -20,7 +22,8 @@ from gca_core.annotation.review import (
     load_corrections,
     place_corrections,
 )
-from gca_core.annotation.review_queue import HERE, REPORT, Run, collect_review
+from gca_core.annotation.review_lock import LOCK_SECONDS, reviewing
+from gca_core.annotation.review_queue import HERE, REPORT, Queue, Run, collect_review
 from gca_core.annotation.review_table import Decision, decide, parse_review
 from gca_core.errors import DataValidationError
 from gca_core.io import PathInput, as_path, json_text, read_text, staged, write_json
@@ -60,23 +63,43 @@ def apply_review(
     who: str,
     when: datetime | None = None,
     free_labels: bool = False,
+    timeout: float = LOCK_SECONDS,
 ) -> ReviewOutcome:
     """Put the corrections of a filled-in table into the results that ``where`` holds.
 
     Everything is judged before anything is written. What is in place already is left alone, so that the same table
-    can be applied again, also after a break; the first reviewer and time of a decision stay.
+    can be applied again, also after a break; the first reviewer and time of a decision stay. One reviewer applies at a
+    time: others wait, and then find what was decided before them. Object stores have no locks for that. Summaries of
+    cohorts that the runs belong to are written anew.
 
     Args:
         table: the table that :func:`gca_core.annotation.review_queue.write_review` wrote, filled in.
         where: as for :func:`gca_core.annotation.review_queue.collect_review`.
         who, when, free_labels: as for :func:`gca_core.annotation.review_table.decide`.
+        timeout: seconds to wait for somebody else who applies corrections to the same results.
 
     Raises:
-        DataValidationError: the table doesn't fit the results, a label is unknown, or results are missing or can't
-            be read.
+        DataValidationError: the table doesn't fit the results, a label is unknown, results are missing or can't be
+            read, or somebody else was at them all the time.
     """
+    rows = parse_review(_table_text(table))
+
+    def judge(queue: Queue) -> tuple[list[Decision], list[_Plan]]:
+        decisions = decide(rows, queue, who=who, when=when, free_labels=free_labels)
+        return decisions, _plans(queue, decisions)
+
     queue = collect_review(where, everything=True)
-    decisions = decide(parse_review(_table_text(table)), queue, who=who, when=when, free_labels=free_labels)
+    decisions, _ = judge(queue)
+    with ExitStack() as stack:
+        for folder in _written(queue, decisions):
+            stack.enter_context(reviewing(folder, who, timeout=timeout))
+        # somebody else may have decided until now
+        queue = collect_review(where, everything=True)
+        return _apply(queue, *judge(queue))
+
+
+def _plans(queue: Queue, decisions: Sequence[Decision]) -> list[_Plan]:
+    """What becomes of each run; refuses what can't be done."""
     by_run: dict[str, list[Decision]] = {}
     for decision in decisions:
         by_run.setdefault(decision.run.name, []).append(decision)
@@ -84,10 +107,28 @@ def apply_review(
     for plan in plans:
         if plan.differs:
             _annotated_file(plan.run)
+    return plans
+
+
+def _written(queue: Queue, decisions: Sequence[Decision]) -> list[str]:
+    """The folders that are written to, in one order for everybody, so that no two wait for each other."""
+    found = {queue.root, *(decision.run.folder for decision in decisions), *_cohorts(queue)}
+    return sorted({folder if "://" in folder else os.path.realpath(folder) for folder in found})
+
+
+def _cohorts(queue: Queue) -> list[str]:
+    """The folders with a summary of a cohort that runs of the queue may belong to."""
+    above = {queue.root, *(run.folder.rsplit("/", 1)[0] for run in queue.runs)}
+    return sorted(folder for folder in above if is_cohort(folder))
+
+
+def _apply(queue: Queue, decisions: Sequence[Decision], plans: Sequence[_Plan]) -> ReviewOutcome:
     for plan in plans:
         if plan.differs:
             apply_to_run(plan.run, plan.corrections)
     kept = _write_joint(queue.root, plans)
+    for folder in _cohorts(queue) if decisions else ():
+        refresh_cohort(folder)
     return ReviewOutcome(
         applied={plan.run.name: plan.n_new for plan in plans if plan.n_new},
         unchanged=len(decisions) - sum(plan.n_new for plan in plans),

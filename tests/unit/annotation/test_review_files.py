@@ -1,7 +1,11 @@
+import csv
 import json
+import os
 import shutil
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import anndata as ad
@@ -10,8 +14,10 @@ import pytest
 from typer.testing import CliRunner
 
 from gca_core.annotation import AnnotationConfig, annotate_file
-from gca_core.annotation.review import CORRECTIONS_FILE
+from gca_core.annotation.cohort import CohortFile, write_cohort
+from gca_core.annotation.review import CORRECTIONS_FILE, load_corrections
 from gca_core.annotation.review_apply import apply_review
+from gca_core.annotation.review_lock import HOLDER, LOCK, reviewing
 from gca_core.cli.main import app
 from gca_core.errors import DataValidationError
 
@@ -51,11 +57,15 @@ def run(annotated, tmp_path) -> Path:
     return tmp_path / "s1"
 
 
-def table(folder: Path, labels: dict[str, str]) -> Path:
-    path = folder.parent / "table.csv"
-    lines = [f".,{cluster},{label}" for cluster, label in labels.items()]
+def table(folder: Path, labels: dict[str, str], *, name: str = "table.csv", run: str = ".") -> Path:
+    path = folder.parent / name
+    lines = [f"{run},{cluster},{label}" for cluster, label in labels.items()]
     path.write_text("\n".join(["run,cluster,corrected_label", *lines, ""]))
     return path
+
+
+def results(run: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in run.iterdir() if path.name != LOCK}
 
 
 def test_corrections_reach_cells_record_agreement_and_pictures(run):
@@ -88,7 +98,7 @@ def test_the_matrix_and_what_else_the_file_holds_stay_as_they_are(run, source):
 
 
 def test_a_break_while_writing_leaves_every_result_as_it_was(run, monkeypatch):
-    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    before = results(run)
 
     def broken(*args, **kwargs):
         raise OSError("no space left on device")
@@ -96,15 +106,15 @@ def test_a_break_while_writing_leaves_every_result_as_it_was(run, monkeypatch):
     monkeypatch.setattr("gca_core.annotation.review_apply.render_html", broken)
     with pytest.raises(OSError, match="no space"):
         apply_review(table(run, {"b": "B cell"}), run, who="ada")
-    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
+    assert results(run) == before
 
 
 def test_an_annotated_file_that_is_no_such_file_is_refused_and_left(run):
     (run / "annotated.h5ad").write_bytes(b"not hdf5")
-    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    before = results(run)
     with pytest.raises(DataValidationError, match=r"annotated\.h5ad"):
         apply_review(table(run, {"b": "B cell"}), run, who="ada")
-    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
+    assert results(run) == before
 
 
 def test_corrections_outlive_another_annotation_into_the_same_folder(run, source):
@@ -151,3 +161,141 @@ def test_the_command_refuses_in_one_line_with_exit_code_2(run):
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert done.stderr.startswith("error: ")
     assert "does not exist" in done.stderr
+
+
+# each process judges what it finds, then takes its time before it writes
+SLOW = """
+import sys, time
+from pathlib import Path
+from gca_core.annotation import review_apply
+
+write, (table, where, who, ready, go) = review_apply.apply_to_run, sys.argv[1:]
+
+def slowly(run, corrections):
+    time.sleep(1.5)
+    return write(run, corrections)
+
+review_apply.apply_to_run = slowly
+Path(ready).touch()
+while not Path(go).exists():
+    time.sleep(0.01)
+review_apply.apply_review(table, where, who=who)
+"""
+HOLDS = """
+import sys, time
+from pathlib import Path
+from gca_core.annotation.review_lock import reviewing
+
+with reviewing(sys.argv[1], "ada"):
+    Path(sys.argv[2]).touch()
+    time.sleep(600)
+"""
+
+
+def wait_for(*paths: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not all(path.exists() for path in paths):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_two_processes_that_apply_at_the_same_time_keep_each_others_decisions(run, tmp_path):
+    go, decided = tmp_path / "go", {"ada": {"b": "B cell"}, "bob": {"nk": "natural killer cell"}}
+    # one names the run, the other the folder above it
+    places, started = {"ada": (run, "."), "bob": (tmp_path, "s1")}, []
+    for who, labels in decided.items():
+        where, name = places[who]
+        filled = table(run, labels, name=f"{who}.csv", run=name)
+        command = [sys.executable, "-c", SLOW, str(filled), str(where), who, str(tmp_path / who), str(go)]
+        started.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True))
+    wait_for(*(tmp_path / who for who in decided))
+    go.touch()
+    for process in started:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+    kept = load_corrections(run / CORRECTIONS_FILE).corrections
+    assert {c.cluster: (c.label, c.who) for c in kept} == {
+        "b": ("B cell", "ada"),
+        "nk": ("natural killer cell", "bob"),
+    }
+    labels = ad.read_h5ad(run / "annotated.h5ad").obs.groupby("truth", observed=True)["gptca_label"].first()
+    assert (labels["b"], labels["nk"]) == ("B cell", "natural killer cell")
+    assert not list(tmp_path.rglob(HOLDER))
+
+
+def test_who_waits_in_vain_is_told_for_whom_and_nothing_is_changed(run, tmp_path):
+    before, held = results(run), tmp_path / "held"
+    process = subprocess.Popen([sys.executable, "-c", HOLDS, str(run), str(held)])
+    try:
+        wait_for(held)
+        holder = rf"ada, process {process.pid} on {socket.gethostname()}, since .* UTC, for more than 0 s; nothing was"
+        with pytest.raises(DataValidationError, match=holder):
+            apply_review(table(run, {"b": "B cell"}), run, who="bob", timeout=0.2)
+        assert results(run) == before | {HOLDER: (run / HOLDER).read_bytes()}
+    finally:
+        process.kill()
+        process.wait()
+    # a lock goes with the process that held it
+    assert apply_review(table(run, {"b": "B cell"}), run, who="bob", timeout=0.2).applied == {".": 1}
+
+
+def test_faults_of_a_table_are_told_without_waiting(run):
+    with reviewing(str(run), "ada"), pytest.raises(DataValidationError, match="no cluster 'zz'"):
+        apply_review(table(run, {"zz": "B cell"}), run, who="bob", timeout=60)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="modes are of POSIX")
+def test_a_lock_that_one_user_left_can_be_taken_by_another(run):
+    with reviewing(str(run), "ada"):
+        pass
+    assert (run / LOCK).stat().st_mode & 0o666 == 0o666
+
+
+@pytest.fixture
+def cohort(run, tmp_path) -> Path:
+    """A cohort of a file that was annotated and one that failed."""
+    files = [
+        CohortFile(name=name, input_uri=f"file:///data/{name}.h5ad", output_uri=(tmp_path / name).as_uri())
+        for name in ("s1", "s2")
+    ]
+    write_cohort(tmp_path, files, {files[0].output_uri})
+    return tmp_path
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(path.read_text().splitlines()))
+
+
+@pytest.mark.parametrize("of_one_run", [False, True])
+def test_the_summary_of_a_cohort_follows_its_corrections(cohort, run, of_one_run):
+    review = (cohort / "review.csv").read_bytes()
+    before = rows_of(cohort / "cohort.csv")
+    filled = table(run, {"b": "B cell", "nk": "NK cell"}, run="." if of_one_run else "s1")
+    apply_review(filled, run if of_one_run else cohort, who="ada")
+    found, failed = rows_of(cohort / "cohort.csv")
+    assert (before[0]["flagged"], before[0]["unknown_cells"], before[0]["agreement_exact"]) == ("5", "300", "0.0")
+    assert (found["flagged"], found["unknown_cells"], found["agreement_exact"]) == ("3", "180", "0.4")
+    assert failed == before[1]
+    assert failed["status"] == "failed"
+    unchanged = [name for name in found if found[name] == before[0][name]]
+    assert {"file", "input", "status", "clusters", "cells", "report", "marker_database"} <= set(unchanged)
+    shares = {row["label"]: row["cells"] for row in rows_of(cohort / "composition.csv")}
+    assert shares == {"B cell": "60", "natural killer cell": "60", "Unknown or Novel": "180"}
+    page = (cohort / "cohort.html").read_text()
+    assert "3 clusters to review" in page
+    assert "since this page was written" not in page
+    assert (cohort / "review.csv").read_bytes() == review
+
+
+@pytest.mark.parametrize("spoil", ["columns", "file"])
+def test_a_summary_that_cannot_be_made_anew_says_that_it_is_older(cohort, run, caplog, spoil):
+    text = (cohort / "cohort.csv").read_text()
+    (cohort / "cohort.csv").write_text(
+        text.replace("file,status", "a,b") if spoil == "columns" else text + "s3,annotated\n"
+    )
+    for _ in range(2):
+        apply_review(table(run, {"b": "B cell"}, run="s1"), cohort, who="ada")
+    assert load_corrections(run / CORRECTIONS_FILE).corrections[0].label == "B cell"
+    page = (cohort / "cohort.html").read_text()
+    assert page.count("Corrections were applied since this page was written") == 1
+    assert "could not be written anew" in caplog.text
