@@ -14,6 +14,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
@@ -215,6 +216,23 @@ def sha256_file(path: PathInput) -> str:
         while block := source.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+class ChecksumState(StrEnum):
+    """Whether a file is what its manifest says."""
+
+    OK = "ok"
+    CHANGED = "changed"
+    MISSING = "missing"
+
+
+def checksum_state(path: PathInput, size: int, sha256: str) -> ChecksumState:
+    """A file's state beside the size in bytes and the hex SHA-256 that its manifest gives."""
+    file = as_path(path)
+    if not file.is_file():
+        return ChecksumState.MISSING
+    same = file.stat().st_size == size and sha256_file(file) == sha256
+    return ChecksumState.OK if same else ChecksumState.CHANGED
 
 
 def content_hash(value: Any) -> str:

@@ -23,7 +23,8 @@ def list_files(
 
     Exits with 1 if a file isn't what its manifest says.
     """
-    from gca_core.datasets import ChecksumState, list_data_files
+    from gca_core.datasets import list_data_files
+    from gca_core.io import ChecksumState
 
     files = list_data_files()
     if as_json:

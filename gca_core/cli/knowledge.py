@@ -35,8 +35,8 @@ def status(as_json: AsJson = False) -> None:
 
     Exits with 1 if a part isn't what its manifest says.
     """
+    from gca_core.io import ChecksumState
     from gca_core.knowledge.describe import snapshot_status
-    from gca_core.knowledge.files import PartState
     from gca_core.knowledge.online.settings import Source, load_online_settings
 
     found, online = snapshot_status(), load_online_settings()
@@ -49,7 +49,7 @@ def status(as_json: AsJson = False) -> None:
         typer.echo(f"version: {found.version}")
         on = ", ".join(name for name, is_on in sources.items() if is_on)
         typer.echo(f"services: {on or 'none; name some in GCA_ONLINE_SOURCES'}")
-    if any(part.state is not PartState.OK for part in found.parts):
+    if any(part.state is not ChecksumState.OK for part in found.parts):
         raise typer.Exit(1)
 
 
@@ -150,12 +150,12 @@ def _plain(value: object) -> object:
 
 
 def _print_parts(parts: Iterable[SnapshotPart]) -> None:
-    from gca_core.knowledge.files import PartState
+    from gca_core.io import ChecksumState
 
     table = Table("part", "version", "bytes", "licence", "state")
     table.columns[0].overflow = "fold"
     for part in parts:
-        colour = "green" if part.state is PartState.OK else "red"
+        colour = "green" if part.state is ChecksumState.OK else "red"
         state = Text(part.state.value, style=colour)
         table.add_row(Text(part.file), Text(part.version), f"{part.bytes:,}", Text(part.licence), state)
     Console().print(table)

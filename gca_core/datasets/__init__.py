@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from enum import StrEnum
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
@@ -14,12 +12,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from gca_core.config import require
 from gca_core.errors import DataValidationError
+from gca_core.io import ChecksumState, checksum_state
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 __all__ = [
-    "ChecksumState",
     "DataFile",
     "kang2018_mini",
     "kang2018_mini_path",
@@ -28,14 +26,6 @@ __all__ = [
 ]
 
 MANIFEST = "manifest.json"
-
-
-class ChecksumState(StrEnum):
-    """Whether a bundled file is what its manifest says."""
-
-    OK = "ok"
-    CHANGED = "changed"
-    MISSING = "missing"
 
 
 class DataFile(BaseModel):
@@ -60,11 +50,7 @@ class DataFile(BaseModel):
     @cached_property
     def checksum_state(self) -> ChecksumState:
         """The file's state on disk; read once."""
-        if not self.path.is_file():
-            return ChecksumState.MISSING
-        data = self.path.read_bytes()
-        same = len(data) == self.bytes and hashlib.sha256(data).hexdigest() == self.sha256
-        return ChecksumState.OK if same else ChecksumState.CHANGED
+        return checksum_state(self.path, self.bytes, self.sha256)
 
 
 def list_data_files(root: Path | None = None) -> list[DataFile]:

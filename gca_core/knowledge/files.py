@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from enum import StrEnum
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
@@ -15,14 +14,6 @@ from gca_core.errors import ConfigurationError, DataValidationError
 BUNDLED = Path(__file__).parent / "data"
 MANIFEST = "manifest.json"
 FOLDER_VARIABLE = "GCA_KNOWLEDGE_DIR"
-
-
-class PartState(StrEnum):
-    """Whether a file is what its manifest says."""
-
-    OK = "ok"
-    CHANGED = "changed"
-    MISSING = "missing"
 
 
 class SnapshotPart(BaseModel):
@@ -45,7 +36,7 @@ class SnapshotPart(BaseModel):
     bytes: int
     version: str = ""
     input_sha256: str = ""
-    state: PartState = PartState.OK
+    state: io.ChecksumState = io.ChecksumState.OK
 
 
 def data_folders() -> tuple[Path, ...]:
@@ -93,11 +84,7 @@ def _listed(folder: Path) -> list[SnapshotPart]:
         raise DataValidationError(
             f"the manifest {folder / MANIFEST} is not valid: {error}; build the snapshot or install the package again"
         ) from None
-    return [entry.model_copy(update={"state": _state(folder / entry.file, entry)}) for entry in entries]
-
-
-def _state(path: Path, entry: SnapshotPart) -> PartState:
-    if not path.is_file():
-        return PartState.MISSING
-    same = path.stat().st_size == entry.bytes and io.sha256_file(path) == entry.sha256
-    return PartState.OK if same else PartState.CHANGED
+    return [
+        entry.model_copy(update={"state": io.checksum_state(folder / entry.file, entry.bytes, entry.sha256)})
+        for entry in entries
+    ]

@@ -6,7 +6,8 @@ import shutil
 import pytest
 
 from gca_core.errors import ConfigurationError, DataValidationError
-from gca_core.knowledge.files import BUNDLED, PartState, data_file, snapshot_parts, snapshot_version
+from gca_core.io import ChecksumState
+from gca_core.knowledge.files import BUNDLED, data_file, snapshot_parts, snapshot_version
 
 MAX_BYTES = 4_000_000
 
@@ -15,7 +16,7 @@ def test_every_bundled_file_is_listed_and_intact() -> None:
     parts = snapshot_parts()
     listed = {part.file for part in parts}
     assert listed == {path.name for path in BUNDLED.iterdir()} - {"manifest.json"}
-    assert {part.state for part in parts} == {PartState.OK}
+    assert {part.state for part in parts} == {ChecksumState.OK}
 
 
 def test_every_part_names_source_licence_and_citation() -> None:
@@ -53,8 +54,8 @@ def test_damage_is_seen(tmp_path, monkeypatch) -> None:
     (tmp_path / "hallmark.tsv.gz").write_bytes(b"damaged")
     monkeypatch.setenv("GCA_KNOWLEDGE_DIR", str(tmp_path))
     states = {part.file: part.state for part in snapshot_parts()}
-    assert states["hallmark.tsv.gz"] is PartState.CHANGED
-    assert states["reactome.tsv.gz"] is PartState.MISSING
+    assert states["hallmark.tsv.gz"] is ChecksumState.CHANGED
+    assert states["reactome.tsv.gz"] is ChecksumState.MISSING
     (tmp_path / "manifest.json").write_text("{")
     with pytest.raises(DataValidationError, match="manifest"):
         snapshot_parts()
