@@ -189,7 +189,7 @@ def test_what_cant_be_read_is_refused_for_its_own_reason(knowledge_context: Hays
 
 
 @given(st.text(max_size=120))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_no_text_breaks_the_reader(text: str) -> None:
     context = open_knowledge()
     try:

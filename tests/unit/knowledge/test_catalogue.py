@@ -5,7 +5,7 @@ import re
 from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gca_core.errors import DataValidationError
@@ -66,6 +66,7 @@ def test_what_is_not_one_name_is_not_resolved(text: str) -> None:
 
 
 @given(st.text(max_size=30))
+@settings(max_examples=40, deadline=None)
 def test_any_text_gives_an_entry_or_nothing(text: str) -> None:
     entry = load_catalogue().resolve(text)
     assert entry is None or entry.name in load_catalogue().entries

@@ -43,6 +43,7 @@ def test_the_latent_space_separates_known_groups(save: Save, configure: Configur
 
 
 def test_training_lowers_the_held_out_loss_and_raises_the_weight_of_the_kl_term(data: DataAdapter) -> None:
+    data = DataAdapter(data.config.model_copy(update={"epochs": 25}))
     history = TorchVAE(data.config).fit(data)
     first, best = history.epochs[0], history.epochs[history.best_epoch - 1]
     assert best.val_negative_elbo < first.val_negative_elbo - 1

@@ -187,20 +187,27 @@ def stop_at(epoch: int) -> Any:
     return note
 
 
+@pytest.fixture
+def long_training(data: DataAdapter) -> DataAdapter:
+    return DataAdapter(data.config.model_copy(update={"epochs": 25}))
+
+
 @pytest.mark.parametrize("epoch", [2, 24])
-def test_after_an_interrupt_the_best_weights_so_far_load(data: DataAdapter, tmp_path: Path, epoch: int) -> None:
+def test_after_an_interrupt_the_best_weights_so_far_load(
+    data: DataAdapter, long_training: DataAdapter, tmp_path: Path, epoch: int
+) -> None:
     uri = str(tmp_path / "model")
     with pytest.raises(KeyboardInterrupt):
-        fitted(data, on_epoch=stop_at(epoch), checkpoint_uri=uri)
+        fitted(long_training, on_epoch=stop_at(epoch), checkpoint_uri=uri)
     latent = latent_of(TorchVAE.load(uri), data)
     assert latent.shape == (150, 4)
     assert np.isfinite(latent).all()
 
 
-def test_a_long_training_keeps_a_checkpoint_on_its_way(data: DataAdapter, tmp_path: Path) -> None:
+def test_a_long_training_keeps_a_checkpoint_on_its_way(long_training: DataAdapter, tmp_path: Path) -> None:
     uri = tmp_path / "model"
     there: dict[int, bool] = {}
-    fitted(data, on_epoch=lambda r: there.update({r.epoch: uri.exists()}), checkpoint_uri=str(uri))
+    fitted(long_training, on_epoch=lambda r: there.update({r.epoch: uri.exists()}), checkpoint_uri=str(uri))
     assert not there[9]
     assert there[20]
 
