@@ -136,21 +136,23 @@ def print_calibration(
     labels = [a.primary_label for a in found]
     answered = np.array([lenient.agreement(x, c.manual) >= 0.5 for x, c in zip(labels, half, strict=True)])
     by_name = np.array([strict.agreement(short_name(x), c.manual) >= 0.5 for x, c in zip(labels, half, strict=True)])
+    listed = np.array([bool(strict.looked_up(short_name(x))[1]) for x in labels])
+    everything = np.ones(len(half), dtype=bool)
     sure = np.array([a.confidence is Confidence.HIGH for a in found])
     print(f"confidence on the reporting half; High covers {sure.mean():.3f}    at least partial: all    High    AUROC")
-    for name, right in (
-        ("best guess, by term", guessed),
-        ("answer, by term", answered),
-        ("answer, by short name", by_name),
+    for name, right, among in (
+        ("best guess, by term", guessed, everything),
+        ("answer, by term", answered, everything),
+        ("answer, by short name", by_name, everything),
+        (f"  where the table lists that name, {listed.mean():.3f} of the answers", by_name, listed),
     ):
-        low, high = bootstrap_area(score, right)
-        area = area_under_curve(score.tolist(), right.tolist())
-        print(f"  {name:<72}{right.mean():.3f}  {right[sure].mean():.3f}  {area:.3f} [{low:.3f}, {high:.3f}]")
+        low, high = bootstrap_area(score[among], right[among])
+        area = area_under_curve(score[among].tolist(), right[among].tolist())
+        shares = f"{right[among].mean():.3f}  {right[among & sure].mean():.3f}"
+        print(f"  {name:<72}{shares}  {area:.3f} [{low:.3f}, {high:.3f}]")
     shared = shared_errors(lenient, half, found)
     area = area_under_curve(score[~shared].tolist(), guessed[~shared].tolist())
-    print(
-        f"  {shared.sum()} of {(~guessed).sum()} wrong guesses are GPT-4's, too; AUROC without them {area:.3f}"
-    )
+    print(f"  {shared.sum()} of {(~guessed).sum()} wrong guesses are GPT-4's, too; AUROC without them {area:.3f}")
     unknown = np.mean([a.ontology_id is None for a in found])
     dealt = annotate_published(shuffle_genes(half, 0), load_marker_database())
     lost = np.mean([a.ontology_id is None for a in dealt])
