@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ from gca_core.haystack.context import HaystackContext, open_context
 from gca_core.haystack.demo import DemoFiles, prepare_demo
 from gca_core.haystack.models import IterationConfig, Strategy
 from gca_core.haystack.tools import TOOL_NAMES, make_tools, read_only
+from tests.integration.knowledge_loopback import Call, Reply, serve, usual
 from tests.integration.llm_loopback import Answer, LoopbackServer, Request, Responder
 
 QUESTION = "How would CD14+ monocytes respond to interferon beta?"
@@ -44,11 +43,11 @@ def demo(context: HaystackContext, own_settings: Settings) -> DemoFiles:
     return prepare_demo(steps.understand(QUESTION, context), context, own_settings)
 
 
-Call = Callable[..., dict[str, Any]]
+CallTool = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
-def call(context: HaystackContext, demo: DemoFiles) -> Call:
+def call(context: HaystackContext, demo: DemoFiles) -> CallTool:
     """Calls a tool by name."""
     tools = {tool.name: tool for tool in make_tools(read_only(context), dataset=demo.dataset)}
 
@@ -71,7 +70,7 @@ def test_the_tools_have_the_names_of_the_specification(context: HaystackContext)
     assert all(limit["maximum"] <= 50 for limit in limits)
 
 
-def test_names_are_resolved(call: Call) -> None:
+def test_names_are_resolved(call: CallTool) -> None:
     assert call("resolve_cell_type", text="CD14+ monocytes")["cell_type_id"] == "CL:0002057"
     found = call("resolve_perturbation", text="IFN-b")
     assert (found["perturbation"], found["family"]) == ("interferon beta", "type I interferon")
@@ -80,7 +79,7 @@ def test_names_are_resolved(call: Call) -> None:
     assert call("resolve_perturbation", text="STAT1 knockout")["type"] == "genetic"
 
 
-def test_cells_are_found_by_perturbation_and_by_type(call: Call) -> None:
+def test_cells_are_found_by_perturbation_and_by_type(call: CallTool) -> None:
     everywhere = call("search_cells_by_perturbation", perturbation="IFN-beta")
     assert {group["perturbation"] for group in everywhere["groups"]} == {"interferon beta"}
     assert "CL:0002057" not in {group["cell_type_id"] for group in everywhere["groups"]}
@@ -91,7 +90,7 @@ def test_cells_are_found_by_perturbation_and_by_type(call: Call) -> None:
     assert call("search_cells_by_cell_type", cell_type="CD14+ monocytes")["total"] == 0
 
 
-def test_results_are_bounded(call: Call) -> None:
+def test_results_are_bounded(call: CallTool) -> None:
     few = call("search_cells_by_perturbation", perturbation="interferon beta", limit=1)
     assert len(few["groups"]) == 1
     assert few["truncated"]
@@ -99,7 +98,7 @@ def test_results_are_bounded(call: Call) -> None:
     assert "don't fit" in call("search_cells_by_cell_type", cell_type="B" * 1000)["error"]
 
 
-def test_cells_are_found_by_meaning_of_names_and_by_ontology(call: Call) -> None:
+def test_cells_are_found_by_meaning_of_names_and_by_ontology(call: CallTool) -> None:
     hits = call("semantic_search_cells", text="interferon beta in B cells")["groups"]
     assert hits[0]["cell_type_id"] == "CL:0000236"
     assert [h["similarity"] for h in hits] == sorted((h["similarity"] for h in hits), reverse=True)
@@ -110,7 +109,7 @@ def test_cells_are_found_by_meaning_of_names_and_by_ontology(call: Call) -> None
     assert [g["distance"] for g in further] == sorted(g["distance"] for g in further)
 
 
-def test_knowledge_is_signed(call: Call) -> None:
+def test_knowledge_is_signed(call: CallTool) -> None:
     assert {"JAK1 down", "JAK2 down"} <= set(call("get_drug_targets", perturbation="ruxolitinib")["targets"])
     similar = call("find_mechanistically_similar_perturbations", perturbation="interferon beta", in_atlas=False)
     assert "interferon alpha" in {row["perturbation"] for row in similar["similar"]}
@@ -121,7 +120,7 @@ def test_knowledge_is_signed(call: Call) -> None:
     assert "ruxolitinib" in {row["perturbation"] for row in opposed}
 
 
-def test_pathways_of_genes_and_of_perturbations(call: Call) -> None:
+def test_pathways_of_genes_and_of_perturbations(call: CallTool) -> None:
     pathways = {row["pathway"] for row in call("get_pathway_memberships", gene="isg15", limit=50)["pathways"]}
     assert "HALLMARK_INTERFERON_ALPHA_RESPONSE" in pathways
     priors = call("get_pathway_priors", perturbation="interferon beta")["pathways"]
@@ -134,7 +133,7 @@ def test_pathways_of_genes_and_of_perturbations(call: Call) -> None:
     assert all(0 < row["prior"] <= 1 for row in priors)
 
 
-def test_prompts_are_ranked_as_the_rules_rank_them(call: Call, context: HaystackContext, demo: DemoFiles) -> None:
+def test_prompts_are_ranked_as_the_rules_rank_them(call: CallTool, context: HaystackContext, demo: DemoFiles) -> None:
     ranked = call("rank_prompt_candidates", cell_type="CD14+ monocytes", perturbation="interferon beta")["candidates"]
     query = steps.understand(QUESTION, context, dataset=demo.dataset)
     expected = steps.suggest(query, IterationConfig(candidates_per_iteration=10), context).candidates
@@ -163,7 +162,9 @@ def test_prompts_are_ranked_as_the_rules_rank_them(call: Call, context: Haystack
         ("search_literature", {"query": "interferon"}, "literature search is off"),
     ],
 )
-def test_what_cant_be_done_is_said_as_a_value(call: Call, name: str, arguments: dict[str, str], message: str) -> None:
+def test_what_cant_be_done_is_said_as_a_value(
+    call: CallTool, name: str, arguments: dict[str, str], message: str
+) -> None:
     assert message in call(name, **arguments)["error"]
 
 
@@ -182,15 +183,20 @@ def test_pubmed_is_asked_only_where_it_is_switched_on(
     context: HaystackContext, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, status: int
 ) -> None:
     tool = {t.name: t for t in make_tools(context)}["search_literature"]
-    with loopback_pubmed(status) as url:
-        monkeypatch.setenv("GCA_ONLINE_URLS", json.dumps({"pubmed": url}))
+
+    def answer(called: Call, number: int) -> Reply:
+        return replace(usual(called, number), status=status)
+
+    with serve(answer) as pubmed:
+        monkeypatch.setenv("GCA_ONLINE_URLS", json.dumps({"pubmed": pubmed.url}))
         assert "switch PubMed on" in tool.invoke({"query": "interferon monocyte"})["error"]
         for name, value in {"SOURCES": "pubmed", "RETRIES": "0", "CACHE_DAYS": "0"}.items():
             monkeypatch.setenv(f"GCA_ONLINE_{name}", value)
         monkeypatch.setenv("GCA_CACHE_DIR", str(tmp_path))
+        assert pubmed.calls == []
         found = tool.invoke({"query": "interferon monocyte"})
     if status == 200:
-        assert [row["title"] for row in found["publications"]] == ["A title"]
+        assert [row["title"] for row in found["publications"]] == ["A title with markup."]
     else:
         assert "can't be searched" in found["error"]
 
@@ -200,36 +206,6 @@ def test_the_tools_can_only_read(context: HaystackContext, demo: DemoFiles) -> N
     assert reader.run_store is None
     with psycopg.connect(reader.require_atlas().dsn) as connection, pytest.raises(psycopg.Error):
         connection.execute("delete from cell_groups")
-
-
-@contextmanager
-def loopback_pubmed(status: int) -> Iterator[str]:
-    """E-utilities of one article, on this machine."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["Content-Length"]))
-            search = {"esearchresult": {"count": "1", "idlist": ["1"]}}
-            article = {"uid": "1", "title": "A title", "pubdate": "2020", "authors": [], "articleids": []}
-            found = search if "esearch" in self.path else {"result": {"uids": ["1"], "1": article}}
-            data = json.dumps(found).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-        def log_message(self, *args: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 # a model that calls tools
