@@ -25,34 +25,26 @@ TRANSFERRED = {
 }
 
 
-@pytest.fixture
-def trained(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Configurations that training was asked for."""
-    import gca_core.latent.train
-
+def asked_of(monkeypatch: pytest.MonkeyPatch, function: str, result: dict[str, Any]) -> list[Any]:
+    """The configurations that a function of the core was called with; it returns ``result`` without any work."""
     asked: list[Any] = []
 
-    def train(config: Any) -> dict[str, Any]:
+    def called(config: Any) -> dict[str, Any]:
         asked.append(config)
-        return RESULT
+        return result
 
-    monkeypatch.setattr(gca_core.latent.train, "run_training", train)
+    monkeypatch.setattr(function, called)
     return asked
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    return asked_of(monkeypatch, "gca_core.latent.train.run_training", RESULT)
 
 
 @pytest.fixture
 def transferred(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Configurations that a transfer was asked for."""
-    import gca_core.latent.transfer
-
-    asked: list[Any] = []
-
-    def transfer(config: Any) -> dict[str, Any]:
-        asked.append(config)
-        return TRANSFERRED
-
-    monkeypatch.setattr(gca_core.latent.transfer, "transfer_labels", transfer)
-    return asked
+    return asked_of(monkeypatch, "gca_core.latent.transfer.transfer_labels", TRANSFERRED)
 
 
 class Events(dict[Any, list[tuple[str, Any]]]):
@@ -103,17 +95,19 @@ def test_none_that_a_template_rendered_counts_as_not_given(trained: list[Any]) -
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("operator", "options", "message"),
     [
-        ({"options": {"epocs": 3}}, "did you mean 'epochs'"),
-        ({"config": {"epochs": 0}}, "epochs: "),
-        ({"config": {"latentdim": 3}}, "did you mean 'latent_dim'"),
-        ({"label_map": {"a": "b"}}, "label_key is not"),
+        (TrainVAEOperator, {"options": {"epocs": 3}}, "did you mean 'epochs'"),
+        (TrainVAEOperator, {"config": {"epochs": 0}}, "epochs: "),
+        (TrainVAEOperator, {"config": {"latentdim": 3}}, "did you mean 'latent_dim'"),
+        (TrainVAEOperator, {"label_map": {"a": "b"}}, "label_key is not"),
+        (TransferLabelsOperator, {"run_uri": "run", "min_probability": 1.5}, "min_probability: "),
+        (TransferLabelsOperator, {"run_uri": "run", "options": {"neighbours": 3}}, "neighbours: "),
     ],
 )
-def test_wrong_options_are_refused_when_the_dag_is_parsed(options: dict[str, Any], message: str) -> None:
+def test_wrong_options_are_refused_when_the_dag_is_parsed(operator: Any, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
-        TrainVAEOperator(**PLACES, **options)
+        operator(**PLACES, **options)
 
 
 def test_a_wrong_rendered_value_fails_the_task_for_good(trained: list[Any]) -> None:
@@ -168,15 +162,6 @@ def test_new_cells_are_labelled_as_the_arguments_say(transferred: list[Any]) -> 
 def test_a_transfer_needs_its_places(field: str) -> None:
     with pytest.raises(ConfigurationError, match=field):
         TransferLabelsOperator(**{**PLACES, "run_uri": "run", field: " "})
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [({"min_probability": 1.5}, "min_probability: "), ({"options": {"neighbours": 3}}, "neighbours: ")],
-)
-def test_a_wrong_option_of_a_transfer_is_refused_when_the_dag_is_parsed(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigurationError, match=message):
-        TransferLabelsOperator(**PLACES, run_uri="run", **options)
 
 
 def test_bad_input_of_a_transfer_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
