@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from gca_core.cli import main
 from gca_core.cli.scanpy import app
 from gca_core.errors import ConfigurationError
 from tests.integration.llm_cells import TABLE, blood_markers, simulated_blood
@@ -36,7 +37,7 @@ def server() -> Iterator[LoopbackServer]:
         yield found
 
 
-def gca(*arguments: str, expect: int = 0, **variables: str) -> str:
+def gca(*arguments: str, expect: int = 0) -> str:
     """What the command prints; its log when it is expected to fail."""
     done = subprocess.run(
         [sys.executable, "-m", "gca_core.cli.main", *arguments],
@@ -44,14 +45,24 @@ def gca(*arguments: str, expect: int = 0, **variables: str) -> str:
         text=True,
         timeout=120,
         cwd=REPOSITORY,
-        env=os.environ | {"COLUMNS": "200"} | variables,
+        env=os.environ | {"COLUMNS": "200"},
         check=False,
     )
     assert done.returncode == expect, done.stderr[-2000:]
     return done.stdout if expect == 0 else done.stderr
 
 
-def test_the_command_names_a_model_and_keeps_its_answers(source: Path, server: LoopbackServer, tmp_path: Path) -> None:
+def gca_here(*arguments: str) -> str:
+    """The same without a process of its own."""
+    done = CliRunner().invoke(main.app, list(arguments), env={"COLUMNS": "200"}, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+@pytest.mark.usefixtures("quiet_log")
+def test_the_command_names_a_model_and_keeps_its_answers(
+    source: Path, server: LoopbackServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model, cache = f"openai-compatible:small@{server.url}", str(tmp_path / "cache")
     run = ("scanpy", "annotate", str(source), "--cluster-key", "truth", "-o", str(tmp_path / "out"), "--json")
     run += ("--marker-db", str(source.with_name("markers.csv")))
@@ -60,15 +71,18 @@ def test_the_command_names_a_model_and_keeps_its_answers(source: Path, server: L
     assert first["model"] == "openai-compatible:small"
     assert first["model_stats"]["usage"]["cost"] > 0
     assert first["model_stats"]["usage"]["currency"] == "EUR"
-    again = json.loads(gca(*run, GCA_LLM=model, GCA_CACHE_DIR=cache))
+    monkeypatch.setenv("GCA_LLM", model)
+    monkeypatch.setenv("GCA_CACHE_DIR", cache)
+    again = json.loads(gca_here(*run))
     assert (again["labels"], again["model_stats"]["cache_hits"]) == (first["labels"], 5)
     assert len(server.requests) == 1
-    offline = json.loads(gca(*run, "--offline", GCA_LLM=model, GCA_CACHE_DIR=cache))
-    assert offline["model"] is None
+    assert json.loads(gca_here(*run, "--offline"))["model"] is None
+    monkeypatch.delenv("GCA_CACHE_DIR")
     info = json.loads(gca("cache", "info", "--cache-dir", cache, "--json"))
     assert (info["answers"], info["models"]) == (5, {"openai-compatible:small": 5})
-    assert "deleted 5 answers" in gca("cache", "clear", "--yes", "--cache-dir", cache)
-    assert "answers: 0" in gca("cache", "info", GCA_CACHE_DIR=cache)
+    assert "deleted 5 answers" in gca_here("cache", "clear", "--yes", "--cache-dir", cache)
+    monkeypatch.setenv("GCA_CACHE_DIR", cache)
+    assert "answers: 0" in gca_here("cache", "info")
 
 
 def test_a_model_that_cannot_be_called_is_refused_before_anything_is_written(
