@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -106,8 +106,18 @@ class MarkerModel:
 def build_model(
     database: MarkerDatabase, genes: Sequence[str] | None, ontology: CellOntology, *, tissue: str | None = None
 ) -> MarkerModel:
-    """Matrices of ``database`` over the measured ``genes``; None means that all were. O(t^2 + t g)."""
-    measured = tuple(sorted(database.genes if genes is None else database.genes & set(genes)))
+    """Matrices of ``database`` over the measured ``genes``; None means that all were. O(t^2 + t g).
+
+    The last two are kept, since the clusters of a file, and often those of the next one, need the same; don't change
+    their arrays.
+    """
+    measured = database.genes if genes is None else database.genes & frozenset(genes)
+    return _model(database, measured, ontology, tissue)
+
+
+@lru_cache(maxsize=2)
+def _model(database: MarkerDatabase, genes: frozenset[str], ontology: CellOntology, tissue: str | None) -> MarkerModel:
+    measured = tuple(sorted(genes))
     column = {gene: j for j, gene in enumerate(measured)}
     types = database.types
     positive, negative = np.zeros((len(types), len(column))), np.zeros((len(types), len(column)))
