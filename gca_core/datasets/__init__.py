@@ -86,7 +86,7 @@ def kang2018_mini() -> AnnData:
     """Human PBMC, control and stimulated with interferon beta (Kang et al. 2018, GEO GSE96583).
 
     Returns:
-        3,609 cells x 5,500 genes. X: raw counts, int32 CSR. obs: ``condition`` (ctrl or stim); ``cell_type``,
+        3,611 cells x 5,500 genes. X: raw counts, int32 CSR. obs: ``condition`` (ctrl or stim); ``cell_type``,
         ``cell_type_ontology_id`` and ``cell_type_margin`` by this project's own annotator, missing for cells
         in doubt. ``uns["gca"]`` says what labelled them.
     """

@@ -42,7 +42,7 @@ from gca_core.store import embedded
 ROOT = Path(__file__).resolve().parents[2]
 DATA = Path(os.environ.get("GCA_BENCH_DATA", ROOT.parent / "shared" / "data")) / "cells"
 KANG = "kang2018_ifnb_9069x14053_counts.h5ad"
-CLASSICAL = "CL:0002057"
+CLASSICAL, NON_CLASSICAL, DENDRITIC = "CL:0002057", "CL:0002396", "CL:0000451"
 PERTURBATION = "interferon beta"
 IDS, CONDITION = "cell_type_ontology_id", "condition"
 AUTHORS_TYPES = {
@@ -180,6 +180,9 @@ def show_run(name: str, run: HaystackRun, compared: TruthComparison, truth: Arra
 def show_all_targets(cells: ad.AnnData, settings: Settings, context: HaystackContext, name: str) -> None:
     """Every type in turn as the target: default run, long run, and what they are held against."""
     measured = responses(cells)
+    genes = [str(gene) for gene in cells.var_names]
+    expected = expectation_of(context.catalogue.get(PERTURBATION))
+    scores = {i: score_prediction(c, genes, expected, context.knowledge).score or 0.0 for i, c in measured.items()}
     rows = []
     for identifier in measured:
         target = target_of(measured, identifier)
@@ -195,18 +198,20 @@ def show_all_targets(cells: ad.AnnData, settings: Settings, context: HaystackCon
                 "mean shift": compare_changes(target.mean_shift, target.truth).pearson_lfc,
                 "chance": np.mean(list(single.values())),
                 "best single": max(single.values()),
+                "score rho": spearmanr([scores[i] for i in single], list(single.values())).statistic,
             }
         )
     table = pd.DataFrame(rows).set_index("target")
     table.loc["mean"] = table.mean()
     print("\nPearson with the truth, each type withheld in turn (best single needs the truth to be found)")
+    print("score rho: Spearman correlation of grounding score and Pearson over the single types")
     print(table.round(3).to_string())
 
 
 def show_redraws(cells: ad.AnnData, genes: list[str], context: HaystackContext) -> None:
     """How far the score moves when cells are drawn again: predicted ones, and those of the prompt."""
     query = to_csr(cells_of(cells, CLASSICAL, "ctrl").X)[:500].astype(np.int64)
-    treated, untreated = (to_csr(cells_of(cells, "CL:0002396", condition).X) for condition in ("stim", "ctrl"))
+    treated, untreated = (to_csr(cells_of(cells, NON_CLASSICAL, condition).X) for condition in ("stim", "ctrl"))
     shift = log_fold_change(treated, untreated)
     before = np.asarray(log_normalise(query, dtype=np.float64).mean(axis=0)).ravel()
     rates = solve_rates(query, np.maximum(before + shift, 0))
@@ -246,6 +251,26 @@ def show_leakage(cells: ad.AnnData) -> None:
     answer = labels.reindex(truth.obs_names)
     agreed = (answer == "CD14+ Monocytes").sum() / max(answer.notna().sum(), 1)
     print(f"of the withheld cells that the authors labelled, {agreed:.1%} are CD14+ monocytes to them too")
+    show_without_hidden(cells, (labels.reindex(cells.obs_names) == "CD14+ Monocytes").to_numpy())
+
+
+def show_without_hidden(cells: ad.AnnData, classical: npt.NDArray[np.bool_]) -> None:
+    """What the prompt groups are worth once the cells of the withheld type that hide in them, controls too, are out."""
+    own = (cells.obs[IDS] == CLASSICAL).to_numpy(dtype=bool, na_value=False)
+    truth = responses(cells)[CLASSICAL]
+    parts = {"all": cells, "without": cells[own | ~classical]}
+    changes = {part: target_of(responses(kept), CLASSICAL).others for part, kept in parts.items()}
+    ontology = load_ontology()
+    relevance = {i: 1 / ((ontology.distance(CLASSICAL, i) or 0) + 1) for i in (NON_CLASSICAL, DENDRITIC)}
+    print("\nPearson and overlap with the withheld response: all prompt cells, and without those hidden ones")
+    for identifier in changes["all"]:
+        hidden = int((classical & (cells.obs[IDS] == identifier).to_numpy(dtype=bool, na_value=False)).sum())
+        compared = [figures(compare_changes(changes[part][identifier], truth)) for part in parts]
+        print(f"{ontology.label(identifier):52s} {hidden:5d} {'  '.join(compared)}")
+    pair = [np.average([c[i] for i in relevance], axis=0, weights=list(relevance.values())) for c in changes.values()]
+    mean = [np.mean(list(c.values()), axis=0) for c in changes.values()]
+    for name, both in (("CD16+ monocytes and dendritic cells", pair), ("mean shift of all", mean)):
+        print(f"{name:58s} {'  '.join(figures(compare_changes(change, truth)) for change in both)}")
 
 
 def authors_cells() -> ad.AnnData | None:
