@@ -12,7 +12,6 @@ import argparse
 import json
 import logging
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -29,6 +28,7 @@ import pandas as pd
 import scanpy as sc
 import scipy.sparse as sp
 from anndata.io import write_elem
+from memory import peak_gib
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
@@ -275,9 +275,7 @@ def annotate_child(path: str, output: str) -> None:
             {
                 "seconds": result.stats.seconds,
                 "stages": result.stats.stage_seconds,
-                # kilobytes on Linux, bytes on macOS
-                "gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-                / (2**30 if sys.platform == "darwin" else 2**20),
+                "gib": peak_gib(),
                 "labels": {a["cluster"]: a["ontology_id"] for a in report["annotations"]},
             }
         )

@@ -13,7 +13,6 @@ import itertools
 import json
 import logging
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -32,6 +31,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import psutil
+from memory import peak_gib
 from threadpoolctl import threadpool_limits
 
 from gca_core.atlas import Atlas, IngestConfig, IngestReport, open_atlas, search
@@ -389,7 +389,7 @@ def ingest_one(path: str, home: str, dataset: str) -> None:
         "seconds": time.perf_counter() - began,
         "cpu": time.process_time() - cpu,
         "before_mib": before,
-        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_mib": 1024 * peak_gib(),
     }
     print(json.dumps(figures))
 

@@ -6,7 +6,6 @@ Run by bench_latent.py as ``python latent_streaming.py FILE LIMIT_GB``; prints J
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
+from memory import peak_gib
 
 GENES = 5000
 BLOCK = 10_000
@@ -60,12 +60,6 @@ def measure(path: Path, limit_gb: float) -> dict[str, Any]:
         raise RuntimeError(done.stderr[-2000:])
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return result
-
-
-def peak_gib() -> float:
-    """High-water mark of this process's resident memory."""
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"))
-    return int(found.group(1)) / 2**20 if found else float("nan")
 
 
 def main() -> None:
