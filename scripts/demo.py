@@ -56,13 +56,18 @@ def demo_environment() -> dict[str, str]:
 
 
 def kill_leftovers() -> None:
-    """End the tasks of an earlier demo whose driver was killed."""
+    """End tasks that no driver waits for: those of a demo that was killed, or one that an interrupt caught starting."""
+    killed = []
     for process in psutil.process_iter():
         try:
-            if process.pid != os.getpid() and process.environ().get("AIRFLOW_HOME") == str(DEMO / "airflow"):
+            if process.pid == os.getpid() or process.name() == "postgres":
+                continue
+            if process.environ().get("AIRFLOW_HOME") == str(DEMO / "airflow"):
                 process.kill()
+                killed.append(process)
         except (psutil.AccessDenied, psutil.NoSuchProcess, psutil.ZombieProcess):
             continue
+    psutil.wait_procs(killed, timeout=STOP_SECONDS)
 
 
 @contextmanager
@@ -170,6 +175,9 @@ def main() -> None:
     except KeyboardInterrupt:
         raise SystemExit("interrupted; run make demo again to finish") from None
     finally:
+        # a second interrupt would leave behind what the first one had not ended yet
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        kill_leftovers()
         embedded.stop(DEMO / "home")
     show(results)
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
