@@ -218,6 +218,7 @@ def test_one_time_out_is_tried_again(blood: ad.AnnData, serve: Serve, name_types
     chat = QUICK.model_copy(update={"timeout_s": 0.3})
     annotator, _ = annotator_without_waiting(server, options_in(tmp_path, chat=chat))
     expect_right(annotate(blood, "truth", model=annotator))
+    assert len(server.requests) == 2
 
 
 def test_invalid_json_is_repaired_in_one_turn(
@@ -266,6 +267,7 @@ def test_a_faulty_item_does_not_spoil_the_others(
     first, *others = [a.cluster for a in report.annotations]
     expect_right(report, tuple(others))
     expect_fallback(by_cluster(report)[first], offline[first], "could not be used")
+    assert [a.cluster for a in report.annotations if FlagReason.OFFLINE_FALLBACK in a.flag_reasons] == [first]
 
 
 def test_missing_clusters_are_asked_once_more_and_invented_ones_dropped(
