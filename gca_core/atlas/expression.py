@@ -10,11 +10,10 @@ one pass over the source. A file that a killed ingest left is therefore whole, a
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ import scipy.sparse as sp
 from gca_core import io
 from gca_core.atlas.plan import IngestPlan
 from gca_core.atlas.progress import Progress
-from gca_core.atlas.source import BLOCK_ROWS, BLOCK_VALUES, CountSource
+from gca_core.atlas.source import BLOCK_ROWS, BLOCK_VALUES, CountSource, in_threads
 from gca_core.errors import DataValidationError, StoreError
 from gca_core.matrix.anndata_io import read_elem, write_elem
 from gca_core.matrix.normalise import TARGET_SUM
@@ -39,8 +38,8 @@ GROUPS_FILE = "groups.h5ad"
 STORE_VERSION = 2
 QUALITY = ("n_counts", "n_genes", "mito_fraction")
 _BLOCK_GROUPS = 256
-_THREADS = 2
 _INT32, _FLOAT32 = np.dtype("<i4"), np.dtype("<f4")
+_EXACT = 2**24
 
 
 class _OtherSizesError(Exception):
@@ -67,7 +66,7 @@ class _Layout:
 def write_cells(folder: Path, source: CountSource, plan: IngestPlan, progress: Progress) -> pd.DataFrame:
     """Write the cells sorted by group, and what is known of each; goes on where ``progress`` stands.
 
-    Memory holds two blocks of the file at a time, and a few numbers per cell.
+    Memory holds two blocks of the file at a time, one for each thread, and a few numbers per cell.
 
     Returns:
         The figures of :data:`QUALITY`, in the order of the store.
@@ -94,13 +93,18 @@ def _write_cells(folder: Path, source: CountSource, plan: IngestPlan, progress: 
     layout = _read_layout(path)
     mitochondrial = source.mitochondrial()
     with path.open("r+b", buffering=0) as file:
-        for start, block in source.blocks(progress.next_row):
+
+        def take(start: int, block: sp.csr_matrix) -> tuple[int, int, npt.NDArray[np.float32]]:
             stop = start + block.shape[0]
             if not np.array_equal(np.diff(block.indptr), sizes[start:stop]):
                 raise _OtherSizesError
-            progress.quality[start:stop] = _quality(block, mitochondrial)
             _scatter(file.fileno(), block, place[start:stop], layout)
-            progress.advance(stop)
+            return start, stop, _quality(block, mitochondrial)
+
+        with closing(source.each_block(take, progress.next_row)) as done:
+            for start, stop, figures in done:
+                progress.quality[start:stop] = figures
+                progress.advance(stop)
         quality = progress.quality[order]
         for column, offset in enumerate(layout.quality):
             _write_at(file.fileno(), np.ascontiguousarray(quality[:, column], dtype=_FLOAT32), offset)
@@ -244,12 +248,20 @@ def _read_layout(path: Path) -> _Layout:
 def _quality(block: sp.csr_matrix, mitochondrial: npt.NDArray[np.bool_] | None) -> npt.NDArray[np.float32]:
     """Total counts, detected genes and mitochondrial fraction of each cell; NaN where no gene is known as such."""
     found = np.full((block.shape[0], len(QUALITY)), np.nan, dtype=np.float32)
-    totals = _row_sums(block, np.ones(block.shape[1], dtype=np.bool_))
+    totals = _totals(block.data, block.indptr)
     found[:, 0], found[:, 1] = totals, np.diff(block.indptr)
     if mitochondrial is not None:
         theirs = _row_sums(block, mitochondrial)
         found[:, 2] = np.divide(theirs, totals, out=np.zeros(totals.size), where=totals > 0)
     return found
+
+
+def _totals(counts: npt.NDArray[np.int32], indptr: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.int64]:
+    """Total counts of each cell."""
+    totals = np.zeros(indptr.size - 1, dtype=np.int64)
+    filled = np.diff(indptr) > 0
+    totals[filled] = np.add.reduceat(counts, indptr[:-1][filled], dtype=np.int64) if counts.size else 0
+    return totals
 
 
 def _row_sums(counts: sp.csr_matrix, genes: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
@@ -297,16 +309,14 @@ def _group_sums(
     """
     layout = _read_layout(cells)
     ends = np.cumsum(n_cells)
-    waiting: deque[Future[list[tuple[int, Any, Any]]]] = deque()
     group, sums, squares = -1, np.zeros(n_genes), np.zeros(n_genes)
-    with cells.open("rb", buffering=0) as file, ThreadPoolExecutor(_THREADS, thread_name_prefix="gca-sum") as pool:
-        blocks = _blocks(layout.indptr, ends)
-        while True:
-            while len(waiting) <= _THREADS and (block := next(blocks, None)) is not None:
-                waiting.append(pool.submit(_block_sums, file.fileno(), layout, ends, n_genes, block))
-            if not waiting:
-                break
-            for found, its_sums, its_squares in waiting.popleft().result():
+    with cells.open("rb", buffering=0) as file:
+
+        def sum_block(start: int, stop: int) -> list[tuple[int, Any, Any]]:
+            return _block_sums(file.fileno(), layout, ends, n_genes, (start, stop))
+
+        with closing(in_threads(sum_block, _blocks(layout.indptr, ends))) as blocks:
+            for found, its_sums, its_squares in itertools.chain.from_iterable(blocks):
                 if found == group:
                     sums, squares = sums + its_sums, squares + its_squares
                     continue
@@ -325,30 +335,25 @@ def _block_sums(
     The logarithms are taken in single precision (their error is that of the stored means), the sums in double.
     """
     start, stop = block
-    indptr = layout.indptr[start : stop + 1]
-    counts = _read_at(file, layout.data, indptr)
-    indices = _read_at(file, layout.indices, indptr)
-    indptr = indptr - indptr[0]
-    shape = (stop - start, n_genes)
-    totals = _row_sums(sp.csr_matrix((counts, indices, indptr), shape=shape), np.ones(n_genes, dtype=np.bool_))
-    factors = np.divide(TARGET_SUM, totals, out=np.zeros(totals.size), where=totals > 0).astype(np.float32)
-    scaled = np.repeat(factors, np.diff(indptr))
-    scaled *= counts
-    scaled += np.float32(1)
-    logged = np.log(scaled, out=scaled).astype(np.float64)
     first, last = (int(np.searchsorted(ends, row, side="right")) for row in (start, stop - 1))
     found = []
     for group in range(first, last + 1):
-        low = max(int(ends[group - 1]) if group else 0, start) - start
-        high = min(int(ends[group]), stop) - start
-        part = slice(int(indptr[low]), int(indptr[high]))
-        matrix = sp.csr_matrix(
-            (logged[part], indices[part], indptr[low : high + 1] - indptr[low]), shape=(high - low, n_genes)
-        )
+        low, high = max(int(ends[group - 1]) if group else 0, start), min(int(ends[group]), stop)
+        indptr = layout.indptr[low : high + 1]
+        counts, indices = (_read_at(file, offset, indptr) for offset in (layout.data, layout.indices))
+        indptr = indptr - indptr[0]
+        totals = _totals(counts, indptr)
+        factors = np.divide(TARGET_SUM, totals, out=np.zeros(totals.size), where=totals > 0).astype(np.float32)
+        scaled = np.repeat(factors, np.diff(indptr))
+        # all counts are exact in single precision where their sums are
+        scaled *= counts.astype(_FLOAT32) if totals.max(initial=0) <= _EXACT else counts
+        scaled += np.float32(1)
+        logged = np.log(scaled, out=scaled).astype(np.float64)
+        matrix = sp.csr_matrix((logged, indices, indptr), shape=(high - low, n_genes)).T
         ones = np.ones(high - low)
-        sums = matrix.T @ ones
+        sums = matrix @ ones
         matrix.data **= 2
-        found.append((group, sums, matrix.T @ ones))
+        found.append((group, sums, matrix @ ones))
     return found
 
 

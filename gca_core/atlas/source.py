@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import zlib
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import anndata as ad
 import h5py
@@ -24,6 +26,27 @@ BLOCK_VALUES = 4_000_000
 RAW = "raw"
 _SAMPLE_ROWS = 500
 _MITOCHONDRIAL = ("MT-", "mt-")
+_THREADS = 2
+
+R = TypeVar("R")
+
+
+def in_threads(work: Callable[..., R], items: Iterable[tuple[Any, ...]]) -> Generator[R]:
+    """Results of calls, in the order of their arguments; a few are worked on ahead of the one that is taken.
+
+    When it is closed, no call is under way any more.
+    """
+    waiting: deque[Future[R]] = deque()
+    pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="gca-ingest")
+    try:
+        for item in items:
+            waiting.append(pool.submit(work, *item))
+            if len(waiting) > _THREADS:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 class CountSource:
@@ -83,22 +106,23 @@ class CountSource:
             sizes[start : start + block.shape[0]] = np.diff(block.indptr)
         return sizes
 
-    def blocks(self, first: int = 0) -> Iterator[tuple[int, sp.csr_matrix]]:
-        """First row and counts (CSR of int32, no stored zeros, sorted) of each block from a row on.
+    def blocks(self, first: int = 0) -> Generator[tuple[int, sp.csr_matrix]]:
+        """First row and counts of each block from a row on; see :meth:`each_block`."""
+        return self.each_block(lambda start, block: (start, block), first)
 
-        The next block is read while the caller works on one.
+    def each_block(self, work: Callable[[int, sp.csr_matrix], R], first: int = 0) -> Generator[R]:
+        """What becomes of the first row and counts (CSR of int32, no stored zeros, sorted) of each block from a row on.
+
+        Blocks are read and worked on in several threads; the results come in the order of the file.
 
         Raises:
             DataValidationError: a block doesn't hold counts.
         """
-        ranges = list(self._ranges(first))
-        with ThreadPoolExecutor(1, thread_name_prefix="gca-read") as reader:
-            ahead = reader.submit(self._block, *ranges[0]) if ranges else None
-            for place, (start, _stop) in enumerate(ranges):
-                assert ahead is not None  # noqa: S101
-                block = ahead.result()
-                ahead = reader.submit(self._block, *ranges[place + 1]) if place + 1 < len(ranges) else None
-                yield start, block
+
+        def read_and_work(start: int, stop: int) -> R:
+            return work(start, self._block(start, stop))
+
+        return in_threads(read_and_work, self._ranges(first))
 
     def _ranges(self, first: int) -> Iterator[tuple[int, int]]:
         """Row ranges of at most so many rows and so many values, and of one row at least."""
@@ -117,7 +141,7 @@ class CountSource:
         if self._indptr is not None:
             ends = self._indptr[start : stop + 1]
             part = slice(int(ends[0]), int(ends[-1]))
-            values, indices = self._matrix["data"][part], self._matrix["indices"][part]
+            values, indices = (_values(self._matrix[name], part) for name in ("data", "indices"))
             block = self._csr(values, indices, ends - ends[0])
         else:
             found = sp.csr_matrix(self._matrix[start:stop])
@@ -169,6 +193,35 @@ class CountSource:
         return (
             element if sparse_dataset(element).format == "csr" else sp.csr_matrix(sparse_dataset(element).to_memory())
         )
+
+
+def _values(dataset: h5py.Dataset, part: slice) -> npt.NDArray[Any]:
+    """Some values of a list of numbers."""
+    packed = dataset.compression == "gzip" and dataset.chunks[0] <= BLOCK_VALUES
+    if packed and dataset.id.get_create_plist().get_nfilters() == 1 + dataset.shuffle:
+        try:
+            return _unpacked(dataset, part)
+        except (OSError, RuntimeError, ValueError, zlib.error):
+            # a chunk that isn't there, or isn't packed like the others
+            pass
+    found: npt.NDArray[Any] = dataset[part]
+    return found
+
+
+def _unpacked(dataset: h5py.Dataset, part: slice) -> npt.NDArray[Any]:
+    """As HDF5 would unpack them, which it does under a lock that all threads share."""
+    size, width = dataset.chunks[0], dataset.dtype.itemsize
+    found = np.empty(part.stop - part.start, dtype=dataset.dtype)
+    for first in range(part.start - part.start % size, part.stop, size):
+        skipped, packed = dataset.id.read_direct_chunk((first,))
+        chunk = np.frombuffer(zlib.decompress(packed, bufsize=size * width), dtype=np.uint8)
+        if skipped or chunk.size != size * width:
+            raise ValueError
+        if dataset.shuffle:
+            chunk = chunk.reshape(width, size).T.ravel()
+        low, high = max(first, part.start), min(first + size, part.stop)
+        found[low - part.start : high - part.start] = chunk.view(dataset.dtype)[low - first : high - first]
+    return found
 
 
 @contextmanager
