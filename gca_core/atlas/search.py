@@ -8,13 +8,16 @@ number of hits asked for; where filters leave it fewer than that, the search is 
 from __future__ import annotations
 
 import logging
+import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 import psycopg
+from psycopg.adapt import Dumper
+from psycopg.pq import Format
 from psycopg.rows import dict_row
 
 from gca_core.atlas.models import EntityKind, NameHit, NameKind, SearchHit
@@ -29,7 +32,6 @@ HNSW_M, HNSW_EF_CONSTRUCTION = 16, 64
 MIN_EF_SEARCH, EF_SEARCH_PER_HIT, MAX_EF_SEARCH = 100, 2, 1000
 NEAREST_PERTURBATIONS = 5
 TRIGRAM_CANDIDATES = 500
-ITERATIVE_SINCE = (0, 8)
 _BUILD_MEGABYTES = (64, 2048)
 # a vector of 1536 numbers, its neighbours and what the build keeps beside them
 _BYTES_PER_VECTOR = 8_000
@@ -106,7 +108,7 @@ def nearest(
     Raises:
         psycopg.Error: the database refuses.
     """
-    values = {**filters.values(), "vector": vector_text(vector), "limit": limit}
+    values = {**filters.values(), "vector": SentVector(vector), "limit": limit}
     if _prepare_index(connection, kind, limit):
         hits, complete = _run(connection, kind, filters, values, exact=False)
         if complete:
@@ -155,13 +157,29 @@ def has_trigrams(connection: psycopg.Connection[Any]) -> bool:
     return connection.execute("select 1 from pg_extension where extname = 'pg_trgm'").fetchone() is not None
 
 
-def vector_text(vector: Sequence[float] | npt.NDArray[np.floating[Any]]) -> str:
-    """A vector as pgvector reads it.
+class SentVector(bytes):
+    """A vector in pgvector's binary form: written and read in a tenth of the time that its numbers as text take.
+
+    A cursor sends it once :class:`VectorDumper` is registered with it.
 
     Raises:
         StoreError: a number isn't finite.
     """
-    return "[" + ",".join(map(str, finite_vector(vector).tolist())) + "]"
+
+    def __new__(cls, vector: Sequence[float] | npt.NDArray[np.floating[Any]]) -> Self:
+        values = finite_vector(vector)
+        # the length, of which the server refuses one that is too large, and two bytes without a meaning
+        return super().__new__(cls, struct.pack(">hh", min(len(values), 2**15 - 1), 0) + values.astype(">f4").tobytes())
+
+
+class VectorDumper(Dumper):
+    """Leaves the type to the server, whose number for it differs from database to database."""
+
+    format = Format.BINARY
+
+    def dump(self, obj: SentVector) -> bytes:
+        """The bytes as they are."""
+        return bytes(obj)
 
 
 def finite_vector(vector: Sequence[float] | npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float32]:
@@ -188,6 +206,7 @@ def _run(
     query = _query(kind, filters.conditions(), exact=exact)
     values = {**values, "nearest": NEAREST_PERTURBATIONS}
     with connection.cursor(row_factory=dict_row) as cursor:
+        cursor.adapters.register_dumper(SentVector, VectorDumper)
         # planned anew each time: the best plan depends on what is filtered for
         rows = cursor.execute(query.encode(), values, prepare=False).fetchall()
     complete = bool(rows) and rows[0]["n_near"] >= values["limit"]
@@ -208,9 +227,10 @@ def _query(kind: EntityKind, conditions: Sequence[str], *, exact: bool) -> str:
     if not exact:
         # by perturbation, one after another: a join might read all texts
         theirs = f"{vectors} {where or 'where true'} and t.perturbation = alike.name offset 0"
-        more = f"select theirs.* from alike cross join lateral ({theirs}) theirs"  # noqa: S608
-        both = f"select * from near union select * from more order by distance, {_KEYS} limit %(limit)s"  # noqa: S608
-        ctes += [_ALIKE, f"more as materialized ({more})", f"nearest as materialized ({both})"]
+        best = f"order by distance, {_KEYS} limit %(limit)s"
+        more = f"select theirs.* from alike cross join lateral ({theirs}) theirs {best}"  # noqa: S608
+        both = f"select * from near union select * from more {best}"  # noqa: S608
+        ctes += [_ALIKE, f"more as ({more})", f"nearest as materialized ({both})"]
         found = "nearest"
     # the nearest texts have at least as many groups
     also = "".join(f" and {condition}" for condition in conditions)
@@ -246,16 +266,16 @@ def _prepare_index(connection: psycopg.Connection[Any], kind: EntityKind, limit:
     """Set up this transaction for the index of a kind; False where there is none, or too much is asked of it."""
     if limit > MAX_EF_SEARCH:
         return False
-    query = (
-        "select to_regclass(%s) is not null, (select extversion from pg_extension where extname = 'vector'), "
-        "set_config('hnsw.ef_search', %s, true)"
-    )
-    row = connection.execute(query, [_index_name(_SOURCES[kind]), str(ef_search(limit))]).fetchone()
-    if row is None or not row[0]:
-        return False
-    if _version(row[1]) >= ITERATIVE_SINCE:
-        connection.execute("select set_config('hnsw.iterative_scan', 'strict_order', true)")
-    return True
+    row = connection.execute(_PREPARE, [_index_name(_SOURCES[kind]), str(ef_search(limit))]).fetchone()
+    return bool(row and row[0])
+
+
+# in one query, as each is a journey to the server; versions before 0.8 can't go on until enough hits are found
+_PREPARE = r"""
+select to_regclass(%s) is not null, set_config('hnsw.ef_search', %s, true),
+       (select set_config('hnsw.iterative_scan', 'strict_order', true) from pg_extension
+        where extname = 'vector' and extversion !~ '^0\.[0-7](\.|$)')
+"""
 
 
 def _build_index(connection: psycopg.Connection[Any], source: _Source, count: int) -> None:
@@ -280,10 +300,6 @@ def _has_index(connection: psycopg.Connection[Any], source: _Source) -> bool:
 
 def _index_name(source: _Source) -> str:
     return f"{source.table}_embedding_hnsw"
-
-
-def _version(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split(".") if part.isdigit())
 
 
 _NAMES = """

@@ -140,15 +140,40 @@ def test_filters_hold_and_leave_no_hit_out(
 
 def test_the_index_is_used_and_finds_nearly_all(indexed: Atlas, vectors: np.ndarray) -> None:
     with connect(indexed.dsn) as connection:
-        search._prepare_index(connection, "group", 20)
+        assert search._prepare_index(connection, "group", 20)
+        settings = "select current_setting('hnsw.ef_search'), current_setting('hnsw.iterative_scan')"
+        assert connection.execute(settings.encode()).fetchone() == ("100", "strict_order")
         plan = connection.execute(
             ("explain " + search._query("group", [], exact=False)).encode(),
-            {"vector": search.vector_text(vectors[0]), "limit": 20, "nearest": 5},
+            {"vector": str(vectors[0].tolist()), "limit": 20, "nearest": 5},
         ).fetchall()
     assert "group_texts_embedding_hnsw" in str(plan)
     found = [{hit.id for hit in indexed.semantic(vector.tolist(), limit=40)} for vector in vectors[:50]]
     expected = [set(truth(vectors, vector)[:40]) for vector in vectors[:50]]
     assert np.mean([len(a & b) / 40 for a, b in zip(found, expected, strict=True)]) > 0.97
+
+
+def test_a_vector_arrives_as_it_was_sent(filled: Atlas) -> None:
+    sent = np.array([0.1, -0.0, 1e-45, -3.4e38, 1 / 3, 7, 2**-126], dtype=np.float32)
+    with connect(filled.dsn) as connection, connection.cursor() as cursor:
+        cursor.adapters.register_dumper(search.SentVector, search.VectorDumper)
+        row = cursor.execute("select (%s::vector)::text", [search.SentVector(sent.tolist())]).fetchone()
+    assert row is not None
+    np.testing.assert_array_equal(np.array(row[0].strip("[]").split(","), dtype=np.float32), sent)
+
+
+@pytest.mark.parametrize(
+    ("vector", "refusal"),
+    [
+        ([1.0, 2.0], "different vector dimensions"),
+        ([], "at least 1 dimension"),
+        ([1.0] * 70_000, "more than 16000 dimensions"),
+        ([float("nan")] * 1536, "finite"),
+    ],
+)
+def test_a_vector_that_is_no_embedding_is_refused(filled: Atlas, vector: list[float], refusal: str) -> None:
+    with pytest.raises(StoreError, match=refusal):
+        filled.semantic(vector)
 
 
 def test_candidates_grow_with_the_hits_asked_for() -> None:
