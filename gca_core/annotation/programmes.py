@@ -1,7 +1,7 @@
-"""Genes of programmes that any cell can run: the answer to interferon, and division.
+"""Genes of programmes that any cell can run: the answer to interferon, division, growth, stress and respiration.
 
 They say what a cell does, not what it is. The sets are the bundled Hallmark ones (CC BY 4.0, Liberzon A et al.,
-Cell Systems 2015;1:417).
+Cell Systems 2015;1:417), and one of Reactome (CC0) for the heat shock that taking tissue apart causes.
 """
 
 from __future__ import annotations
@@ -11,6 +11,10 @@ import functools
 from gca_core.knowledge.gene_sets import load_gene_sets
 
 RESPONSE = ("HALLMARK_INTERFERON_ALPHA_RESPONSE", "HALLMARK_INTERFERON_GAMMA_RESPONSE")
+GROWTH = ("HALLMARK_MYC_TARGETS_V1", "HALLMARK_MYC_TARGETS_V2")
+STRESS = ("HALLMARK_UNFOLDED_PROTEIN_RESPONSE",)
+HEAT_SHOCK = "Cellular response to heat stress"
+RESPIRATION = ("HALLMARK_OXIDATIVE_PHOSPHORYLATION",)
 DIVISION = ("HALLMARK_E2F_TARGETS", "HALLMARK_G2M_CHECKPOINT", "HALLMARK_MITOTIC_SPINDLE")
 
 
@@ -18,7 +22,8 @@ DIVISION = ("HALLMARK_E2F_TARGETS", "HALLMARK_G2M_CHECKPOINT", "HALLMARK_MITOTIC
 def programme_genes() -> frozenset[str]:
     """Human symbols of all genes that belong to one of the programmes."""
     sets = load_gene_sets("hallmark")
-    return frozenset().union(*(sets[name] for name in RESPONSE + DIVISION[:2]))
+    named = RESPONSE + GROWTH + STRESS + RESPIRATION + DIVISION[:2]
+    return frozenset(load_gene_sets("reactome")[HEAT_SHOCK]).union(*(sets[name] for name in named))
 
 
 @functools.cache

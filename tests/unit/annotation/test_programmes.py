@@ -1,6 +1,7 @@
 """Programmes that any cell can run take no place in a ranking."""
 
 import numpy as np
+import pytest
 
 from gca_core.annotation.calibration import measure
 from gca_core.annotation.evidence import rank_weights, telling_genes
@@ -10,6 +11,9 @@ from gca_core.annotation.scoring import build_model
 from gca_core.knowledge.ontology import load_ontology
 
 INTERFERON = ("ISG15", "IFIT1", "IFIT3", "MX1", "ISG20", "OAS1", "IFIT2", "LY6E", "RSAD2", "IFI44L", "USP18")
+GROWTH = ("NPM1", "NME1", "RANBP1", "NCL", "SRM")
+STRESS = ("HSPA1A", "DNAJB1", "HSPH1", "HSPA5")
+RESPIRATION = ("NDUFA4", "UQCRH", "COX5A", "ATP5PO")
 B_CELL = ("CD79A", "MS4A1", "BANK1", "CD79B", "CD19")
 
 
@@ -17,9 +21,10 @@ def _cluster(*genes: str) -> ClusterMarkers:
     return ClusterMarkers(cluster="c", genes=tuple(RankedGene(gene=gene) for gene in genes))
 
 
-def test_an_answer_to_interferon_leaves_weights_and_confidence_as_they_are(database):
+@pytest.mark.parametrize("programme", [INTERFERON, GROWTH, STRESS, RESPIRATION])
+def test_a_programme_leaves_weights_and_confidence_as_they_are(database, programme):
     model = build_model(database, None, load_ontology())
-    resting, stimulated = _cluster(*B_CELL), _cluster(*INTERFERON, *B_CELL)
+    resting, stimulated = _cluster(*B_CELL), _cluster(*programme, *B_CELL)
     weights = rank_weights([resting, stimulated], model)
     assert np.array_equal(weights[0], weights[1])
     index = next(i for i, t in enumerate(model.types) if t.ontology_id == "CL:0000236")
