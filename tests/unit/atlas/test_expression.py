@@ -94,6 +94,36 @@ def test_statistics_are_those_of_all_cells_of_a_group(
     np.testing.assert_array_equal(means, stored.X[[1, 0]])
 
 
+@pytest.mark.parametrize("largest", [2**24 + 1, 2**31 - 1])
+def test_statistics_of_counts_that_single_precision_does_not_hold(tmp_path: Path, largest: int) -> None:
+    cells = make_cells()
+    counts = cells.X.toarray().astype(np.float64)
+    counts[:, 5] = np.arange(largest - len(counts), largest) + 1
+    cells.X = sp.csr_matrix(counts)
+    plan = write(tmp_path, cells)
+    stored = ad.read_h5ad(tmp_path / "groups.h5ad")
+    factors = (1e4 / counts.sum(axis=1, keepdims=True)).astype(np.float32)
+    logged = np.log((factors * counts).astype(np.float32) + np.float32(1)).astype(np.float64)
+    for row, group in enumerate(plan.groups):
+        expected = np.zeros(cells.n_vars)
+        for cell in logged[plan.codes == row]:
+            expected += cell
+        np.testing.assert_array_equal(stored.X[row], (expected / group.n_cells).astype(np.float32))
+
+
+def test_what_fails_late_leaves_the_progress_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(source, "BLOCK_ROWS", 7)
+    seen = []
+    monkeypatch.setattr(Progress, "advance", lambda _self, row: seen.append(row))
+    cells = make_cells(700)
+    counts = cells.X.toarray()
+    counts[600, 3] = 0.5
+    cells.X = sp.csr_matrix(counts)
+    with pytest.raises(DataValidationError):
+        write(tmp_path, cells)
+    assert seen == list(range(7, 600, 7))
+
+
 @pytest.mark.parametrize("rows", [[0], [3, 4, 5, 90], [0, 50, 51], list(range(40))])
 def test_rows_are_read_as_asked(tmp_path: Path, rows: list[int]) -> None:
     write(tmp_path, make_cells())
