@@ -248,20 +248,12 @@ def _read_layout(path: Path) -> _Layout:
 def _quality(block: sp.csr_matrix, mitochondrial: npt.NDArray[np.bool_] | None) -> npt.NDArray[np.float32]:
     """Total counts, detected genes and mitochondrial fraction of each cell; NaN where no gene is known as such."""
     found = np.full((block.shape[0], len(QUALITY)), np.nan, dtype=np.float32)
-    totals = _totals(block.data, block.indptr)
+    totals = _row_sums(block, np.ones(block.shape[1], dtype=np.bool_))
     found[:, 0], found[:, 1] = totals, np.diff(block.indptr)
     if mitochondrial is not None:
         theirs = _row_sums(block, mitochondrial)
         found[:, 2] = np.divide(theirs, totals, out=np.zeros(totals.size), where=totals > 0)
     return found
-
-
-def _totals(counts: npt.NDArray[np.int32], indptr: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.int64]:
-    """Total counts of each cell."""
-    totals = np.zeros(indptr.size - 1, dtype=np.int64)
-    filled = np.diff(indptr) > 0
-    totals[filled] = np.add.reduceat(counts, indptr[:-1][filled], dtype=np.int64) if counts.size else 0
-    return totals
 
 
 def _row_sums(counts: sp.csr_matrix, genes: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
@@ -357,17 +349,24 @@ def _block_sums(
     return found
 
 
+def _totals(counts: npt.NDArray[np.int32], indptr: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Total counts of a few cells, which are copied to 64 bits."""
+    totals = np.zeros(indptr.size - 1, dtype=np.int64)
+    filled = np.diff(indptr) > 0
+    totals[filled] = np.add.reduceat(counts, indptr[:-1][filled], dtype=np.int64) if counts.size else 0
+    return totals
+
+
 def _read_at(file: int, offset: int, indptr: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
     """The values of some rows, by their place in the file."""
-    size = int(indptr[-1] - indptr[0]) * _INT32.itemsize
-    found = bytearray(size)
-    view, at = memoryview(found), offset + int(indptr[0]) * _INT32.itemsize
+    found = np.empty(int(indptr[-1] - indptr[0]), dtype=_INT32)
+    view, at = found.view(np.uint8).data, offset + int(indptr[0]) * _INT32.itemsize
     while view:
         done = os.preadv(file, [view], at)
         if not done:
             raise DataValidationError("the cells file ends early; ingest again")
         view, at = view[done:], at + done
-    return np.frombuffer(found, dtype=_INT32)
+    return found
 
 
 def _blocks(indptr: npt.NDArray[np.int64], ends: npt.NDArray[np.int64]) -> Iterator[tuple[int, int]]:
