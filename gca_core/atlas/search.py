@@ -2,7 +2,8 @@
 
 Below :data:`INDEX_FROM` entities of a kind every distance is computed and ties are broken by id. From there on
 an HNSW index (cosine, m 16, ef_construction 64) is kept, and a search looks at candidates in proportion to the
-number of hits asked for; where filters leave it fewer than that, the search is repeated without the index.
+number of hits asked for; where filters leave it fewer than that, the search is repeated without the index. Where
+they name perturbations or cell types of :data:`EXACT_UP_TO` texts at most, every distance among those is computed.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from gca_core.knowledge.catalogue import normalise_name
 log = logging.getLogger(__name__)
 
 INDEX_FROM = 50_000
+# an index that has to pass over nine in ten takes longer than this many distances, and finds less
+EXACT_UP_TO = 10_000
 HNSW_M, HNSW_EF_CONSTRUCTION = 16, 64
 MIN_EF_SEARCH, EF_SEARCH_PER_HIT, MAX_EF_SEARCH = 100, 2, 1000
 NEAREST_PERTURBATIONS = 5
@@ -109,12 +112,15 @@ def nearest(
         psycopg.Error: the database refuses.
     """
     values = {**filters.values(), "vector": SentVector(vector), "limit": limit}
+    few = False
     if _prepare_index(connection, kind, limit):
-        hits, complete = _run(connection, kind, filters, values, exact=False)
-        if complete:
-            return hits
-        log.debug("the index gave fewer than %d hits; searching without it", limit)
-    return _run(connection, kind, filters, values, exact=True)[0]
+        few = _prepare_few(connection, kind, filters)
+        if not few:
+            hits, complete = _run(connection, kind, filters, values, exact=False)
+            if complete:
+                return hits
+            log.debug("the index gave fewer than %d hits; searching without it", limit)
+    return _run(connection, kind, filters, values, exact=True, few=few)[0]
 
 
 def keep_indexes(connection: psycopg.Connection[Any]) -> None:
@@ -200,10 +206,16 @@ def ef_search(limit: int) -> int:
 
 
 def _run(
-    connection: psycopg.Connection[Any], kind: EntityKind, filters: Filters, values: Mapping[str, Any], *, exact: bool
+    connection: psycopg.Connection[Any],
+    kind: EntityKind,
+    filters: Filters,
+    values: Mapping[str, Any],
+    *,
+    exact: bool,
+    few: bool = False,
 ) -> tuple[list[SearchHit], bool]:
     """The hits, and whether as many vectors were found as hits were asked for."""
-    query = _query(kind, filters.conditions(), exact=exact)
+    query = _query(kind, filters.conditions(), exact=exact, few=few)
     values = {**values, "nearest": NEAREST_PERTURBATIONS}
     with connection.cursor(row_factory=dict_row) as cursor:
         cursor.adapters.register_dumper(SentVector, VectorDumper)
@@ -213,12 +225,20 @@ def _run(
     return [SearchHit(kind=kind, id=row["id"], label=row["label"], distance=row["distance"]) for row in rows], complete
 
 
-def _query(kind: EntityKind, conditions: Sequence[str], *, exact: bool) -> str:
-    source = _SOURCES[kind]
+def _query(kind: EntityKind, conditions: Sequence[str], *, exact: bool, few: bool = False) -> str:
+    source, distance = _SOURCES[kind], "(t.embedding <=> %(vector)s::vector)"
     # without the keys the order is the index's; they break ties, which it can't
-    order = f"distance, {source.key}" if exact else "t.embedding <=> %(vector)s::vector"
-    where = _where(kind, conditions)
-    vectors = f"select {source.hit}, t.embedding <=> %(vector)s::vector as distance from {source.table} t"  # noqa: S608
+    order = f"distance, {source.key}" if exact else distance
+    if exact:
+        # else the index would give the order, and only ties be sorted
+        distance += " + 0"
+    own, others = _split(kind, conditions)
+    vectors = f"select {source.hit}, {distance} as distance from {source.table} t"  # noqa: S608
+    if few and others:
+        # sorted first, so that the groups of the nearest are looked at and not those of all
+        vectors = f"select t.* from ({vectors} {_where(own)} order by {order} offset 0) t"  # noqa: S608
+        own = []
+    where = _where([*own, *others])
     near = f"near as materialized ({vectors} {where} order by {order} limit %(limit)s)"
     count = "(select count(*) from near) as n_near"
     if kind != "group":
@@ -251,15 +271,18 @@ _ALIKE = (
 )
 
 
-def _where(kind: EntityKind, conditions: Sequence[str]) -> str:
-    """The conditions on the groups behind a vector; those on its own columns need no look at them."""
+def _split(kind: EntityKind, conditions: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The conditions on the columns beside a vector, which need no look at the groups behind it, and those that do."""
     source = _SOURCES[kind]
     own = {"group": ("g.perturbation", "g.cell_type_id")}.get(kind, ())
-    direct = [f"t{condition[1:]}" for condition in conditions if condition.startswith(own)] if own else []
+    direct = [f"t{condition[1:]}" for condition in conditions if own and condition.startswith(own)]
     rest = [condition for condition in conditions if not (own and condition.startswith(own))]
-    if rest:
-        direct.append(f"exists (select from cell_groups g where {source.joined} and {' and '.join(rest)})")
-    return f"where {' and '.join(direct)}" if direct else ""
+    groups = f"exists (select from cell_groups g where {source.joined} and {' and '.join(rest)})"
+    return direct, [groups] if rest else []
+
+
+def _where(conditions: Sequence[str]) -> str:
+    return f"where {' and '.join(conditions)}" if conditions else ""
 
 
 def _prepare_index(connection: psycopg.Connection[Any], kind: EntityKind, limit: int) -> bool:
@@ -276,6 +299,20 @@ select to_regclass(%s) is not null, set_config('hnsw.ef_search', %s, true),
        (select set_config('hnsw.iterative_scan', 'strict_order', true) from pg_extension
         where extname = 'vector' and extversion !~ '^0\.[0-7](\.|$)')
 """
+
+
+def _prepare_few(connection: psycopg.Connection[Any], kind: EntityKind, filters: Filters) -> bool:
+    """Whether filters name what :data:`EXACT_UP_TO` texts at most have; then sets up this transaction for these."""
+    if kind != "group" or (filters.perturbations is None and filters.cell_type_ids is None):
+        return False
+    own, _others = _split(kind, filters.conditions())
+    # a page that is in memory costs about as much in any order
+    query = (
+        "select case when count(*) <= %(most)s then set_config('random_page_cost', '1.1', true) end is not null "  # noqa: S608
+        f"from (select from {_SOURCES[kind].table} t {_where(own)} limit %(most)s + 1) few"
+    )
+    row = connection.execute(query.encode(), {**filters.values(), "most": EXACT_UP_TO}, prepare=False).fetchone()
+    return bool(row and row[0])
 
 
 def _build_index(connection: psycopg.Connection[Any], source: _Source, count: int) -> None:

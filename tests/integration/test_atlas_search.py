@@ -133,6 +133,9 @@ def test_filters_hold_and_leave_no_hit_out(
         found = [hit.id for hit in atlas.semantic(query, limit=20, **{name: value})]
         expected = truth(vectors, np.array(query) / np.linalg.norm(query), keep)[:20]
         assert found == expected, name
+    both = [hit.id for hit in atlas.semantic(query, limit=20, cell_type_ids=["CL:0000003"], is_control=False)]
+    wanted_rows = truth(vectors, np.array(query) / np.linalg.norm(query), lambda i: i % 10 == 3 and i >= 10)
+    assert both == wanted_rows[:20]
     in_one = atlas.semantic(query, limit=20, dataset="set1")
     assert len(in_one) == 20
     assert all(hit.id.endswith("-1") for hit in in_one)
@@ -151,6 +154,38 @@ def test_the_index_is_used_and_finds_nearly_all(indexed: Atlas, vectors: np.ndar
     found = [{hit.id for hit in indexed.semantic(vector.tolist(), limit=40)} for vector in vectors[:50]]
     expected = [set(truth(vectors, vector)[:40]) for vector in vectors[:50]]
     assert np.mean([len(a & b) / 40 for a, b in zip(found, expected, strict=True)]) > 0.97
+
+
+def test_a_search_without_the_index_takes_no_order_from_it(indexed: Atlas) -> None:
+    """Sorted by distance, then id: the planner would let the index give the former, and so leave out what it missed."""
+    with connect(indexed.dsn) as connection:
+        for filters, few in [(search.Filters(), False), (search.Filters(cell_type_ids=["x"], dataset="set1"), True)]:
+            plan = connection.execute(
+                ("explain " + search._query("group", filters.conditions(), exact=True, few=few)).encode(),
+                {**filters.values(), "vector": str([1.0] * 1536), "limit": 20},
+            ).fetchall()
+            assert "group_texts" in str(plan)
+            assert "hnsw" not in str(plan)
+
+
+def test_few_texts_are_searched_without_the_index(indexed: Atlas, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the 400 texts 120 are of three cell types, 30 of three perturbations, and 9 of both."""
+    types, names = ["CL:0000001", "CL:0000002", "CL:0000003"], ["p01", "p02", "p03"]
+    cases = [
+        (search.Filters(cell_type_ids=types), 120),
+        (search.Filters(perturbations=names), 30),
+        (search.Filters(cell_type_ids=types, perturbations=names), 9),
+        (search.Filters(cell_type_ids=types, exclude_perturbations=["p01"]), 117),
+    ]
+    with connect(indexed.dsn) as connection:
+        for filters, count in cases:
+            monkeypatch.setattr(search, "EXACT_UP_TO", count)
+            assert search._prepare_few(connection, "group", filters)
+            monkeypatch.setattr(search, "EXACT_UP_TO", count - 1)
+            assert not search._prepare_few(connection, "group", filters)
+        monkeypatch.undo()
+        assert not search._prepare_few(connection, "group", search.Filters(is_control=True))
+        assert not search._prepare_few(connection, "perturbation", search.Filters(perturbations=names))
 
 
 def test_a_vector_arrives_as_it_was_sent(filled: Atlas) -> None:
