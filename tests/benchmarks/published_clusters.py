@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -25,6 +26,7 @@ from gca_core.knowledge.ontology import CellOntology, load_ontology
 FOLDER = "annotation_benchmark"
 CLUSTERS, LABELS, RELATION = "clusters_dev_413.csv", "label_to_cl.csv", "broadtype_relation.csv"
 MALIGNANT = "malignant cell"
+LookUp = Literal["name", "id", "term"]
 
 
 @dataclass(frozen=True)
@@ -46,10 +48,15 @@ class PublishedCluster:
 
 
 class LabelTable:
-    """Labels as people write them, with Cell Ontology names and broad types, and the rule of agreement."""
+    """Labels as people write them, with Cell Ontology names and broad types, and the rule of agreement.
 
-    def __init__(self, folder: Path, ontology: CellOntology, *, strict: bool = False) -> None:
-        self.strict = strict
+    ``by`` says how an answer is looked up whose name isn't listed: ``name``, as the published rule has it, not at
+    all; ``id``, in the first row that has its Cell Ontology id; ``term``, failing that, in the row of the nearest
+    ancestor listed, whose broad type it takes without the name: such an answer can be right by half at most.
+    """
+
+    def __init__(self, folder: Path, ontology: CellOntology, *, by: LookUp = "term") -> None:
+        self.by = by
         self.ontology = ontology
         self.rows: dict[str, tuple[str, str]] = {}
         self.by_id: dict[str, tuple[str, str]] = {}
@@ -60,21 +67,16 @@ class LabelTable:
             self.relation = [(row[0], row[1]) for row in csv.reader(source)]
 
     def looked_up(self, label: str) -> tuple[frozenset[str], frozenset[str]]:
-        """Cell Ontology names and broad types of a label, both empty where the table lacks it.
-
-        A label of the Cell Ontology that the table doesn't list as it is written is looked up by its id. Where it
-        lacks that too, the broad type is that of the nearest ancestor it has, and there is no name: such an answer
-        can be right by half at most. ``strict`` leaves both out, as the published rule does.
-        """
+        """Cell Ontology names and broad types of a label, both empty where it isn't found."""
         found = self.rows.get(label.lower().replace("cells", "cell", 1)) or self._by_ontology(label)
         return _fields(found[0]), _fields(found[1])
 
     def _by_ontology(self, label: str) -> tuple[str, str]:
         identifier = self.ontology.resolve(label)
-        if self.strict or identifier is None or self.ontology.label(identifier) != label:
+        if self.by == "name" or identifier is None or self.ontology.label(identifier) != label:
             return "", ""
-        if identifier in self.by_id:
-            return self.by_id[identifier]
+        if identifier in self.by_id or self.by == "id":
+            return self.by_id.get(identifier, ("", ""))
         ancestors = self.ontology.ancestors(identifier)
         known = [a for a in ancestors if a in self.by_id]
         nearest = min(known, key=lambda a: (ancestors[a], a), default="")
