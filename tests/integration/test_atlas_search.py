@@ -168,6 +168,11 @@ def test_a_search_without_the_index_takes_no_order_from_it(indexed: Atlas) -> No
             assert "hnsw" not in str(plan)
 
 
+def test_more_hits_than_an_index_can_give_are_all_found(indexed: Atlas, vectors: np.ndarray) -> None:
+    hits = indexed.semantic(vectors[10].tolist(), limit=search.MAX_EF_SEARCH + 1)
+    assert [hit.id for hit in hits] == truth(vectors, vectors[10])
+
+
 def test_few_texts_are_searched_without_the_index(indexed: Atlas, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the 400 texts 120 are of three cell types, 30 of three perturbations, and 9 of both."""
     types, names = ["CL:0000001", "CL:0000002", "CL:0000003"], ["p01", "p02", "p03"]
