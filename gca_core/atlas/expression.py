@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -92,13 +93,16 @@ def _write_cells(folder: Path, source: CountSource, plan: IngestPlan, progress: 
         _lay_out(path, source, plan, order, np.asarray(sizes)[order])
     layout = _read_layout(path)
     mitochondrial = source.mitochondrial()
+    writing = threading.Lock()
     with path.open("r+b", buffering=0) as file:
 
         def take(start: int, block: sp.csr_matrix) -> tuple[int, int, npt.NDArray[np.float32]]:
             stop = start + block.shape[0]
             if not np.array_equal(np.diff(block.indptr), sizes[start:stop]):
                 raise _OtherSizesError
-            _scatter(file.fileno(), block, place[start:stop], layout)
+            # the system takes one write to a file at a time; two threads would burn time waiting for each other
+            with writing:
+                _scatter(file.fileno(), block, place[start:stop], layout)
             return start, stop, _quality(block, mitochondrial)
 
         with closing(source.each_block(take, progress.next_row)) as done:
