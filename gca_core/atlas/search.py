@@ -9,16 +9,13 @@ they name perturbations or cell types of :data:`EXACT_UP_TO` texts at most, ever
 from __future__ import annotations
 
 import logging
-import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import psycopg
-from psycopg.adapt import Dumper
-from psycopg.pq import Format
 from psycopg.rows import dict_row
 
 from gca_core.atlas.models import EntityKind, NameHit, NameKind, SearchHit
@@ -28,6 +25,7 @@ from gca_core.knowledge.catalogue import normalise_name
 
 log = logging.getLogger(__name__)
 
+MAX_DIMENSIONS = 16_000
 INDEX_FROM = 50_000
 # an index that has to pass over nine in ten takes longer than this many distances, and finds less
 EXACT_UP_TO = 10_000
@@ -111,7 +109,7 @@ def nearest(
     Raises:
         psycopg.Error: the database refuses.
     """
-    values = {**filters.values(), "vector": SentVector(vector), "limit": limit}
+    values = {**filters.values(), "vector": finite_vector(vector), "limit": limit}
     few = False
     if _prepare_index(connection, kind, limit):
         few = _prepare_few(connection, kind, filters)
@@ -163,40 +161,17 @@ def has_trigrams(connection: psycopg.Connection[Any]) -> bool:
     return connection.execute("select 1 from pg_extension where extname = 'pg_trgm'").fetchone() is not None
 
 
-class SentVector(bytes):
-    """A vector in pgvector's binary form: written and read in a tenth of the time that its numbers as text take.
-
-    A cursor sends it once :class:`VectorDumper` is registered with it.
-
-    Raises:
-        StoreError: a number isn't finite.
-    """
-
-    def __new__(cls, vector: Sequence[float] | npt.NDArray[np.floating[Any]]) -> Self:
-        values = finite_vector(vector)
-        # the length, of which the server refuses one that is too large, and two bytes without a meaning
-        return super().__new__(cls, struct.pack(">hh", min(len(values), 2**15 - 1), 0) + values.astype(">f4").tobytes())
-
-
-class VectorDumper(Dumper):
-    """Leaves the type to the server, whose number for it differs from database to database."""
-
-    format = Format.BINARY
-
-    def dump(self, obj: SentVector) -> bytes:
-        """The bytes as they are."""
-        return bytes(obj)
-
-
 def finite_vector(vector: Sequence[float] | npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float32]:
     """A vector in single precision.
 
     Raises:
-        StoreError: a number isn't finite.
+        StoreError: a number isn't finite, or there are more than pgvector takes.
     """
     values = np.asarray(vector, dtype=np.float32)
     if values.ndim != 1 or not np.isfinite(values).all():
         raise StoreError("an embedding must be one row of finite numbers; check the embedding model")
+    if values.size > MAX_DIMENSIONS:
+        raise StoreError(f"an embedding of {values.size} numbers has more than {MAX_DIMENSIONS}, pgvector's most")
     return values
 
 
@@ -217,8 +192,10 @@ def _run(
     """The hits, and whether as many vectors were found as hits were asked for."""
     query = _query(kind, filters.conditions(), exact=exact, few=few)
     values = {**values, "nearest": NEAREST_PERTURBATIONS}
+    binary = require("pgvector.psycopg.vector", "haystack").VectorBinaryDumper
     with connection.cursor(row_factory=dict_row) as cursor:
-        cursor.adapters.register_dumper(SentVector, VectorDumper)
+        # without the number of the type, which differs from database to database, the server infers it
+        cursor.adapters.register_dumper(np.ndarray, binary)
         # planned anew each time: the best plan depends on what is filtered for
         rows = cursor.execute(query.encode(), values, prepare=False).fetchall()
     complete = bool(rows) and rows[0]["n_near"] >= values["limit"]

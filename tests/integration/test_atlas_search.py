@@ -193,21 +193,12 @@ def test_few_texts_are_searched_without_the_index(indexed: Atlas, monkeypatch: p
         assert not search._prepare_few(connection, "perturbation", search.Filters(perturbations=names))
 
 
-def test_a_vector_arrives_as_it_was_sent(filled: Atlas) -> None:
-    sent = np.array([0.1, -0.0, 1e-45, -3.4e38, 1 / 3, 7, 2**-126], dtype=np.float32)
-    with connect(filled.dsn) as connection, connection.cursor() as cursor:
-        cursor.adapters.register_dumper(search.SentVector, search.VectorDumper)
-        row = cursor.execute("select (%s::vector)::text", [search.SentVector(sent.tolist())]).fetchone()
-    assert row is not None
-    np.testing.assert_array_equal(np.array(row[0].strip("[]").split(","), dtype=np.float32), sent)
-
-
 @pytest.mark.parametrize(
     ("vector", "refusal"),
     [
         ([1.0, 2.0], "different vector dimensions"),
         ([], "at least 1 dimension"),
-        ([1.0] * 70_000, "more than 16000 dimensions"),
+        ([1.0] * 70_000, "more than 16000"),
         ([float("nan")] * 1536, "finite"),
     ],
 )
