@@ -31,7 +31,8 @@ INDEX_FROM = 50_000
 EXACT_UP_TO = 10_000
 HNSW_M, HNSW_EF_CONSTRUCTION = 16, 64
 MIN_EF_SEARCH, EF_SEARCH_PER_HIT, MAX_EF_SEARCH = 100, 2, 1000
-NEAREST_PERTURBATIONS = 5
+# all texts of so many perturbations, and those of so many perturbations in so many cell types, are looked at besides
+NEAREST_PERTURBATIONS, NEAREST_PAIRS = 5, (50, 3)
 TRIGRAM_CANDIDATES = 500
 _BUILD_MEGABYTES = (64, 2048)
 # a vector of 1536 numbers, its neighbours and what the build keeps beside them
@@ -191,7 +192,8 @@ def _run(
 ) -> tuple[list[SearchHit], bool]:
     """The hits, and whether as many vectors were found as hits were asked for."""
     query = _query(kind, filters.conditions(), exact=exact, few=few)
-    values = {**values, "nearest": NEAREST_PERTURBATIONS}
+    paired, types = NEAREST_PAIRS
+    values = {**values, "nearest": NEAREST_PERTURBATIONS, "paired": paired, "types": types}
     binary = require("pgvector.psycopg.vector", "haystack").VectorBinaryDumper
     with connection.cursor(row_factory=dict_row) as cursor:
         # without the number of the type, which differs from database to database, the server infers it
@@ -222,10 +224,15 @@ def _query(kind: EntityKind, conditions: Sequence[str], *, exact: bool, few: boo
         return f"with {near} select *, {count} from near order by distance, id"  # noqa: S608
     ctes, found = [near], "near"
     if not exact:
-        # by perturbation, one after another: a join might read all texts
-        theirs = f"{vectors} {where or 'where true'} and t.perturbation = alike.name offset 0"
+        # one perturbation or pair after another: a join might read all texts
+        these = f"{vectors} {where or 'where true'} and t.perturbation = alike.name"
+        whole = f"select t.* from alike cross join lateral ({these} offset 0) t where alike.place <= %(nearest)s"  # noqa: S608
+        pairs = (
+            f"select t.* from alike cross join types cross join lateral ({these} "  # noqa: S608
+            "and t.cell_type_id = types.cell_type_id offset 0) t"
+        )
         best = f"order by distance, {_KEYS} limit %(limit)s"
-        more = f"select theirs.* from alike cross join lateral ({theirs}) theirs {best}"  # noqa: S608
+        more = f"({whole} {best}) union ({pairs} {best})"
         both = f"select * from near union select * from more {best}"  # noqa: S608
         ctes += [_ALIKE, f"more as ({more})", f"nearest as materialized ({both})"]
         found = "nearest"
@@ -242,10 +249,13 @@ def _query(kind: EntityKind, conditions: Sequence[str], *, exact: bool, few: boo
 
 
 _KEYS = "perturbation, cell_type_id"
-_ALIKE = (
-    "alike as materialized (select p.name from perturbations p order by p.embedding <=> %(vector)s::vector "
-    "limit %(nearest)s)"
-)
+_ALIKE = """
+alike as materialized (select p.name, row_number() over (order by p.distance) as place
+    from (select name, embedding <=> %(vector)s::vector as distance from perturbations
+          order by embedding <=> %(vector)s::vector limit %(paired)s) p),
+types as materialized (select cell_type_id from cell_types
+    order by embedding <=> %(vector)s::vector limit %(types)s)
+"""
 
 
 def _split(kind: EntityKind, conditions: Sequence[str]) -> tuple[list[str], list[str]]:

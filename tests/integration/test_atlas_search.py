@@ -148,12 +148,24 @@ def test_the_index_is_used_and_finds_nearly_all(indexed: Atlas, vectors: np.ndar
         assert connection.execute(settings.encode()).fetchone() == ("100", "strict_order")
         plan = connection.execute(
             ("explain " + search._query("group", [], exact=False)).encode(),
-            {"vector": str(vectors[0].tolist()), "limit": 20, "nearest": 5},
+            {"vector": str(vectors[0].tolist()), "limit": 20, "nearest": 5, "paired": 50, "types": 3},
         ).fetchall()
     assert "group_texts_embedding_hnsw" in str(plan)
     found = [{hit.id for hit in indexed.semantic(vector.tolist(), limit=40)} for vector in vectors[:50]]
     expected = [set(truth(vectors, vector)[:40]) for vector in vectors[:50]]
     assert np.mean([len(a & b) / 40 for a, b in zip(found, expected, strict=True)]) > 0.97
+
+
+def test_what_the_index_misses_of_the_nearest_perturbations_and_types_is_found(
+    indexed: Atlas, vectors: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The index gives up after one candidate here; the pairs that are looked at besides are all there are."""
+    monkeypatch.setattr(search, "MIN_EF_SEARCH", 1)
+    monkeypatch.setattr(search, "EF_SEARCH_PER_HIT", 1)
+    monkeypatch.setattr(search, "NEAREST_PERTURBATIONS", 0)
+    monkeypatch.setattr(search, "NEAREST_PAIRS", (1000, 1000))
+    found = [[hit.id for hit in indexed.semantic(vector.tolist(), limit=10)] for vector in vectors[:20]]
+    assert found == [truth(vectors, vector)[:10] for vector in vectors[:20]]
 
 
 def test_a_search_without_the_index_takes_no_order_from_it(indexed: Atlas) -> None:
