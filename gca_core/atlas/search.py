@@ -234,7 +234,7 @@ def _query(kind: EntityKind, conditions: Sequence[str], *, exact: bool, few: boo
         best = f"order by distance, {_KEYS} limit %(limit)s"
         more = f"({whole} {best}) union ({pairs} {best})"
         both = f"select * from near union select * from more {best}"  # noqa: S608
-        ctes += [_ALIKE, f"more as ({more})", f"nearest as materialized ({both})"]
+        ctes += [_nearest_pairs(conditions), f"more as ({more})", f"nearest as materialized ({both})"]
         found = "nearest"
     # the nearest texts have at least as many groups
     also = "".join(f" and {condition}" for condition in conditions)
@@ -249,13 +249,18 @@ def _query(kind: EntityKind, conditions: Sequence[str], *, exact: bool, few: boo
 
 
 _KEYS = "perturbation, cell_type_id"
-_ALIKE = """
-alike as materialized (select p.name, row_number() over (order by p.distance) as place
-    from (select name, embedding <=> %(vector)s::vector as distance from perturbations
-          order by embedding <=> %(vector)s::vector limit %(paired)s) p),
-types as materialized (select cell_type_id from cell_types
-    order by embedding <=> %(vector)s::vector limit %(types)s)
-"""
+
+
+def _nearest_pairs(conditions: Sequence[str]) -> str:
+    """The nearest perturbations, numbered, and cell types, of those that the conditions leave."""
+    names = _where([c.replace("g.perturbation", "name") for c in conditions if c.startswith("g.perturbation")])
+    types = _where([c.replace("g.", "") for c in conditions if c.startswith("g.cell_type_id")])
+    near = "order by embedding <=> %(vector)s::vector limit"
+    return (
+        "alike as materialized (select p.name, row_number() over (order by p.distance) as place from "  # noqa: S608
+        f"(select name, embedding <=> %(vector)s::vector as distance from perturbations {names} {near} %(paired)s) p), "
+        f"types as materialized (select cell_type_id from cell_types {types} {near} %(types)s)"
+    )
 
 
 def _split(kind: EntityKind, conditions: Sequence[str]) -> tuple[list[str], list[str]]:

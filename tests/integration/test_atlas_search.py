@@ -156,16 +156,33 @@ def test_the_index_is_used_and_finds_nearly_all(indexed: Atlas, vectors: np.ndar
     assert np.mean([len(a & b) / 40 for a, b in zip(found, expected, strict=True)]) > 0.97
 
 
-def test_what_the_index_misses_of_the_nearest_perturbations_and_types_is_found(
-    indexed: Atlas, vectors: np.ndarray, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("pairs", "filters", "keep"),
+    [
+        ((1000, 1000), search.Filters(), lambda _row: True),
+        ((1000, 1), search.Filters(cell_type_ids=["CL:0000003"]), lambda i: i % 10 == 3),
+        ((1, 1000), search.Filters(perturbations=["p03"]), lambda i: i // 10 == 3),
+    ],
+)
+def test_the_nearest_of_what_filters_leave_are_looked_at_besides_the_index(
+    indexed: Atlas,
+    vectors: np.ndarray,
+    monkeypatch: pytest.MonkeyPatch,
+    pairs: tuple[int, int],
+    filters: search.Filters,
+    keep: Callable[[int], bool],
 ) -> None:
-    """The index gives up after one candidate here; the pairs that are looked at besides are all there are."""
-    monkeypatch.setattr(search, "MIN_EF_SEARCH", 1)
-    monkeypatch.setattr(search, "EF_SEARCH_PER_HIT", 1)
+    """The index is made to give up after one candidate, and the pairs are all there are."""
     monkeypatch.setattr(search, "NEAREST_PERTURBATIONS", 0)
-    monkeypatch.setattr(search, "NEAREST_PAIRS", (1000, 1000))
-    found = [[hit.id for hit in indexed.semantic(vector.tolist(), limit=10)] for vector in vectors[:20]]
-    assert found == [truth(vectors, vector)[:10] for vector in vectors[:20]]
+    monkeypatch.setattr(search, "NEAREST_PAIRS", pairs)
+    with connect(indexed.dsn) as connection:
+        connection.execute("set local hnsw.ef_search = 1")
+        connection.execute("set local hnsw.iterative_scan = off")
+        connection.execute("set local enable_sort = off")
+        for vector in vectors[:20]:
+            values = {**filters.values(), "vector": vector, "limit": 5}
+            found, _complete = search._run(connection, "group", filters, values, exact=False)
+            assert [hit.id for hit in found] == truth(vectors, vector, keep)[:5]
 
 
 def test_a_search_without_the_index_takes_no_order_from_it(indexed: Atlas) -> None:
