@@ -29,10 +29,11 @@ import scipy.sparse as sp
 from gca_core import io
 from gca_core.atlas.plan import IngestPlan
 from gca_core.atlas.progress import Progress
-from gca_core.atlas.source import BLOCK_ROWS, BLOCK_VALUES, CountSource, in_threads
+from gca_core.atlas.source import BLOCK_ROWS, BLOCK_VALUES, THREADS, CountSource
 from gca_core.errors import DataValidationError, StoreError
 from gca_core.matrix.anndata_io import read_elem, write_elem
 from gca_core.matrix.normalise import TARGET_SUM
+from gca_core.threads import in_order
 
 CELLS_FILE = "cells.h5ad"
 GROUPS_FILE = "groups.h5ad"
@@ -308,10 +309,10 @@ def _group_sums(
     group, sums, squares = -1, np.zeros(n_genes), np.zeros(n_genes)
     with cells.open("rb", buffering=0) as file:
 
-        def sum_block(start: int, stop: int) -> list[tuple[int, Any, Any]]:
-            return _block_sums(file.fileno(), layout, ends, n_genes, (start, stop))
+        def sum_block(rows: tuple[int, int]) -> list[tuple[int, Any, Any]]:
+            return _block_sums(file.fileno(), layout, ends, n_genes, rows)
 
-        with closing(in_threads(sum_block, _blocks(layout.indptr, ends))) as blocks:
+        with closing(in_order(sum_block, _blocks(layout.indptr, ends), THREADS)) as blocks:
             for found, its_sums, its_squares in itertools.chain.from_iterable(blocks):
                 if found == group:
                     sums, squares = sums + its_sums, squares + its_squares

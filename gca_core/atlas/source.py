@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,33 +18,16 @@ import scipy.sparse as sp
 from gca_core.errors import DataValidationError
 from gca_core.matrix.anndata_io import read_elem, sparse_dataset
 from gca_core.matrix.kinds import require_counts
+from gca_core.threads import in_order
 
 BLOCK_ROWS = 16_384
 BLOCK_VALUES = 4_000_000
 RAW = "raw"
 _SAMPLE_ROWS = 500
 _MITOCHONDRIAL = ("MT-", "mt-")
-_THREADS = 2
+THREADS = 2
 
 R = TypeVar("R")
-
-
-def in_threads(work: Callable[..., R], items: Iterable[tuple[Any, ...]]) -> Generator[R]:
-    """Results of calls, in the order of their arguments; a few are worked on ahead of the one that is taken.
-
-    When it is closed, no call is under way any more.
-    """
-    waiting: deque[Future[R]] = deque()
-    pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="gca-ingest")
-    try:
-        for item in items:
-            waiting.append(pool.submit(work, *item))
-            if len(waiting) > _THREADS:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 class CountSource:
@@ -119,10 +100,10 @@ class CountSource:
             DataValidationError: a block doesn't hold counts.
         """
 
-        def read_and_work(start: int, stop: int) -> R:
-            return work(start, self._block(start, stop))
+        def read_and_work(rows: tuple[int, int]) -> R:
+            return work(rows[0], self._block(*rows))
 
-        return in_threads(read_and_work, self._ranges(first))
+        return in_order(read_and_work, self._ranges(first), THREADS)
 
     def _ranges(self, first: int) -> Iterator[tuple[int, int]]:
         """Row ranges of at most so many rows and so many values, and of one row at least."""

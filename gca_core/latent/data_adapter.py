@@ -25,9 +25,9 @@ from gca_core.latent.count_store import (
     memory_store,
 )
 from gca_core.latent.gene_selection import select_genes
-from gca_core.latent.loading import in_order
 from gca_core.latent.sources import GIB, CellSource, memory_left, open_cells
 from gca_core.latent.splits import split_cells
+from gca_core.threads import in_order
 
 log = logging.getLogger(__name__)
 

@@ -1,8 +1,7 @@
-"""Blocks that are read and worked on in threads, and values that are unpacked beside HDF5."""
+"""Values that are unpacked beside HDF5."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,7 +10,6 @@ import numpy as np
 import pytest
 
 from gca_core.atlas import source
-from gca_core.atlas.source import in_threads
 
 SIZE = 1000
 
@@ -20,60 +18,6 @@ SIZE = 1000
 def file(tmp_path: Path) -> Iterator[h5py.File]:
     with h5py.File(tmp_path / "values.h5", "w") as opened:
         yield opened
-
-
-def test_results_come_in_the_order_of_the_calls_though_the_first_takes_longest() -> None:
-    def work(place: int, wait: float) -> int:
-        time.sleep(wait)
-        return place
-
-    assert list(in_threads(work, [(place, 0.1 if place == 0 else 0.0) for place in range(20)])) == list(range(20))
-
-
-def test_no_more_than_a_few_calls_are_ahead_of_what_was_taken() -> None:
-    asked = []
-
-    def items() -> Iterator[tuple[int]]:
-        for place in range(50):
-            asked.append(place)
-            yield (place,)
-
-    for taken in in_threads(lambda place: place, items()):
-        assert len(asked) <= taken + 3
-
-
-def test_a_call_that_fails_comes_at_its_place_and_ends_the_others() -> None:
-    begun: list[int] = []
-    ended: list[int] = []
-
-    def work(place: int) -> int:
-        begun.append(place)
-        time.sleep(0.01)
-        ended.append(place)
-        if place == 3:
-            raise ValueError("the fourth")
-        return place
-
-    found: list[int] = []
-    with pytest.raises(ValueError, match="the fourth"):
-        found.extend(in_threads(work, ((place,) for place in range(100))))
-    assert len(begun) < 10
-    assert sorted(ended) == sorted(begun)
-
-
-def test_when_it_is_closed_no_call_is_under_way() -> None:
-    under_way: set[int] = set()
-
-    def work(place: int) -> int:
-        under_way.add(place)
-        time.sleep(0.05)
-        under_way.remove(place)
-        return place
-
-    results = in_threads(work, ((place,) for place in range(100)))
-    assert next(results) == 0
-    results.close()
-    assert not under_way
 
 
 @pytest.mark.parametrize("kind", [np.float32, np.float64, np.uint8, np.int64, ">i4"])

@@ -1,9 +1,9 @@
-"""Batches made ahead of their use, in order."""
+"""Work done ahead of its use in threads, in order."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -11,8 +11,8 @@ P = TypeVar("P")
 R = TypeVar("R")
 
 
-def in_order(load: Callable[[P], R], parts: Iterable[P], workers: int) -> Iterator[R]:
-    """``load`` of each part, in the order of the parts.
+def in_order(load: Callable[[P], R], parts: Iterable[P], workers: int) -> Generator[R]:
+    """``load`` of each part, in the order of the parts; once it is closed or has failed, no call is under way.
 
     Args:
         load: makes a result of a part; has to be safe in several threads at once.
@@ -23,7 +23,7 @@ def in_order(load: Callable[[P], R], parts: Iterable[P], workers: int) -> Iterat
         yield from map(load, parts)
         return
     pending: deque[Future[R]] = deque()
-    with ThreadPoolExecutor(workers, thread_name_prefix="gca-loader") as pool:
+    with ThreadPoolExecutor(workers, thread_name_prefix="gca-ahead") as pool:
         try:
             for part in parts:
                 pending.append(pool.submit(load, part))
