@@ -2,8 +2,9 @@
 
 Below :data:`INDEX_FROM` entities of a kind every distance is computed and ties are broken by id. From there on
 an HNSW index (cosine, m 16, ef_construction 64) is kept, and a search looks at candidates in proportion to the
-number of hits asked for; where filters leave it fewer than that, the search is repeated without the index. Where
-they name perturbations or cell types of :data:`EXACT_UP_TO` texts at most, every distance among those is computed.
+number of hits asked for, and besides at groups of the nearest perturbations and cell types, as the graph of an index
+has dead ends; where filters leave it fewer than were asked for, the search is repeated without the index. Where they
+name perturbations or cell types of :data:`EXACT_UP_TO` texts at most, every distance among those is computed.
 """
 
 from __future__ import annotations
@@ -105,9 +106,10 @@ class Filters:
 def nearest(
     connection: psycopg.Connection[Any], kind: EntityKind, vector: Sequence[float], limit: int, filters: Filters
 ) -> list[SearchHit]:
-    """The entities of a kind nearest to a vector, by cosine distance, then id.
+    """The entities of a kind nearest to a vector, by cosine distance, then id; through an index, nearly all of them.
 
     Raises:
+        StoreError: the vector is no embedding.
         psycopg.Error: the database refuses.
     """
     values = {**filters.values(), "vector": finite_vector(vector), "limit": limit}
