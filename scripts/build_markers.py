@@ -14,6 +14,7 @@ from manifest import update_manifest
 
 from gca_core.annotation.marker_build import build_marker_table, parse_source
 from gca_core.annotation.markers import parse_markers
+from gca_core.annotation.vocabulary import read_vocabulary
 
 DATA = Path(__file__).resolve().parent.parent / "gca_core/annotation/data"
 TERMS = {"source": "compiled by this project from general knowledge of cell biology", "licence": "Apache-2.0"}
@@ -25,7 +26,9 @@ def main() -> None:
     (DATA / "markers.csv").write_text(text, encoding="utf-8")
     human, mouse = (len(parse_markers(text, species=species)) for species in ("human", "mouse"))
     n_mouse = sum(t.mouse is not None for t in types)
+    n_broad = len(read_vocabulary("broad").names)
     described = {
+        "broad.tsv": f"Vocabulary of {n_broad} broad cell types: label and Cell Ontology term",
         "markers.csv": f"Marker genes of {len(types)} human ({human:,} rows) and {n_mouse} mouse cell types "
         f"({mouse:,} rows), positive and negative, by Cell Ontology term; built from cell_types.tsv",
         "cell_types.tsv": f"Source of the marker database: {len(types)} cell types with their tissues and genes",

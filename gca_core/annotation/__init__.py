@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from gca_core.annotation.review import Corrections, load_corrections
     from gca_core.annotation.run import AnnotationResult, annotate_file
     from gca_core.annotation.validate import validate_anndata, validate_file
+    from gca_core.annotation.vocabulary import Vocabulary, read_vocabulary
 
 __all__ = [
     "Annotation",
@@ -46,6 +47,7 @@ __all__ = [
     "Override",
     "RunStats",
     "Status",
+    "Vocabulary",
     "annotate_anndata",
     "annotate_anndata_async",
     "annotate_cells",
@@ -56,6 +58,7 @@ __all__ = [
     "annotate_rank_genes_async",
     "load_corrections",
     "load_marker_database",
+    "read_vocabulary",
     "validate_anndata",
     "validate_anndata_async",
     "validate_file",
@@ -75,6 +78,7 @@ _HOMES = {
     "Override": "models",
     "RunStats": "models",
     "Status": "models",
+    "Vocabulary": "vocabulary",
     "annotate_anndata": "clusters",
     "annotate_anndata_async": "asynchronous",
     "annotate_cells": "cells",
@@ -85,6 +89,7 @@ _HOMES = {
     "annotate_rank_genes_async": "asynchronous",
     "load_corrections": "review",
     "load_marker_database": "markers",
+    "read_vocabulary": "vocabulary",
     "validate_anndata": "validate",
     "validate_anndata_async": "asynchronous",
     "validate_file": "validate",

@@ -13,6 +13,7 @@ from gca_core.annotation.models import DatasetReport
 from gca_core.annotation.offline import MIN_OVERLAP
 from gca_core.annotation.pipeline import Options, annotate, package_versions
 from gca_core.annotation.review import Corrections
+from gca_core.annotation.vocabulary import Vocabulary
 from gca_core.matrix.ranking import RankingMethod
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ def annotate_anndata(
     species: str = "human",
     tissue: str | None = None,
     marker_db: str | os.PathLike[str] | MarkerDatabase | None = None,
+    vocabulary: str | os.PathLike[str] | Vocabulary | None = None,
     top_n_markers: int = TOP_N_MARKERS,
     prefix: str = PREFIX,
     label_key: str | None = None,
@@ -46,9 +48,10 @@ def annotate_anndata(
     """Label every cluster of ``adata`` by its markers and write the labels to its ``obs``.
 
     Columns written, each with ``prefix``: label, ontology_id, confidence, status, proposed_label, rationale,
-    canonical_markers, mapping_notes; and ``cluster`` where the clusters were computed here. Corrections, where there
-    are some, are kept in ``uns``. The matrix may lie in a file (``backed="r"``): it is read in parts then, and never
-    as a whole but for Leiden clusters.
+    canonical_markers, mapping_notes; ``cluster`` where the clusters were computed here; and ``vocabulary_label`` with a
+    vocabulary, missing where that lists no term at or above the label. Without one, that column of an earlier
+    annotation is taken away. Corrections, where there are some, are kept in ``uns``. The matrix may lie in a file
+    (``backed="r"``): it is read in parts then, and never as a whole but for Leiden clusters.
 
     Args:
         adata: log-normalised values or counts in X, raw or ``layer``; changed in its ``obs`` only, and in ``uns``
@@ -59,6 +62,9 @@ def annotate_anndata(
             and the labels are flagged ``species_mismatch``.
         tissue: where the cells are from; cell types that aren't known there need more evidence.
         marker_db: a marker database or the file of one; None means the bundled one.
+        vocabulary: names for the labels, beside which they are written: ``broad``, or a table with the columns
+            ``label`` and ``ontology_id``, as :func:`gca_core.annotation.read_vocabulary` reads it. Corrected labels
+            are named, too.
         top_n_markers: genes ranked per cluster, 5 or more.
         prefix: of the columns written.
         label_key: column of ``obs`` with known labels, to measure agreement.
@@ -81,6 +87,7 @@ def annotate_anndata(
 
     Raises:
         DataValidationError: no such column, no clusters, or no usable matrix or genes; nothing was written.
+            The same for a vocabulary that can't be read.
         ConfigurationError: an option is out of range, or the tissue or species isn't known.
         MarkerDatabaseError: the marker database can't be read.
     """
@@ -89,6 +96,7 @@ def annotate_anndata(
         species=species,
         tissue=tissue,
         marker_db=marker_db,
+        vocabulary=vocabulary,
         top_n_markers=top_n_markers,
         prefix=prefix,
         label_key=label_key,
@@ -115,6 +123,7 @@ def annotate_rank_genes(
     species: str = "human",
     tissue: str | None = None,
     marker_db: str | os.PathLike[str] | MarkerDatabase | None = None,
+    vocabulary: str | os.PathLike[str] | Vocabulary | None = None,
     top_n_markers: int = TOP_N_MARKERS,
     prefix: str = PREFIX,
     label_key: str | None = None,
@@ -137,8 +146,8 @@ def annotate_rank_genes(
     Args:
         key: of the ranking in ``uns``.
         cluster_key: the column that has to have been ranked; None takes the one that was.
-        adata, species, tissue, marker_db, top_n_markers, prefix, label_key, layer, gene_symbols, min_overlap,
-            force_unknown, corrections, request_id, model, llm_options: as for :func:`annotate_anndata`.
+        adata, species, tissue, marker_db, vocabulary, top_n_markers, prefix, label_key, layer, gene_symbols,
+            min_overlap, force_unknown, corrections, request_id, model, llm_options: as for :func:`annotate_anndata`.
 
     Raises:
         DataValidationError: no such ranking, one of another column, or of clusters that the column lacks; nothing
@@ -151,6 +160,7 @@ def annotate_rank_genes(
         species=species,
         tissue=tissue,
         marker_db=marker_db,
+        vocabulary=vocabulary,
         top_n_markers=top_n_markers,
         prefix=prefix,
         label_key=label_key,

@@ -35,6 +35,7 @@ class AnnotationConfig(BaseModel):
         label_column: column of obs with known labels, to measure agreement.
         ontology_column: column of obs with the Cell Ontology ids of the known labels.
         marker_db: a marker table instead of the bundled one.
+        vocabulary: ``broad``, or a table with names for the labels, which are written beside them.
         recompute_markers: False uses the ranking in ``uns["rank_genes_groups"]``, of the cluster column.
         backed: leave the matrix in its file and read it in parts; None does so for large h5ad files.
         json_report, summary_csv, html_report: further places for these results.
@@ -53,6 +54,7 @@ class AnnotationConfig(BaseModel):
     label_column: str | None = None
     ontology_column: str | None = None
     marker_db: str | None = None
+    vocabulary: Uri | None = None
     prefix: str = PREFIX
     top_n_markers: int = Field(default=TOP_N_MARKERS, ge=5)
     min_overlap: int = Field(default=MIN_OVERLAP, ge=1)

@@ -227,7 +227,7 @@ def _is_ranking(stored: Any) -> bool:
 
 
 def _add_columns(root: Any, adata: AnnData, columns: list[str]) -> None:
-    """Write columns of ``obs`` into a file; the others there are left alone."""
+    """Write columns of ``obs`` into a file, and take out those that ``adata`` lacks; the others are left alone."""
     from gca_core.matrix.anndata_io import write_elem
 
     if "column-order" not in dict(root["obs"].attrs):
@@ -236,7 +236,11 @@ def _add_columns(root: Any, adata: AnnData, columns: list[str]) -> None:
         write_elem(root, "obs", adata.obs)
         return
     obs = root["obs"]
-    order = [str(name) for name in obs.attrs["column-order"]]
+    kept = {str(name) for name in adata.obs}
+    gone = [str(name) for name in obs.attrs["column-order"] if str(name) not in kept]
+    order = [str(name) for name in obs.attrs["column-order"] if str(name) in kept]
+    for name in gone:
+        del obs[name]
     for name in columns:
         if name in obs:
             del obs[name]

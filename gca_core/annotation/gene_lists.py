@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from io import StringIO
 
+from gca_core.annotation.delimited import table_records
 from gca_core.annotation.models import Annotation
 from gca_core.annotation.report import safe_cell
 from gca_core.errors import DataValidationError
@@ -26,8 +27,6 @@ RESULT_COLUMNS = (
 INPUT_PREFIX = "input_"
 _SEPARATORS = ",;|"
 _QUOTES = "'\"` "
-# characters of a cell; the csv module's own limit is below a ranking of a whole genome
-_CELL_LIMIT = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -74,22 +73,6 @@ def split_genes(text: str) -> tuple[str, ...]:
     return tuple(gene for part in parts if (gene := part.strip().strip(_QUOTES)))
 
 
-def decode_table(data: bytes, *, name: str) -> str:
-    """The text of a table: UTF-8, or UTF-16 where a byte order mark says so.
-
-    Raises:
-        DataValidationError: neither.
-    """
-    encoding = "utf-16" if data[:2] in {b"\xff\xfe", b"\xfe\xff"} else "utf-8-sig"
-    try:
-        return data.decode(encoding)
-    except UnicodeDecodeError as error:
-        raise DataValidationError(
-            f"{name!r} is not {encoding.removesuffix('-sig').upper()} text: byte {error.start} does not fit; "
-            "save the table as CSV in UTF-8"
-        ) from None
-
-
 def parse_gene_lists(
     text: str, *, cluster_column: str | None = None, markers_column: str | None = None
 ) -> GeneListTable:
@@ -104,7 +87,7 @@ def parse_gene_lists(
         DataValidationError: no header or rows, a missing or repeated column, or a row that can't be read; the
             message names the line and the column.
     """
-    lines = _records(text.removeprefix("\ufeff"))
+    lines = table_records(text)
     if not lines:
         raise DataValidationError("the table is empty; expected a header and a row for each cluster")
     header = tuple(name.strip() for name in lines[0][1])
@@ -164,24 +147,6 @@ def _kept_names(header: Sequence[str]) -> list[str]:
             kept = f"{INPUT_PREFIX}{kept}"
         names.append(kept)
     return names
-
-
-def _records(text: str) -> list[tuple[int, list[str]]]:
-    """The records that aren't blank, each with the number of its last line."""
-    reader = csv.reader(StringIO(text, newline=""), delimiter=_delimiter(text), strict=True)
-    csv.field_size_limit(max(_CELL_LIMIT, csv.field_size_limit()))
-    try:
-        return [(reader.line_num, record) for record in reader if record]
-    except csv.Error as error:
-        raise DataValidationError(
-            f"line {reader.line_num} can't be read: {error}; a quote inside a quoted cell is written twice"
-        ) from None
-
-
-def _delimiter(text: str) -> str:
-    first = next((line for line in text.splitlines() if line.strip()), "")
-    unquoted = re.sub(r'"[^"]*"', "", first)
-    return next((mark for mark in "\t,;" if mark in unquoted), ",")
 
 
 def _column(header: Sequence[str], named: str | None, usual: Iterable[str], what: str, option: str) -> int:

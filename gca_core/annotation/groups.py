@@ -65,9 +65,18 @@ def of_cells(groups: pd.Series, values: Sequence[str | None]) -> pd.Series:
 
 
 def write_columns(
-    adata: AnnData, groups: pd.Series, annotations: Sequence[Annotation], prefix: str, *, computed: bool
+    adata: AnnData,
+    groups: pd.Series,
+    annotations: Sequence[Annotation],
+    prefix: str,
+    *,
+    computed: bool,
+    vocabulary: bool,
 ) -> None:
-    """Write the annotations of the clusters to ``obs``, and the clusters where they were computed."""
+    """Write the annotations of the clusters to ``obs``, and the clusters where they were computed.
+
+    Without a vocabulary, the column of an earlier one goes, unless it holds the clusters.
+    """
     columns: dict[str, list[str | None]] = {
         "label": [a.primary_label for a in annotations],
         "ontology_id": [a.ontology_id for a in annotations],
@@ -78,6 +87,11 @@ def write_columns(
         "canonical_markers": [", ".join(g.gene for g in a.evidence.supporting) for a in annotations],
         "mapping_notes": ["; ".join(a.caveats) for a in annotations],
     }
+    named = f"{prefix}vocabulary_label"
+    if vocabulary:
+        columns["vocabulary_label"] = [a.vocabulary_label for a in annotations]
+    elif named in adata.obs and named != groups.name:
+        del adata.obs[named]
     if computed:
         adata.obs[f"{prefix}cluster"] = pd.Categorical(groups)
     for name, values in columns.items():

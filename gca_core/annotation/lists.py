@@ -22,6 +22,7 @@ from gca_core.annotation.offline import MIN_OVERLAP
 from gca_core.annotation.pipeline import package_versions
 from gca_core.annotation.symbols import ENSEMBL, check_species, current_symbols
 from gca_core.annotation.timing import Stopwatch
+from gca_core.annotation.vocabulary import Vocabulary, as_vocabulary, in_vocabulary, tell_unnamed
 from gca_core.errors import ConfigurationError, DataValidationError
 
 log = logging.getLogger(__name__)
@@ -40,6 +41,7 @@ def annotate_from_markers(
     species: str = "human",
     tissue: str | None = None,
     marker_db: str | os.PathLike[str] | MarkerDatabase | None = None,
+    vocabulary: str | os.PathLike[str] | Vocabulary | None = None,
     top_n_markers: int = TOP_N_MARKERS,
     min_overlap: int = MIN_OVERLAP,
     force_unknown: bool = True,
@@ -59,6 +61,7 @@ def annotate_from_markers(
         species: ``human`` or ``mouse``.
         tissue: where the cells are from; cell types that aren't known there need more evidence.
         marker_db: a marker database or the file of one; None means the bundled one.
+        vocabulary: names for the labels, as for :func:`gca_core.annotation.annotate_anndata`.
         top_n_markers: genes taken of each list, 5 or more.
         min_overlap: fewest supporting markers of a label.
         force_unknown: whether a label with too little evidence gives way to ``Unknown or Novel``; False keeps it,
@@ -72,7 +75,7 @@ def annotate_from_markers(
 
     Raises:
         DataValidationError: no clusters, a list of Ensembl ids, symbols of another species, or no gene that the
-            marker database knows.
+            marker database knows; or a vocabulary that can't be read.
         ConfigurationError: an option is out of range, or the tissue or species isn't known.
         MarkerDatabaseError: the marker database can't be read.
     """
@@ -83,6 +86,7 @@ def annotate_from_markers(
         raise ConfigurationError(f"top_n_markers is {top_n_markers}; expected 5 or more")
     annotator = as_annotator(model, llm_options)
     with watch.stage("read"):
+        names = as_vocabulary(vocabulary)
         known = species_markers(marker_db, species)
         clusters = _clusters(markers, known.database, species, top_n_markers)
         knowledge = gather_knowledge(known, None, species=species, tissue=tissue)
@@ -95,9 +99,12 @@ def annotate_from_markers(
             min_overlap=min_overlap,
             force_unknown=force_unknown,
         )
-        annotations = tuple(_with_coverage(annotation, known.database) for annotation in found)
+        annotations = [_with_coverage(annotation, known.database) for annotation in found]
+    if names is not None:
+        annotations = in_vocabulary(annotations, names)
+        tell_unnamed(annotations, names)
     report = DatasetReport(
-        annotations=annotations,
+        annotations=tuple(annotations),
         n_cells=0,
         n_genes=len({gene for a in annotations for gene in a.markers}),
         cluster_key="cluster",
@@ -113,6 +120,7 @@ def annotate_from_markers(
         top_n_markers=top_n_markers,
         seed=0,
         marker_database=known.info,
+        vocabulary=None if names is None else names.info,
         ontology_version=knowledge.ontology.version,
         agreement=None,
         versions=package_versions(),

@@ -151,6 +151,8 @@ class Annotation(_Value):
         confidence_score: how likely the label, or the best guess, is right or related by its markers, 0 to 1; fitted
             to published clusters, and without the flags that lower ``confidence``.
         common_name: the label as biologists write it for short, such as ``CD4 T cell``.
+        vocabulary_label: the name that the vocabulary of the run has for the label or for the nearest term above it,
+            and ``Unknown or Novel`` as it is; None without a vocabulary, or where it lists no such term.
         override: the decision of a person, where one replaced the label.
     """
 
@@ -171,6 +173,7 @@ class Annotation(_Value):
     common_name: str | None = None
     confidence_score: float | None = None
     override: Override | None = None
+    vocabulary_label: str | None = None
 
 
 class LabelAgreement(_Value):
@@ -217,6 +220,20 @@ class MarkerDatabaseInfo(_Value):
     sha256: str
     n_types: int
     n_markers: int
+
+
+class VocabularyInfo(_Value):
+    """Which vocabulary the labels were also written in.
+
+    Attributes:
+        sha256: of the names with their terms, whatever else the file holds.
+        names: by Cell Ontology id; a review names what it corrects by them.
+    """
+
+    name: str
+    sha256: str
+    n_names: int
+    names: dict[str, str]
 
 
 class ModelStats(_Value):
@@ -272,6 +289,7 @@ class DatasetReport(_Value):
     Attributes:
         n_cells: 0 where only lists of markers were given.
         judged_column: of obs, whose labels were judged and not changed; None where the clusters were labelled.
+        vocabulary: that names the labels; None where none was asked for.
     """
 
     annotations: tuple[Annotation, ...]
@@ -291,6 +309,7 @@ class DatasetReport(_Value):
     top_n_markers: int
     seed: int
     marker_database: MarkerDatabaseInfo
+    vocabulary: VocabularyInfo | None = None
     ontology_version: str
     agreement: Agreement | None
     versions: dict[str, str]

@@ -23,8 +23,8 @@ CONFIDENCE_COLOURS = {
 
 
 def shown_label(annotation: Annotation) -> str:
-    """The label as figures and tables show it: the short name where there is one."""
-    return annotation.common_name or annotation.primary_label
+    """The label as figures and tables show it: that of the vocabulary, else the short name, where there is one."""
+    return annotation.vocabulary_label or annotation.common_name or annotation.primary_label
 
 
 def shown_confidence(annotation: Annotation) -> str:

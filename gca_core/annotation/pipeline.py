@@ -40,6 +40,7 @@ from gca_core.annotation.rankings import StoredRanking, rank_clusters, stored_ma
 from gca_core.annotation.review import Corrections, apply_corrections
 from gca_core.annotation.scoring import Array
 from gca_core.annotation.timing import Stopwatch
+from gca_core.annotation.vocabulary import Vocabulary, VocabularyInput, as_vocabulary, in_vocabulary, tell_unnamed
 from gca_core.errors import ConfigurationError, DataValidationError
 from gca_core.matrix.ranking import RankingMethod
 
@@ -67,6 +68,7 @@ class Options:
     species: str = "human"
     tissue: str | None = None
     marker_db: MarkerInput = None
+    vocabulary: VocabularyInput = None
     top_n_markers: int = TOP_N_MARKERS
     prefix: str = PREFIX
     label_key: str | None = None
@@ -125,6 +127,7 @@ def annotate(
         corrections = kept_corrections(adata).with_later(
             options.corrections.corrections if options.corrections is not None else ()
         )
+        vocabulary = as_vocabulary(options.vocabulary)
         markers = markers or species_markers(options.marker_db, options.species)
     ranked = rank_and_weigh(adata, options, markers, watch)
     with watch.stage("annotate"):
@@ -137,12 +140,17 @@ def annotate(
             force_unknown=options.force_unknown,
         )
     annotations, overrides = apply_corrections(annotations, corrections)
+    if vocabulary is not None:
+        annotations = in_vocabulary(annotations, vocabulary)
+        tell_unnamed(annotations, vocabulary)
     agreement = _agreement(adata, ranked, annotations, options.label_key)
     with watch.stage("write"):
         computed = options.cluster_key is None and options.stored is None
-        write_columns(adata, ranked.groups, annotations, options.prefix, computed=computed)
+        write_columns(
+            adata, ranked.groups, annotations, options.prefix, computed=computed, vocabulary=vocabulary is not None
+        )
         keep_corrections(adata, corrections)
-    report = make_report(adata, options, ranked, markers, annotations, agreement, annotator, models)
+    report = make_report(adata, options, ranked, markers, annotations, agreement, annotator, models, vocabulary)
     stats = run_stats(watch, request_id(), models, overrides)
     report = report.model_copy(update={"stats": stats})
     _log_outcome(report)
@@ -287,6 +295,7 @@ def make_report(
     agreement: Agreement | None,
     annotator: LlmAnnotator | None,
     models: ModelStats | None,
+    vocabulary: Vocabulary | None = None,
 ) -> DatasetReport:
     """The report of annotations, without statistics of the run."""
     computed = options.cluster_key is None and options.stored is None
@@ -308,6 +317,7 @@ def make_report(
         top_n_markers=options.top_n_markers,
         seed=options.seed,
         marker_database=markers.info,
+        vocabulary=None if vocabulary is None else vocabulary.info,
         ontology_version=ranked.knowledge.ontology.version,
         agreement=agreement,
         versions=package_versions(),

@@ -42,6 +42,7 @@ CSV_COLUMNS = (
     "reviewed_at",
     "replaced_label",
     "review_note",
+    "vocabulary_label",
 )
 _NUMBER = re.compile(r"-\d+(\.\d+)?")
 
@@ -105,7 +106,7 @@ def _composition(report: DatasetReport) -> list[dict[str, Any]]:
     return [
         {
             "label": label,
-            "full": groups[label][0].primary_label,
+            "full": "; ".join(dict.fromkeys(a.primary_label for a in groups[label])),
             "unknown": label == UNKNOWN,
             "clusters": len(groups[label]),
             "cells": cells[label],
@@ -161,6 +162,7 @@ def _row(a: Annotation) -> tuple[str | float | None, ...]:
         a.rationale,
         a.common_name or "",
         *(("", "", "", "") if o is None else (o.who, o.when, o.replaced, o.note)),
+        a.vocabulary_label or "",
     )
 
 

@@ -25,8 +25,10 @@ from gca_core.annotation.review import (
 from gca_core.annotation.review_lock import LOCK_SECONDS, reviewing
 from gca_core.annotation.review_queue import HERE, REPORT, Queue, Run, collect_review
 from gca_core.annotation.review_table import Decision, decide, parse_review
+from gca_core.annotation.vocabulary import Vocabulary, in_vocabulary
 from gca_core.errors import DataValidationError
 from gca_core.io import PathInput, as_path, json_text, read_text, staged, write_json
+from gca_core.knowledge.ontology import load_ontology
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -201,8 +203,11 @@ def _with_standing(known: Corrections, report: DatasetReport) -> Corrections:
 
 def _corrected(report: DatasetReport, corrections: Corrections) -> DatasetReport:
     placed = place_corrections(report.annotations, corrections)
+    found = placed.annotations
+    if report.vocabulary is not None:
+        found = tuple(in_vocabulary(found, Vocabulary.from_info(report.vocabulary, load_ontology())))
     stats = report.stats.model_copy(update={"overrides": placed.n_placed})
-    return report.model_copy(update={"annotations": placed.annotations, "stats": stats})
+    return report.model_copy(update={"annotations": found, "stats": stats})
 
 
 def _annotated_file(run: Run) -> str | None:
@@ -231,7 +236,8 @@ def _write_cells(
         adata = data.adata
         cluster_codes(adata, report)
         groups = as_groups(adata.obs[report.cluster_key])
-        write_columns(adata, groups, report.annotations, report.prefix, computed=False)
+        named = report.vocabulary is not None
+        write_columns(adata, groups, report.annotations, report.prefix, computed=False, vocabulary=named)
         report = report.model_copy(update={"agreement": _agreement(adata.obs, groups, report)})
         drawn, markers, name = kept_drawn(adata), kept_markers(adata), kept_source(adata)
         figures = {} if drawn is None else report_figures(drawn.of(adata), report, drawn.coordinates, markers)
@@ -247,7 +253,6 @@ def _agreement(obs: pd.DataFrame, groups: pd.Series, report: DatasetReport) -> A
     """The agreement with known labels, measured anew."""
     from gca_core.annotation.agreement import measure_agreement
     from gca_core.annotation.groups import of_cells
-    from gca_core.knowledge.ontology import load_ontology
 
     if report.agreement is None or report.agreement.column not in obs:
         return report.agreement

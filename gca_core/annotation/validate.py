@@ -118,6 +118,8 @@ def validate_file(config: AnnotationConfig) -> AnnotationResult:
     """
     if config.label_column is None:
         raise ConfigurationError("no column of labels to judge is named; name it as label_column")
+    if config.vocabulary is not None:
+        raise ConfigurationError("labels that are judged stay as they are written; leave the vocabulary out")
     clock = Stopwatch()
     file_format(config.input_uri)
     options = replace(

@@ -98,7 +98,8 @@ def annotate(
 
 
 def _read(table: str, cluster_column: str | None, markers_column: str | None) -> GeneListTable:
-    from gca_core.annotation.gene_lists import decode_table, parse_gene_lists
+    from gca_core.annotation.delimited import decode_table
+    from gca_core.annotation.gene_lists import parse_gene_lists
     from gca_core.io import require_file
 
     name = "stdin" if table == STDIO else table

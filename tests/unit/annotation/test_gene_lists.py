@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gca_core.annotation.delimited import decode_table
 from gca_core.annotation.gene_lists import (
     RESULT_COLUMNS,
-    decode_table,
     parse_gene_lists,
     render_gene_lists,
     split_genes,
