@@ -38,6 +38,11 @@ OPTIONAL = ["null", "string"]
         ),
         "species": Param("human", type="string", description="Species of the cells."),
         "tissue": Param("blood", type=OPTIONAL, description="Tissue of the cells, where known."),
+        "vocabulary": Param(
+            None,
+            type=OPTIONAL,
+            description="Names to write the labels in, too: broad, or a table with label and ontology_id.",
+        ),
         "gca_llm_conn_id": Param(
             None, type=OPTIONAL, description="Connection of the model to ask; empty works offline and calls nothing."
         ),
@@ -84,6 +89,7 @@ def gca_annotate() -> None:
         label_column=prepared["labels"],
         species="{{ params.species }}",
         tissue="{{ params.tissue }}",
+        vocabulary="{{ params.vocabulary }}",
         gca_llm_conn_id="{{ params.gca_llm_conn_id }}",
         asset_alias="gca_annotated",
     )

@@ -43,6 +43,11 @@ AT_A_TIME = 4
         ),
         "species": Param("human", type="string", description="Species of the cells."),
         "tissue": Param("blood", type=OPTIONAL, description="Tissue of the cells, where known."),
+        "vocabulary": Param(
+            None,
+            type=OPTIONAL,
+            description="Names to write the labels in, too: broad, or a table with label and ontology_id.",
+        ),
         "corrections": Param(
             None, type=OPTIONAL, description="Corrections of this cohort that 'gca review --apply' wrote."
         ),
@@ -133,6 +138,7 @@ def gca_annotate_cohort() -> None:
         label_column="{{ params.label_column }}",
         species="{{ params.species }}",
         tissue="{{ params.tissue }}",
+        vocabulary="{{ params.vocabulary }}",
         gca_llm_conn_id="{{ params.gca_llm_conn_id }}",
         asset_alias="gca_annotated",
     ).expand_kwargs(planned)

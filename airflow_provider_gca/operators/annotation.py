@@ -42,6 +42,7 @@ OWN_FIELDS = (
     "label_column",
     "ontology_column",
     "marker_db",
+    "vocabulary",
     "prefix",
     "top_n_markers",
     "layer",
@@ -86,6 +87,8 @@ class AnnotateAnnDataOperator(BaseOperator):
         label_column: column of obs with known labels, to report agreement with, or to validate.
         ontology_column: column of obs with the Cell Ontology ids of those labels.
         marker_db: a marker table instead of ``GCA_MARKER_DB_PATH`` or the bundled one.
+        vocabulary: names to write the labels in, too, in the column ``vocabulary_label``: ``broad``, or the URI of a
+            table with the columns ``label`` and ``ontology_id``.
         prefix: prefix of the columns added to obs.
         top_n_markers: genes ranked per cluster.
         layer: the layer with expression values; None looks which matrix has them.
@@ -127,6 +130,7 @@ class AnnotateAnnDataOperator(BaseOperator):
         label_column: str | None = None,
         ontology_column: str | None = None,
         marker_db: str | None = None,
+        vocabulary: str | None = None,
         prefix: str | None = None,
         top_n_markers: int | str | None = None,
         layer: str | None = None,
@@ -151,6 +155,7 @@ class AnnotateAnnDataOperator(BaseOperator):
         self.label_column = label_column
         self.ontology_column = ontology_column
         self.marker_db = marker_db
+        self.vocabulary = vocabulary
         self.prefix = prefix
         self.top_n_markers = top_n_markers
         self.layer = layer
@@ -191,8 +196,8 @@ class AnnotateAnnDataOperator(BaseOperator):
         name = type(self).__name__
         if not given({"label_column": self.label_column}):
             raise ConfigurationError(f"{name}: validate_only needs label_column, the labels to judge")
-        if given({"corrections": self.corrections}):
-            raise ConfigurationError(f"{name}: validate_only changes no label; leave corrections out")
+        if named := given({"corrections": self.corrections, "vocabulary": self.vocabulary}):
+            raise ConfigurationError(f"{name}: validate_only changes no label; leave {' and '.join(named)} out")
 
     def _values(self) -> dict[str, Any]:
         options = as_mapping(type(self).__name__, "options", self.options)
@@ -258,11 +263,11 @@ class AnnotateAnnDataOperator(BaseOperator):
     def get_openlineage_facets_on_start(self) -> Any:
         """What will be read."""
         from airflow_provider_gca.lineage import annotation_lineage
+        from gca_core.annotation.vocabulary import BUNDLED
 
         values = self._values()
-        return annotation_lineage(
-            [values[name] for name in ("input_uri", "marker_db", "corrections") if name in values], {}
-        )
+        read = [values[name] for name in ("input_uri", "marker_db", "vocabulary", "corrections") if name in values]
+        return annotation_lineage([uri for uri in read if uri not in BUNDLED], {})
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:  # noqa: ARG002
         """What was read and written, and the figures; after a failure, what was read."""

@@ -24,6 +24,7 @@ RESULT_COLUMNS = (
     "alternatives",
     "flag_reasons",
 )
+VOCABULARY_COLUMN = "vocabulary_label"
 INPUT_PREFIX = "input_"
 _SEPARATORS = ",;|"
 _QUOTES = "'\"` "
@@ -112,17 +113,21 @@ def parse_gene_lists(
     return GeneListTable(header, tuple(rows), tuple(row[cluster].strip() for row in rows), tuple(genes))
 
 
-def render_gene_lists(table: GeneListTable, annotations: Sequence[Annotation], *, delimiter: str = ",") -> str:
+def render_gene_lists(
+    table: GeneListTable, annotations: Sequence[Annotation], *, delimiter: str = ",", vocabulary: bool = False
+) -> str:
     """The table with :data:`RESULT_COLUMNS` behind its own, a line for each of its rows in their order.
 
-    A column of the input with one of these names is kept as ``input_`` and its name. Cells that a spreadsheet would
-    take for a formula are marked as text.
+    With a vocabulary, ``vocabulary_label`` comes last. A column of the input with one of these names is kept as
+    ``input_`` and its name. Cells that a spreadsheet would take for a formula are marked as text.
     """
+    results = (*RESULT_COLUMNS, VOCABULARY_COLUMN) if vocabulary else RESULT_COLUMNS
     buffer = StringIO()
     writer = csv.writer(buffer, delimiter=delimiter, lineterminator="\n")
-    writer.writerow((*map(safe_cell, _kept_names(table.header)), *RESULT_COLUMNS))
+    writer.writerow((*map(safe_cell, _kept_names(table.header, results)), *results))
     for row, found in zip(table.rows, annotations, strict=True):
-        writer.writerow((*map(safe_cell, row), *map(safe_cell, _cells(found))))
+        named = (found.vocabulary_label or "",) if vocabulary else ()
+        writer.writerow((*map(safe_cell, row), *map(safe_cell, (*_cells(found), *named))))
     return buffer.getvalue()
 
 
@@ -138,12 +143,12 @@ def _cells(found: Annotation) -> tuple[str, ...]:
     )
 
 
-def _kept_names(header: Sequence[str]) -> list[str]:
-    taken = {*header, *RESULT_COLUMNS}
+def _kept_names(header: Sequence[str], results: Sequence[str]) -> list[str]:
+    taken = {*header, *results}
     names = []
     for name in header:
         kept = name
-        while kept in RESULT_COLUMNS or (kept != name and kept in taken):
+        while kept in results or (kept != name and kept in taken):
             kept = f"{INPUT_PREFIX}{kept}"
         names.append(kept)
     return names

@@ -109,7 +109,7 @@ def read_vocabulary(source: str | os.PathLike[str], ontology: CellOntology | Non
     else:
         data = _content(name)
     try:
-        rows = _rows(decode_table(data, name=name))
+        rows = list(_rows(decode_table(data, name=name)))
     except DataValidationError as error:
         raise DataValidationError(f"the vocabulary {name!r} can't be read: {error}") from None
     return Vocabulary.of(_identified(rows, known, name), known, name=name)

@@ -40,6 +40,7 @@ def annotate(
     ] = None,
     out_json: Annotated[str | None, typer.Option(help="The whole report, as 'gca schema' describes it.")] = None,
     marker_db: options.MarkerDb = None,
+    vocabulary: options.Vocabulary = None,
     top_n_markers: options.TopNMarkers = None,
     min_overlap: options.MinOverlap = None,
     force_unknown: options.ForceUnknown = True,
@@ -59,7 +60,7 @@ def annotate(
     """Label clusters by plain lists of marker genes; one row out for each row in, in the same order.
 
     The columns label, ontology_id, confidence, status, proposed_label, alternatives and flag_reasons are added behind
-    those of the table. A row without genes is Unknown or Novel.
+    those of the table, and with --vocabulary vocabulary_label. A row without genes is Unknown or Novel.
 
     Example: gca annotate clusters.csv --cluster-column cluster --markers-column markers --tissue blood
     """
@@ -86,6 +87,7 @@ def annotate(
             species=species or "human",
             tissue=tissue,
             marker_db=found.marker_db_path,
+            vocabulary=vocabulary,
             top_n_markers=top_n_markers or TOP_N_MARKERS,
             min_overlap=min_overlap or MIN_OVERLAP,
             force_unknown=force_unknown,
@@ -125,7 +127,8 @@ def _write(lists: GeneListTable, report: DatasetReport, out_csv: str | None, out
     from gca_core.io import write_json, write_text
 
     delimiter = "\t" if out_csv is not None and out_csv.endswith(".tsv") else ","
-    text = render_gene_lists(lists, report.annotations, delimiter=delimiter)
+    named = report.vocabulary is not None
+    text = render_gene_lists(lists, report.annotations, delimiter=delimiter, vocabulary=named)
     if out_json is not None:
         log.info("report: %s", write_json(out_json, report))
     if out_csv is None or out_csv == STDIO:

@@ -29,6 +29,12 @@ MarkerDb = Annotated[
     str | None,
     typer.Option(help="A marker table of any known format. [default: GCA_MARKER_DB_PATH, or the bundled one]"),
 ]
+Vocabulary = Annotated[
+    str | None,
+    typer.Option(
+        help="Names to write the labels in, too: broad, or a CSV or TSV with the columns label and ontology_id."
+    ),
+]
 TopNMarkers = Annotated[int | None, typer.Option(min=5, help=f"Genes taken per cluster. [default: {TOP_N_MARKERS}]")]
 MinOverlap = Annotated[
     int | None,

@@ -72,6 +72,7 @@ def annotate(
         bool, typer.Option("--validate-only", help="Judge the labels of --label-column, and change none.")
     ] = False,
     marker_db: options.MarkerDb = None,
+    vocabulary: options.Vocabulary = None,
     top_n_markers: options.TopNMarkers = None,
     min_overlap: options.MinOverlap = None,
     force_unknown: options.ForceUnknown = True,
@@ -127,6 +128,7 @@ def annotate(
         "label_column": label_column,
         "ontology_column": ontology_column,
         "marker_db": found.marker_db_path,
+        "vocabulary": vocabulary,
         "prefix": prefix,
         "top_n_markers": top_n_markers,
         "min_overlap": min_overlap,
@@ -143,8 +145,10 @@ def annotate(
         "corrections": corrections,
     }
     if validating:
-        if model or corrections:
-            raise typer.BadParameter("validating asks no model and applies no corrections; leave them out")
+        if model or corrections or vocabulary:
+            raise typer.BadParameter(
+                "validating asks no model, applies no corrections and names no labels anew; leave these options out"
+            )
         with options.at_work(found):
             result = _validate(given)
     else:

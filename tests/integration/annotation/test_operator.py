@@ -122,6 +122,7 @@ def test_every_option_of_an_annotation_can_be_templated(asked: list[SimpleNamesp
         "label_column": "cell_type",
         "ontology_column": "cl",
         "marker_db": "markers.csv",
+        "vocabulary": "names.csv",
         "prefix": "x_",
         "top_n_markers": 12,
         "layer": "counts",
@@ -184,6 +185,7 @@ def test_how_a_model_is_asked_can_be_templated(asked: list[SimpleNamespace], llm
         ({"llm_options": {"api_key": SECRET}}, "llm_options: api_key: Extra inputs are not permitted$"),
         ({"validate_only": True}, "validate_only needs label_column"),
         ({"validate_only": True, "label_column": "a", "corrections": "c"}, "leave corrections out"),
+        ({"validate_only": True, "label_column": "a", "vocabulary": "broad"}, "leave vocabulary out"),
         ({"offline": "perhaps"}, "offline has to be true or false, found 'perhaps'"),
     ],
 )
@@ -387,6 +389,14 @@ def test_lineage_holds_what_was_read_and_written_and_the_figures(
     assert outputs["annotated.h5ad"].outputFacets["outputStatistics"].rowCount == 700
     assert outputs["umap.png"].outputFacets == {}
     assert found.run_facets["gca_annotation"].versions == {"numpy": "2"}
+
+
+@pytest.mark.parametrize(("vocabulary", "read"), [("broad", ["in.h5ad"]), ("gs://b/v.csv", ["in.h5ad", "v.csv"])])
+def test_lineage_names_the_file_of_a_vocabulary_and_no_bundled_one(
+    open_lineage: None, vocabulary: str, read: list[str]
+) -> None:
+    task = AnnotateAnnDataOperator(**PLACES, vocabulary=vocabulary)
+    assert [d.name for d in task.get_openlineage_facets_on_start().inputs] == read
 
 
 def test_a_killed_task_stops_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
