@@ -17,6 +17,7 @@ from upath import UPath
 from gca_core.annotation.models import UNKNOWN, DatasetReport, Status
 from gca_core.annotation.report import plain_cell, render_page, safe_cell
 from gca_core.annotation.review import load_corrections
+from gca_core.annotation.review_lock import ANNOTATION, ANNOTATION_SECONDS, reviewing
 from gca_core.annotation.review_page import write_review
 from gca_core.annotation.review_queue import PAGE, REPORT, Entry, Queue, Run, collect_review
 from gca_core.errors import DataValidationError
@@ -168,6 +169,8 @@ def finished_folders(files: Sequence[CohortFile], results: Sequence[Mapping[str,
 def write_cohort(output: PathInput, files: Sequence[CohortFile], finished: Collection[str]) -> CohortResult:
     """Join the reports of a cohort: a summary as CSV and HTML, the composition as CSV, and the review queue.
 
+    Nobody else may apply corrections to the cohort from when the reports are read.
+
     Args:
         output: the cohort's folder.
         files: as :func:`plan_cohort` gave them.
@@ -175,15 +178,18 @@ def write_cohort(output: PathInput, files: Sequence[CohortFile], finished: Colle
             report of an earlier run lies in their folder.
 
     Raises:
-        DataValidationError: the report of a finished file can't be read.
+        DataValidationError: the report of a finished file can't be read, or somebody else was writing there for 15
+            minutes.
     """
     done = [file for file in files if file.output_uri in finished]
-    runs = tuple(_read_run(file) for file in done)
-    queue = Queue(str(as_path(output)).rstrip("/"), runs, tuple(_flagged(runs)))
-    rows = _rows(files, runs)
-    shares = _composition(runs)
-    review = write_review(queue)
-    uris = _write_summary(output, rows, shares)
+    root = str(as_path(output)).rstrip("/")
+    with reviewing(root, ANNOTATION, timeout=ANNOTATION_SECONDS):
+        runs = tuple(_read_run(file) for file in done)
+        queue = Queue(root, runs, tuple(_flagged(runs)))
+        rows = _rows(files, runs)
+        shares = _composition(runs)
+        review = write_review(queue)
+        uris = _write_summary(output, rows, shares)
     return CohortResult(
         uris={**uris, "review_csv": review["csv"], "review_html": review["html"]},
         n_files=len(files),

@@ -15,6 +15,7 @@ from gca_core.annotation.dot_plot import MarkerExpression, marker_expression
 from gca_core.annotation.drawn import drawn_cells
 from gca_core.annotation.figure import report_figures
 from gca_core.annotation.files import UMAP, OpenData, file_format, open_data
+from gca_core.annotation.groups import kept_corrections
 from gca_core.annotation.labelling import species_markers
 from gca_core.annotation.llm_labels import LlmAnnotator, ModelInput, as_annotator
 from gca_core.annotation.llm_models import LlmOptions
@@ -24,8 +25,12 @@ from gca_core.annotation.pipeline import Options, Outcome, annotate
 from gca_core.annotation.record import keep_record
 from gca_core.annotation.report import render_csv, render_html
 from gca_core.annotation.review import CORRECTIONS_FILE, Corrections, load_corrections
+from gca_core.annotation.review_apply import apply_to_run
+from gca_core.annotation.review_lock import ANNOTATION, ANNOTATION_SECONDS, reviewing
+from gca_core.annotation.review_queue import HERE, Run
 from gca_core.annotation.timing import Stopwatch
-from gca_core.io import as_path, as_uri, join_uri, json_text, staged
+from gca_core.annotation.vocabulary import Vocabulary, as_vocabulary
+from gca_core.io import as_path, as_uri, join_uri, json_text, read_text, staged, write_text
 
 log = logging.getLogger(__name__)
 
@@ -81,32 +86,47 @@ def annotate_file(
 ) -> AnnotationResult:
     """Annotate the file that ``config`` names and write the results beside each other.
 
-    The results are written under temporary names and renamed when all of them are there. The matrices of a
-    large file stay in it and are read in parts; the result is then a copy of the file with the columns added.
+    The results are written under temporary names and renamed when all of them are there, while nobody else may write
+    to the folder; corrections that were applied there in the meantime are kept. The matrices of a large file stay in
+    it and are read in parts; the result is then a copy of the file with the columns added.
     ``model`` and ``llm_options`` are apart from ``config``, since a model may come with its key.
 
     Raises:
-        DataValidationError: missing or unreadable file, missing column, or unusable data.
+        DataValidationError: missing or unreadable file, missing column, or unusable data; or somebody else was
+            writing to the folder for 15 minutes.
         ConfigurationError, MarkerDatabaseError: as :func:`gca_core.annotation.annotate_anndata`.
     """
     clock = Stopwatch()
     annotator = as_annotator(model, llm_options)
     file_format(config.input_uri)
-    corrections = _corrections(config)
+    own = _own_corrections(config)
+    corrections = _corrections(config, own)
     with clock.stage("read"):
+        vocabulary = as_vocabulary(config.vocabulary)
         markers = species_markers(config.marker_db, config.species)
     with ExitStack() as stack:
         with clock.stage("read"):
             data = stack.enter_context(open_data(config.input_uri, backed=config.backed))
-        options = options_of(config, corrections, annotator)
+        options = options_of(config, corrections, annotator, vocabulary)
         outcome = annotate(data.adata, options, clock, markers=markers)
-        return write_results(config, data, outcome, clock, title=f"Cell types of {as_path(config.input_uri).name}")
+        title = f"Cell types of {as_path(config.input_uri).name}"
+        return write_results(config, data, outcome, clock, title=title, known=own)
 
 
 def write_results(
-    config: AnnotationConfig, data: OpenData, outcome: Outcome, clock: Stopwatch, *, title: str
+    config: AnnotationConfig,
+    data: OpenData,
+    outcome: Outcome,
+    clock: Stopwatch,
+    *,
+    title: str,
+    known: Corrections | None = None,
 ) -> AnnotationResult:
-    """Draw what an annotation or a validation found, and write it where ``config`` says."""
+    """Draw what an annotation or a validation found, and write it where ``config`` says.
+
+    Args:
+        known: the corrections in that folder that are in ``outcome``; later ones are applied. None applies none.
+    """
     with clock.stage("draw"):
         drawn = drawn_cells(data.adata, outcome, config.seed)
         report = outcome.report
@@ -117,20 +137,28 @@ def write_results(
             title = f"{title}{drawn.note}"
     report = _with_stats(report, clock)
     page = render_html(report, figures, title=title)
-    with clock.stage("write"):
+    with clock.stage("write"), ExitStack() as locked:
         obsm = {UMAP: drawn.coordinates} if drawn is not None and drawn.computed_for_all else {}
         keep_record(data.adata, report, source=as_path(config.input_uri).name, markers=expression, drawn=drawn)
-        uris = _write(config, data, report, page, figures.get("label"), obsm)
+        uris = _write(config, data, report, page, figures.get("label"), obsm, locked)
+        if known is not None:
+            report = _with_later_corrections(config, data, report, uris, known)
     return _result(_with_stats(report, clock), uris)
 
 
-def options_of(config: AnnotationConfig, corrections: Corrections | None, annotator: LlmAnnotator | None) -> Options:
-    """The options of the core that a configuration stands for."""
+def options_of(
+    config: AnnotationConfig,
+    corrections: Corrections | None,
+    annotator: LlmAnnotator | None,
+    vocabulary: Vocabulary | None = None,
+) -> Options:
+    """The options of the core that a configuration stands for, with what was read of it already."""
     return Options(
         cluster_key=config.cluster_key,
         stored=None if config.recompute_markers else "rank_genes_groups",
         species=config.species,
         tissue=config.tissue,
+        vocabulary=vocabulary,
         top_n_markers=config.top_n_markers,
         prefix=config.prefix,
         label_key=config.ontology_column or config.label_column,
@@ -147,7 +175,7 @@ def options_of(config: AnnotationConfig, corrections: Corrections | None, annota
     )
 
 
-def _corrections(config: AnnotationConfig) -> Corrections:
+def _corrections(config: AnnotationConfig, own: Corrections) -> Corrections:
     """The corrections for this run: of a cohort's, those whose run is the output folder; and the folder's own."""
     found = Corrections()
     if config.corrections is not None:
@@ -156,11 +184,31 @@ def _corrections(config: AnnotationConfig) -> Corrections:
         mine = {c.run for c in loaded.corrections if c.run and folder.endswith(f"/{c.run}")}
         for run in ("", *sorted(mine, key=len)):
             found = found.with_later(loaded.of_run(run).corrections)
-    own = as_path(config.output_uri) / CORRECTIONS_FILE
-    if own.exists():
+    if own.corrections:
         log.info("the corrections of an earlier review in %s are kept", as_uri(config.output_uri))
-        found = found.with_later(load_corrections(own).of_run("").corrections)
-    return found
+    return found.with_later(own.corrections)
+
+
+def _own_corrections(config: AnnotationConfig) -> Corrections:
+    path = as_path(config.output_uri) / CORRECTIONS_FILE
+    return load_corrections(path).of_run("") if path.exists() else Corrections()
+
+
+def _with_later_corrections(
+    config: AnnotationConfig, data: OpenData, report: DatasetReport, uris: dict[str, str], known: Corrections
+) -> DatasetReport:
+    """The report with corrections that came to the folder since ``known`` ones, which go into the results, too."""
+    later = [c for c in _own_corrections(config).corrections if c not in known.corrections]
+    if not later:
+        return report
+    log.info("%d corrections were applied in %s during the annotation", len(later), as_uri(config.output_uri))
+    folder = str(as_path(config.output_uri)).rstrip("/")
+    report = apply_to_run(Run(HERE, folder, report, True), kept_corrections(data.adata).with_later(later))
+    copies = {"json": config.json_report, "csv": config.summary_csv, "html": config.html_report}
+    for what, uri in copies.items():
+        if uri is not None:
+            write_text(uri, read_text(uris[what]))
+    return report
 
 
 def _marker_expression(outcome: Outcome) -> MarkerExpression | None:
@@ -183,7 +231,9 @@ def _write(
     page: str,
     picture: bytes | None,
     obsm: dict[str, Any],
+    locked: ExitStack,
 ) -> dict[str, str]:
+    """Write the results; from when they get their names, ``locked`` keeps others from writing to the folder."""
     kind = data.output_format
     wanted = [kind, "json", "csv", "html", *(["figure"] if picture is not None else [])]
     uris = {what: join_uri(config.output_uri, FILES[what]) for what in wanted}
@@ -205,6 +255,7 @@ def _write(
         for uri, text in texts:
             if uri is not None:
                 stack.enter_context(staged(uri)).write_text(text, encoding="utf-8")
+        locked.enter_context(reviewing(config.output_uri, ANNOTATION, timeout=ANNOTATION_SECONDS))
     log.info("results are in %s", as_uri(config.output_uri))
     return uris
 

@@ -5,7 +5,9 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import anndata as ad
@@ -17,7 +19,7 @@ from gca_core.annotation import AnnotationConfig, annotate_file
 from gca_core.annotation.cohort import CohortFile, write_cohort
 from gca_core.annotation.review import CORRECTIONS_FILE, load_corrections
 from gca_core.annotation.review_apply import apply_review
-from gca_core.annotation.review_lock import HOLDER, LOCK, reviewing
+from gca_core.annotation.review_lock import ANNOTATION, HOLDER, LOCK, reviewing
 from gca_core.cli.main import app
 from gca_core.errors import DataValidationError
 
@@ -65,7 +67,7 @@ def table(folder: Path, labels: dict[str, str], *, name: str = "table.csv", run:
 
 
 def results(run: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in run.iterdir() if path.name != LOCK}
+    return {path.name: path.read_bytes() for path in run.iterdir() if path.is_file() and path.name != LOCK}
 
 
 def test_corrections_reach_cells_record_agreement_and_pictures(run):
@@ -299,3 +301,107 @@ def test_a_summary_that_cannot_be_made_anew_says_that_it_is_older(cohort, run, c
     page = (cohort / "cohort.html").read_text()
     assert page.count("Corrections were applied since this page was written") == 1
     assert "could not be written anew" in caplog.text
+
+
+# an annotation that lets others in when all is found and nothing is written
+ANNOTATES = """
+import sys, time
+from pathlib import Path
+from gca_core.annotation import run
+from gca_core.annotation.run import AnnotationConfig
+
+draw, (config, ready, go) = run.drawn_cells, sys.argv[1:]
+
+def slowly(*arguments):
+    Path(ready).touch()
+    while not Path(go).exists():
+        time.sleep(0.01)
+    return draw(*arguments)
+
+run.drawn_cells = slowly
+print(run.annotate_file(AnnotationConfig.model_validate_json(config)).model_dump_json())
+"""
+
+
+@pytest.mark.parametrize("backed", [False, True])
+def test_a_correction_that_is_applied_while_the_file_is_annotated_again_is_kept(source, run, tmp_path, backed):
+    apply_review(table(run, {"nk": "NK cell"}), run, who="ada")
+    ready, go, copies = tmp_path / "ready", tmp_path / "go", tmp_path / "copies"
+    again = config(
+        source,
+        run,
+        backed=backed,
+        json_report=str(copies / "r.json"),
+        summary_csv=str(copies / "s.csv"),
+        html_report=str(copies / "r.html"),
+    )
+    command = [sys.executable, "-c", ANNOTATES, again.model_dump_json(), str(ready), str(go)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_for(ready)
+    apply_review(table(run, {"b": "B cell"}), run, who="bob")
+    go.touch()
+    said, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    report = json.loads((run / "report.json").read_text())
+    decided = {a["cluster"]: a["override"]["who"] for a in report["annotations"] if a["override"]}
+    assert decided == {"nk": "ada", "b": "bob"}
+    assert {c.cluster for c in load_corrections(run / CORRECTIONS_FILE).corrections} == {"nk", "b"}
+    labels = ad.read_h5ad(run / "annotated.h5ad").obs.groupby("truth", observed=True)["gptca_label"].first()
+    assert (labels["b"], labels["nk"], labels["mega"]) == ("B cell", "natural killer cell", "Unknown or Novel")
+    outcome = json.loads(said)
+    assert (outcome["n_flagged"], outcome["labels"]["B cell"]) == (3, 60)
+    for copy, name in (("r.json", "report.json"), ("s.csv", "clusters.csv"), ("r.html", "report.html")):
+        assert (copies / copy).read_bytes() == (run / name).read_bytes()
+
+
+def test_an_annotation_waits_until_corrections_are_applied_before_it_changes_results(source, run, tmp_path, caplog):
+    held, before = tmp_path / "held", results(run)
+    process = subprocess.Popen([sys.executable, "-c", HOLDS, str(run), str(held)])
+    annotation = threading.Thread(target=annotate_file, args=[config(source, run, min_overlap=2)])
+    try:
+        wait_for(held)
+        annotation.start()
+        deadline = time.monotonic() + 60
+        while f"waiting for ada, process {process.pid}" not in caplog.text:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        assert results(run) == before | {HOLDER: (run / HOLDER).read_bytes()}
+    finally:
+        process.kill()
+        process.wait()
+    annotation.join(timeout=60)
+    changed = {name for name, content in results(run).items() if content != before[name]}
+    assert {"annotated.h5ad", "report.json", "clusters.csv", "report.html"} <= changed
+
+
+def test_an_annotation_that_waits_in_vain_says_for_whom_and_changes_nothing(source, run, monkeypatch):
+    before = results(run)
+    monkeypatch.setattr("gca_core.annotation.run.ANNOTATION_SECONDS", 0.2)
+    refused = pytest.raises(DataValidationError, match=rf"written by ada, process {os.getpid()} .* nothing was changed")
+    with ThreadPoolExecutor(1) as pool, reviewing(str(run), "ada"), refused:
+        pool.submit(annotate_file, config(source, run, min_overlap=2)).result(timeout=60)
+    assert results(run) == before
+
+
+def test_corrections_wait_for_an_annotation_that_writes(run):
+    refused = pytest.raises(DataValidationError, match="written by an annotation, process")
+    with ThreadPoolExecutor(1) as pool, reviewing(str(run), ANNOTATION), refused:
+        pool.submit(apply_review, table(run, {"b": "B cell"}), run, who="bob", timeout=0.2).result(timeout=60)
+
+
+def test_the_summary_of_a_cohort_waits_for_corrections_that_go_into_it(cohort, monkeypatch):
+    before = results(cohort)
+    monkeypatch.setattr("gca_core.annotation.cohort.ANNOTATION_SECONDS", 0.2)
+    file = CohortFile(name="s1", input_uri="file:///data/s1.h5ad", output_uri=(cohort / "s1").as_uri())
+    refused = pytest.raises(DataValidationError, match="written by ada")
+    with ThreadPoolExecutor(1) as pool, reviewing(str(cohort), "ada"), refused:
+        pool.submit(write_cohort, cohort, [file], {file.output_uri}).result(timeout=60)
+    assert results(cohort) == before
+
+
+def test_without_a_usable_lock_work_goes_on_with_a_warning(source, run, caplog):
+    (run / LOCK).unlink(missing_ok=True)
+    (run / LOCK).mkdir()
+    assert apply_review(table(run, {"b": "B cell"}), run, who="ada").applied == {".": 1}
+    assert annotate_file(config(source, run)).n_flagged == 4
+    assert caplog.text.count(f"no lock can be taken in {run} ") == 2
