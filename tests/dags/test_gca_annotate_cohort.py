@@ -63,7 +63,7 @@ def mapped(run: Any) -> list[Any]:
 
 def test_a_broken_file_is_named_and_the_others_are_there(run_dag: Any, cohort: Path, tmp_path: Path) -> None:
     given = {"input_prefix": str(cohort), "output_uri": str(tmp_path / "out"), "cluster_key": "louvain"}
-    run = run_dag("gca_annotate_cohort", label_column="bulk_labels", **given)
+    run = run_dag("gca_annotate_cohort", label_column="bulk_labels", vocabulary="broad", **given)
     found = states(run)
     assert sorted(found["annotate"]) == ["failed", "success", "success"]
     assert (found["join"], found["judge"], run.state) == (["success"], ["failed"], "failed")
@@ -91,6 +91,7 @@ def test_a_broken_file_is_named_and_the_others_are_there(run_dag: Any, cohort: P
 
     results = output(run, "annotate")
     assert len(results) == 2
+    assert all("gptca_vocabulary_label" in ad.read_h5ad(as_path(result["uris"]["h5ad"])).obs for result in results)
     assert {event.asset.uri for event in asset_events(run)} == {result["uris"]["h5ad"] for result in results}
     links = output(run, "annotate", "gca_report_link")
     assert sorted(links) == sorted(["", *(result["uris"]["html"] for result in results)])

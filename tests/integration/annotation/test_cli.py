@@ -61,6 +61,17 @@ def test_a_marker_table_of_ones_own_is_used(source, tmp_path):
     assert set(json.loads(found.stdout)["labels"]) == {"B cell", "megakaryocyte", "Unknown or Novel"}
 
 
+def test_labels_are_also_written_in_a_vocabulary_and_judged_ones_are_not(source, tmp_path):
+    run = (str(source), "--cluster-key", "truth", "-o", str(tmp_path / "out"), "--vocabulary", "broad")
+    found = annotate(*run)
+    assert found.exit_code == 0, found.output
+    obs = ad.read_h5ad(tmp_path / "out" / "annotated.h5ad").obs
+    assert set(obs["gptca_vocabulary_label"]) == {"B cell", "NK cell", "monocyte", "megakaryocyte"}
+    judged = annotate(*run, "--validate-only", "--label-column", "truth")
+    assert judged.exit_code == 2
+    assert "names no labels anew" in " ".join(judged.output.replace("│", " ").split())
+
+
 def test_wrong_input_ends_with_what_to_do(source, tmp_path):
     missing = annotate(str(tmp_path / "none.h5ad"), "-o", str(tmp_path / "out"))
     assert isinstance(missing.exception, DataValidationError)

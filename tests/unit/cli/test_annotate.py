@@ -58,6 +58,26 @@ def test_each_row_comes_back_with_its_label(table):
     assert "no_markers_supplied" in none[9]
 
 
+def test_the_name_in_a_vocabulary_comes_last_and_only_where_one_is_given(table, tmp_path):
+    mine = tmp_path / "mine.csv"
+    mine.write_text("label,ontology_id\nB lineage,CL:0000945\nMyeloid,CL:0000766\n")
+    found = run(table, *COLUMNS, "--tissue", "blood", "--vocabulary", mine)
+    assert found.exit_code == 0, found.output
+    plain = rows_of(run(table, *COLUMNS, "--tissue", "blood").stdout)
+    header, *rows = rows_of(found.stdout)
+    assert header == [*plain[0], "vocabulary_label"]
+    assert [row[:-1] for row in rows] == plain[1:]
+    assert [row[-1] for row in rows] == ["B lineage", "Myeloid", UNKNOWN]
+
+
+def test_a_column_of_the_input_never_hides_the_name_in_the_vocabulary():
+    text = 'cluster,genes,vocabulary_label\n1,"MS4A1,CD79A,CD79B",old\n'
+    header, row = rows_of(run("-", "--vocabulary", "broad", input=text).stdout)
+    assert (header[2], header[-1]) == ("input_vocabulary_label", "vocabulary_label")
+    assert (row[2], row[-1]) == ("old", "B cell")
+    assert rows_of(run("-", input=text).stdout)[0][2] == "vocabulary_label"
+
+
 def test_files_are_written_where_they_are_named(table, tmp_path):
     out, report = tmp_path / "o" / "labels.tsv", tmp_path / "o" / "r.json"
     found = run(table, *COLUMNS, "--out-csv", out, "--out-json", report, "--request-id", "batch-7")
@@ -116,6 +136,7 @@ def test_a_row_a_gene_is_warned_of(tmp_path):
         ("cluster,markers\n1,ENSG00000156738\n", (), "'1' are Ensembl ids"),
         ("cluster,markers\n1,CD3D\n", ("--tissue", "moon"), "'moon' is not in the marker database"),
         ("cluster,markers\n1,CD3D\n", ("--species", "rat"), "'rat' is not supported"),
+        ("cluster,markers\n1,CD3D\n", ("--vocabulary", "brood"), "bundled are: broad"),
         (b"cluster,markers\n\xff\xfe,CD3D\n", (), "is not UTF-8 text"),
     ],
 )
@@ -162,9 +183,10 @@ def test_the_command_as_a_process(table, tmp_path):
             check=False,
         )
 
-    done = gca(table, *COLUMNS, "--tissue", "blood", "--fail-on-flagged")
+    done = gca(table, *COLUMNS, "--tissue", "blood", "--fail-on-flagged", "--vocabulary", "broad")
     assert done.returncode == 3, done.stderr
     assert [row[3] for row in rows_of(done.stdout)[1:]][::2] == ["B cell", UNKNOWN]
+    assert [row[-1] for row in rows_of(done.stdout)[1:]] == ["B cell", "monocyte", UNKNOWN]
     failed = gca(tmp_path / "none.csv", "--debug")
     assert (failed.returncode, failed.stdout) == (2, "")
     assert "Traceback" in failed.stderr
