@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from gca_core.annotation.review import (
 )
 from gca_core.annotation.review_lock import LOCK_SECONDS, reviewing
 from gca_core.annotation.review_queue import HERE, REPORT, Queue, Run, collect_review
+from gca_core.annotation.review_relist import real_folder, relist
 from gca_core.annotation.review_table import Decision, decide, parse_review
 from gca_core.annotation.vocabulary import Vocabulary, in_vocabulary
 from gca_core.errors import DataValidationError
@@ -72,7 +72,7 @@ def apply_review(
     Everything is judged before anything is written. What is in place already is left alone, so that the same table
     can be applied again, also after a break; the first reviewer and time of a decision stay. One reviewer applies at a
     time: others wait, and then find what was decided before them. Object stores have no locks for that. Summaries of
-    cohorts that the runs belong to are written anew.
+    cohorts that the runs belong to are written anew, and what was decided leaves the review queues beside the results.
 
     Args:
         table: the table that :func:`gca_core.annotation.review_queue.write_review` wrote, filled in.
@@ -97,7 +97,11 @@ def apply_review(
             stack.enter_context(reviewing(folder, who, timeout=timeout))
         # somebody else may have decided until now
         queue = collect_review(where, everything=True)
-        return _apply(queue, *judge(queue))
+        decisions, plans = judge(queue)
+        outcome = _apply(queue, decisions, plans)
+        for folder in _written(queue, decisions) if decisions else ():
+            relist(folder, table, decisions)
+        return outcome
 
 
 def _plans(queue: Queue, decisions: Sequence[Decision]) -> list[_Plan]:
@@ -115,7 +119,7 @@ def _plans(queue: Queue, decisions: Sequence[Decision]) -> list[_Plan]:
 def _written(queue: Queue, decisions: Sequence[Decision]) -> list[str]:
     """The folders that are written to, in one order for everybody, so that no two wait for each other."""
     found = {queue.root, *(decision.run.folder for decision in decisions), *_cohorts(queue)}
-    return sorted({folder if "://" in folder else os.path.realpath(folder) for folder in found})
+    return sorted({real_folder(folder) for folder in found})
 
 
 def _cohorts(queue: Queue) -> list[str]:

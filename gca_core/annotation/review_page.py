@@ -13,7 +13,7 @@ from gca_core.annotation.words import flag_advice, flag_name
 from gca_core.errors import DataValidationError
 from gca_core.io import PathInput, as_path, join_uri, read_text, write_text
 
-__all__ = ["render_review_html", "write_review"]
+__all__ = ["pending_decisions", "render_review_html", "write_review"]
 
 QUEUE_CSV, QUEUE_HTML = "review.csv", "review.html"
 
@@ -31,7 +31,7 @@ def write_review(queue: Queue, folder: PathInput | None = None) -> dict[str, str
     """
     target = queue.root if folder is None else str(as_path(folder)).rstrip("/")
     linked = target == queue.root
-    pending = _pending(join_uri(target, QUEUE_CSV), queue)
+    pending = pending_decisions(join_uri(target, QUEUE_CSV), queue)
     listed = {entry.key for entry in queue.entries}
     entries = [*queue.entries, *(entry for key, (entry, _) in pending.items() if key not in listed)]
     filled: Mapping[str, Correction] = {key: correction for key, (_, correction) in pending.items()}
@@ -61,8 +61,12 @@ def render_review_html(queue: Queue, *, linked: bool = True) -> str:
     )
 
 
-def _pending(uri: str, queue: Queue) -> dict[str, tuple[Entry, Correction]]:
-    """The decisions of the table at ``uri`` that are not in the reports yet, by the key of their cluster."""
+def pending_decisions(uri: str, queue: Queue) -> dict[str, tuple[Entry, Correction]]:
+    """The decisions of the table at ``uri`` that are not in the reports yet, by the key of their cluster.
+
+    Raises:
+        DataValidationError: the table can't be read, or doesn't fit the reports.
+    """
     if not as_path(uri).exists():
         return {}
     try:

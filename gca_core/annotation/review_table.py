@@ -112,9 +112,7 @@ def parse_review(text: str) -> list[Row]:
     text = text.removeprefix("\ufeff")
     if "\0" in text:
         raise DataValidationError("the table of corrections holds binary data; save it as CSV in UTF-8")
-    first = text.split("\n", 1)[0]
-    delimiter = max(",;\t", key=first.count)
-    reader = csv.DictReader(StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    reader = csv.DictReader(StringIO(text, newline=""), delimiter=table_delimiter(text), strict=True)
     rows, faults = [], []
     try:
         _check_header([name or "" for name in reader.fieldnames or ()])
@@ -128,6 +126,12 @@ def parse_review(text: str) -> list[Row]:
         faults.append(f"line {reader.line_num}: {error}")
     _refuse(faults)
     return rows
+
+
+def table_delimiter(text: str) -> str:
+    """What separates the cells of a table, by its first line: a comma, semicolon or tab."""
+    first = text.split("\n", 1)[0]
+    return max(",;\t", key=first.count)
 
 
 def decide(

@@ -270,7 +270,6 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 
 @pytest.mark.parametrize("of_one_run", [False, True])
 def test_the_summary_of_a_cohort_follows_its_corrections(cohort, run, of_one_run):
-    review = (cohort / "review.csv").read_bytes()
     before = rows_of(cohort / "cohort.csv")
     filled = table(run, {"b": "B cell", "nk": "NK cell"}, run="." if of_one_run else "s1")
     apply_review(filled, run if of_one_run else cohort, who="ada")
@@ -286,7 +285,8 @@ def test_the_summary_of_a_cohort_follows_its_corrections(cohort, run, of_one_run
     page = (cohort / "cohort.html").read_text()
     assert "3 clusters to review" in page
     assert "since this page was written" not in page
-    assert (cohort / "review.csv").read_bytes() == review
+    assert [row["cluster"] for row in rows_of(cohort / "review.csv")] == ["cd14", "cd16", "mega"]
+    assert "3 clusters to review" in (cohort / "review.html").read_text()
 
 
 @pytest.mark.parametrize("spoil", ["columns", "file"])
