@@ -33,7 +33,8 @@ N_BINS = 6
 def main() -> None:
     clusters = [c for c in read_clusters(DATA / FOLDER) if c.reporting]
     found = annotate_published(clusters, load_marker_database())
-    score, right = confidence_and_truth(LabelTable(DATA / FOLDER, load_ontology()), clusters, found)
+    table = LabelTable(DATA / FOLDER, load_ontology(), by="name")
+    score, right = confidence_and_truth(table, clusters, found)
     figure, (left, other) = plt.subplots(1, 2, figsize=(8, 3.4), layout="constrained")
     order = np.argsort(score)
     for part in np.array_split(order, N_BINS):

@@ -1,11 +1,11 @@
 """The offline annotator on marker lists of published clusters, beside plain overlap and GPT-4's published answers.
 
-Agreement is that of the benchmark, by four ways to look a label up in its table: as the Cell Ontology writes it; by
-the short name that goes with it, as biologists write it (``Annotation.common_name``); by its Cell Ontology id, which
-the table gives for its names; and by that or, where the table lacks it, the nearest term above it, so that an answer
-isn't wrong for its spelling. The first two are the published rule to the letter. The others are this project's, and no
-other paper's figures are by them. Labels of tables that are no Cell Ontology terms, as GPT-4's, are looked up as they
-are written each time.
+Agreement is by the benchmark's published rule to the letter: a name that its table doesn't list counts as wrong. Each
+answer is written in three ways: as the Cell Ontology has it; by the short name that goes with it, as biologists write
+it (``Annotation.common_name``); and in the table's vocabulary, as users have their answers written in theirs
+(``vocabulary``): by the name that the table has for the term, or for the nearest term above it, and by the short name
+where it has neither. The last takes from the table which names there are, never which cluster has which. Labels that
+are no Cell Ontology terms, as GPT-4's, which are names of the table already, stay as they are written each time.
 """
 
 from __future__ import annotations
@@ -14,14 +14,12 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
 from published_clusters import (
     FOLDER,
     LabelTable,
-    LookUp,
     PublishedCluster,
     annotate_published,
     area_under_curve,
@@ -30,11 +28,14 @@ from published_clusters import (
     mean_agreement,
     read_clusters,
     shuffle_genes,
+    term_of,
 )
 
 from gca_core.annotation.markers import MarkerDatabase, load_marker_database, symbol_aliases
 from gca_core.annotation.models import Annotation, Confidence
 from gca_core.annotation.names import common_name
+from gca_core.annotation.palette import shown_label
+from gca_core.annotation.vocabulary import Vocabulary, in_vocabulary
 from gca_core.knowledge.ontology import load_ontology
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -66,10 +67,12 @@ def best_guess(annotation: Annotation) -> str:
 
 def short_name(label: str) -> str:
     """The label as biologists write it; labels that are none of the Cell Ontology stay as they are."""
-    ontology = load_ontology()
-    term = ontology.resolve(label)
-    written = common_name(term) if term is not None and ontology.label(term) == label else None
-    return written or label
+    return common_name(term_of(label, load_ontology())) or label
+
+
+def in_words_of(vocabulary: Vocabulary, label: str) -> str:
+    """The label by the vocabulary's name for its term, or else by its short name."""
+    return vocabulary.name_of(term_of(label, load_ontology())) or short_name(label)
 
 
 def bench_published() -> None:
@@ -79,28 +82,28 @@ def bench_published() -> None:
         print(f"skipped: there is no {folder}; set GCA_BENCH_DATA to the folder that holds {FOLDER}/")
         return
     clusters = read_clusters(folder)
-    tables = {by: LabelTable(folder, load_ontology(), by=by) for by in get_args(LookUp)}
-    for table in tables.values():
-        check_rule(table, clusters)
+    table = LabelTable(folder, load_ontology(), by="name")
+    check_rule(table, clusters)
+    vocabulary = table.vocabulary()
     half = [cluster for cluster in clusters if cluster.reporting]
     print(f"published clusters: {len(clusters)}, of which {len(half)} took no part in the calibration")
-    columns = "formal  short     id    term"
+    print(f"vocab.: in the table's vocabulary, which has {len(vocabulary.names)} names")
+    columns = "formal  short  vocab."
     print(f"mean agreement: {'':<24}all {len(clusters)}: {columns}    reporting half: {columns}")
     ours = annotate_published(clusters, load_marker_database())
     for name, answers in _arms(clusters, ours).items():
         reported = [a for a, c in zip(answers, clusters, strict=True) if c.reporting]
         row = [
-            value
+            mean_agreement(table, part, written)
             for part, labels in ((clusters, answers), (half, reported))
-            for value in (
-                mean_agreement(tables["name"], part, labels),
-                mean_agreement(tables["name"], part, [short_name(label) for label in labels]),
-                mean_agreement(tables["id"], part, labels),
-                mean_agreement(tables["term"], part, labels),
+            for written in (
+                labels,
+                [short_name(label) for label in labels],
+                [in_words_of(vocabulary, label) for label in labels],
             )
         ]
         print(f"  {name:<39}" + "".join(f"{value:8.3f}" for value in row))
-    print_calibration(tables, half, [a for a, c in zip(ours, clusters, strict=True) if c.reporting])
+    print_calibration(table, half, [a for a, c in zip(ours, clusters, strict=True) if c.reporting])
 
 
 def _arms(clusters: Sequence[PublishedCluster], ours: Sequence[Annotation]) -> dict[str, list[str]]:
@@ -122,37 +125,37 @@ def _arms(clusters: Sequence[PublishedCluster], ours: Sequence[Annotation]) -> d
 def confidence_and_truth(
     table: LabelTable, half: Sequence[PublishedCluster], found: Sequence[Annotation]
 ) -> tuple[Array, npt.NDArray[np.bool_]]:
-    """The confidence of each answer as it is given to users, and whether the best guess is at least partly right."""
+    """The confidence of each answer as it is given to users, and whether the best guess is at least partly right.
+
+    The guesses are written in the table's vocabulary.
+    """
     score = np.array([a.confidence_score or 0.0 for a in found])
-    right = [table.agreement(best_guess(a), c.manual) >= 0.5 for a, c in zip(found, half, strict=True)]
-    return score, np.array(right)
+    vocabulary = table.vocabulary()
+    return score, partly_right(table, half, [in_words_of(vocabulary, best_guess(a)) for a in found])
 
 
-def print_calibration(
-    tables: Mapping[LookUp, LabelTable], half: Sequence[PublishedCluster], found: Sequence[Annotation]
-) -> None:
+def partly_right(table: LabelTable, half: Sequence[PublishedCluster], answers: Sequence[str]) -> npt.NDArray[np.bool_]:
+    """Whether each answer agrees at least by half."""
+    return np.array([table.agreement(x, c.manual) >= 0.5 for x, c in zip(answers, half, strict=True)])
+
+
+def print_calibration(table: LabelTable, half: Sequence[PublishedCluster], found: Sequence[Annotation]) -> None:
     """Confidence against agreement on the reporting half, and what becomes of shuffled lists.
 
     Agreement of the best guess, which an abstention has, too; and of the answer, where an abstention counts as
-    wrong, as in the published rule: by term, by id, and by its short name alone, where a name that the benchmark's
-    table lacks counts as wrong, too.
+    wrong: in the table's vocabulary, and by its short name alone, where a name that the table lacks counts as wrong.
     """
-    score, guessed = confidence_and_truth(tables["term"], half, found)
-    labels = [a.primary_label for a in found]
-    names = [short_name(label) for label in labels]
-
-    def partly(by: LookUp, answers: Sequence[str]) -> npt.NDArray[np.bool_]:
-        return np.array([tables[by].agreement(x, c.manual) >= 0.5 for x, c in zip(answers, half, strict=True)])
-
-    by_name = partly("name", names)
-    listed = np.array([bool(tables["name"].looked_up(name)[1]) for name in names])
+    score, guessed = confidence_and_truth(table, half, found)
+    words = [shown_label(a) for a in in_vocabulary(found, table.vocabulary())]
+    names = [short_name(a.primary_label) for a in found]
+    by_name = partly_right(table, half, names)
+    listed = np.array([bool(table.looked_up(name)[1]) for name in names])
     everything = np.ones(len(half), dtype=bool)
     sure = np.array([a.confidence is Confidence.HIGH for a in found])
     print(f"confidence on the reporting half; High covers {sure.mean():.3f}    at least partial: all    High    AUROC")
     for name, right, among in (
-        ("best guess, by term", guessed, everything),
-        ("answer, by term", partly("term", labels), everything),
-        ("answer, by id", partly("id", labels), everything),
+        ("best guess, in the table's vocabulary", guessed, everything),
+        ("answer, in the table's vocabulary", partly_right(table, half, words), everything),
         ("answer, by short name", by_name, everything),
         (f"  where the table lists that name, {listed.mean():.3f} of the answers", by_name, listed),
     ):
@@ -161,7 +164,7 @@ def print_calibration(
         shares = f"{right[among].mean():.3f}  {right[among & sure].mean():.3f}"
         print(f"  {name:<72}{shares}  {area:.3f} [{low:.3f}, {high:.3f}]")
     print(f"  the table lists {listed[sure].mean():.3f} of the short names at High, so no more can be right by them")
-    shared = shared_errors(tables["term"], half, found)
+    shared = shared_errors(table, half, found)
     area = area_under_curve(score[~shared].tolist(), guessed[~shared].tolist())
     print(f"  {shared.sum()} of {(~guessed).sum()} wrong guesses are GPT-4's, too; AUROC without them {area:.3f}")
     unknown = np.mean([a.ontology_id is None for a in found])
@@ -177,7 +180,8 @@ def shared_errors(
 
     There the label is in doubt, or its row in the table, rather than the confidence.
     """
-    guesses = [best_guess(a) for a in found]
+    vocabulary = table.vocabulary()
+    guesses = [in_words_of(vocabulary, best_guess(a)) for a in found]
     return np.array(
         [
             max(table.agreement(g, c.manual), c.gpt4_agreement) == 0 and table.agreement(g, c.gpt4) >= 0.5

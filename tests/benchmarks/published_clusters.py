@@ -21,12 +21,13 @@ from gca_core.annotation.markers import MarkerDatabase, symbol_aliases
 from gca_core.annotation.models import Annotation, ClusterMarkers, RankedGene
 from gca_core.annotation.offline import annotate_clusters, guess_clusters
 from gca_core.annotation.scoring import MarkerModel, build_model, tissue_name
+from gca_core.annotation.vocabulary import Vocabulary
 from gca_core.knowledge.ontology import CellOntology, load_ontology
 
 FOLDER = "annotation_benchmark"
 CLUSTERS, LABELS, RELATION = "clusters_dev_413.csv", "label_to_cl.csv", "broadtype_relation.csv"
 MALIGNANT = "malignant cell"
-LookUp = Literal["name", "id", "term"]
+LookUp = Literal["name", "term"]
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,9 @@ class LabelTable:
     """Labels as people write them, with Cell Ontology names and broad types, and the rule of agreement.
 
     ``by`` says how an answer is looked up whose name isn't listed: ``name``, as the published rule has it, not at
-    all; ``id``, in the first row that has its Cell Ontology id; ``term``, failing that, in the row of the nearest
-    ancestor listed, whose broad type it takes without the name: such an answer can be right by half at most.
+    all; ``term``, by which the confidence is fitted, in the first row that has its Cell Ontology id or, failing that,
+    in the row of the nearest ancestor listed, whose broad type it takes without the name: such an answer can be right
+    by half at most.
     """
 
     def __init__(self, folder: Path, ontology: CellOntology, *, by: LookUp = "term") -> None:
@@ -60,8 +62,10 @@ class LabelTable:
         self.ontology = ontology
         self.rows: dict[str, tuple[str, str]] = {}
         self.by_id: dict[str, tuple[str, str]] = {}
+        self.ids: dict[str, str] = {}
         for row in _read(folder / LABELS):
             self.rows.setdefault(row["originalname"], (row["Clname"], row["type"]))
+            self.ids.setdefault(row["originalname"], row["CLID"])
             self.by_id.setdefault(row["CLID"], (row["Clname"], row["type"]))
         with (folder / RELATION).open(newline="", encoding="utf-8") as source:
             self.relation = [(row[0], row[1]) for row in csv.reader(source)]
@@ -71,12 +75,17 @@ class LabelTable:
         found = self.rows.get(label.lower().replace("cells", "cell", 1)) or self._by_ontology(label)
         return _fields(found[0]), _fields(found[1])
 
+    def vocabulary(self) -> Vocabulary:
+        """The table's labels that have one known term, by it: which names there are, of whatever cluster."""
+        pairs = [(label, term) for label, term in self.ids.items() if term in self.ontology]
+        return Vocabulary.of(pairs, self.ontology, name=LABELS)
+
     def _by_ontology(self, label: str) -> tuple[str, str]:
-        identifier = self.ontology.resolve(label)
-        if self.by == "name" or identifier is None or self.ontology.label(identifier) != label:
+        identifier = term_of(label, self.ontology)
+        if self.by == "name" or identifier is None:
             return "", ""
-        if identifier in self.by_id or self.by == "id":
-            return self.by_id.get(identifier, ("", ""))
+        if identifier in self.by_id:
+            return self.by_id[identifier]
         ancestors = self.ontology.ancestors(identifier)
         known = [a for a in ancestors if a in self.by_id]
         nearest = min(known, key=lambda a: (ancestors[a], a), default="")
@@ -98,6 +107,12 @@ class LabelTable:
         above = (first for first, second in self.relation if second == name)
         below = (second for first, second in self.relation if first == name)
         return next(above, None) or next(below, None)
+
+
+def term_of(label: str, ontology: CellOntology) -> str | None:
+    """The term of a label that the Cell Ontology writes so; None for any other."""
+    term = ontology.resolve(label)
+    return term if term is not None and ontology.label(term) == label else None
 
 
 def read_clusters(folder: Path) -> list[PublishedCluster]:
