@@ -145,7 +145,8 @@ def label_clusters(
         found = [as_proposed(annotation, knowledge.ontology) for annotation in found]
     found = [_species_checked(annotation, knowledge) for annotation in found]
     if knowledge.markers.borrowed and knowledge.species == "mouse":
-        found = [ortholog_checked(annotation, knowledge.markers.database) for annotation in found]
+        database = knowledge.markers.database
+        found = [ortholog_checked(annotation, database, min_overlap=min_overlap) for annotation in found]
     return found, stats
 
 

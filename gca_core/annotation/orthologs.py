@@ -1,4 +1,4 @@
-"""Mouse genes that are judged by human markers: which of them the documented orthologs don't carry over."""
+"""Mouse genes judged by human markers: what the documented orthologs don't carry over, and what rests on it."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from gca_core.annotation.models import Annotation, FlagReason, Status
 N_NAMED = 5
 
 
-def ortholog_checked(annotation: Annotation, database: MarkerDatabase) -> Annotation:
-    """The annotation of a mouse cluster by human rows, flagged where genes were not carried over as documented.
+def ortholog_checked(annotation: Annotation, database: MarkerDatabase, *, min_overlap: int) -> Annotation:
+    """The annotation of a mouse cluster by human rows, flagged where its evidence was not carried over as documented.
 
     Mouse genes are matched to human rows by their letters. Two kinds go wrong: a mouse gene whose human ortholog is
     a marker under other letters, so that its evidence is missing; and a supporting gene with the letters of a human
-    one whose documented mouse ortholog is another gene, or which mouse lacks.
+    one whose documented mouse ortholog is another gene, or which mouse lacks. The caveats name these genes. The
+    cluster is flagged where, because of them, the label rests on too little: where fewer than ``min_overlap``
+    supporting genes are left, or fewer than half of those that support it or whose evidence is missing.
     """
     human = _human_symbols()
     lost = [
@@ -33,13 +35,13 @@ def ortholog_checked(annotation: Annotation, database: MarkerDatabase) -> Annota
         for genes, what in ((lost, "of the same letters, so they count for nothing"), (letters, "support the label"))
         if genes
     ]
-    return annotation.model_copy(
-        update={
-            "status": Status.FLAGGED,
-            "flag_reasons": (*annotation.flag_reasons, FlagReason.ORTHOLOG_UNMAPPED),
-            "caveats": (*annotation.caveats, *caveats),
-        }
-    )
+    annotation = annotation.model_copy(update={"caveats": (*annotation.caveats, *caveats)})
+    supporting = len(annotation.evidence.supporting)
+    sound = supporting - len(letters)
+    if sound >= min_overlap and 2 * sound >= supporting + len(lost):
+        return annotation
+    reasons = (*annotation.flag_reasons, FlagReason.ORTHOLOG_UNMAPPED)
+    return annotation.model_copy(update={"status": Status.FLAGGED, "flag_reasons": reasons})
 
 
 @functools.cache

@@ -62,8 +62,8 @@ FLAG_WORDS: dict[FlagReason, tuple[str, str]] = {
     ),
     FlagReason.ORTHOLOG_UNMAPPED: (
         "genes without a human counterpart",
-        "Mouse genes were matched to human markers by their letters, and for some the documented counterpart has "
-        "other letters or doesn't exist: their evidence is missing or misleading. Use a table with mouse markers.",
+        "Mouse genes were matched to human markers by their letters, and for many the documented counterpart has "
+        "other letters or doesn't exist, so that too little sound evidence is left. Use a table with mouse markers.",
     ),
 }
 

@@ -178,14 +178,33 @@ def test_nothing_is_labelled_of_no_clusters(database):
     assert label_clusters([], empty, knowledge, None, min_overlap=2) == ([], None)
 
 
-def test_mouse_genes_without_a_documented_counterpart_of_their_letters_are_flagged(tmp_path):
+@pytest.mark.parametrize(
+    ("genes", "min_overlap", "lost", "letters", "flagged"),
+    [
+        ("Cd79a, Cd79b, Ms4a1", 2, "", "", False),
+        # one gene beside sound ones decides nothing
+        ("Cd79a, Cd79b, Acsm2", 2, "Acsm2", "", False),
+        ("Cd79a, Cd79b, Gnly", 2, "", "GNLY", False),
+        ("Cd79a, Cd79b, Acsm2, Car8", 2, "Acsm2, Car8", "", False),
+        # fewer than half are sound
+        ("Cd79a, Cd79b, Acsm2, Car8, Hba-a1", 2, "Acsm2, Car8, Hba-a1", "", True),
+        ("Cd79a, Cd79b, Acsm2, Car8, Gnly", 2, "Acsm2, Car8", "GNLY", True),
+        # fewer are sound than a label needs
+        ("Cd79a, Gnly", 2, "", "GNLY", True),
+        ("Cd79a, Cd79b, Ms4a1, Acsm2", 4, "Acsm2", "", True),
+        # few they are, and no gene was lost on the way
+        ("Cd79a, Cd79b, Ms4a1", 4, "", "", False),
+    ],
+)
+def test_a_mouse_label_is_flagged_where_too_few_of_its_human_markers_have_an_ortholog(
+    tmp_path, genes, min_overlap, lost, letters, flagged
+):
     table = tmp_path / "human.csv"
-    genes = ("CD79A", "CD79B", "MS4A1", "GNLY", "ACSM2A")
-    table.write_text("cell_type,gene_symbol,species\n" + "".join(f"B cell,{g},human\n" for g in genes))
-    lists = {"fine": "Cd79a, Cd79b, Ms4a1", "lost": "Cd79a, Cd79b, Acsm2", "letters": "Cd79a, Cd79b, Gnly"}
-    report = annotate_from_markers(lists, species="mouse", marker_db=table)
-    found = {a.cluster: a for a in report.annotations}
-    flagged = {name for name, a in found.items() if FlagReason.ORTHOLOG_UNMAPPED in a.flag_reasons}
-    assert flagged == {"lost", "letters"}
-    assert any("count for nothing: Acsm2" in caveat for caveat in found["lost"].caveats)
-    assert any("support the label: GNLY" in caveat for caveat in found["letters"].caveats)
+    known = ("CD79A", "CD79B", "MS4A1", "GNLY", "ACSM2A", "CA8", "HBA1")
+    table.write_text("cell_type,gene_symbol,species\n" + "".join(f"B cell,{g},human\n" for g in known))
+    report = annotate_from_markers({"1": genes}, species="mouse", marker_db=table, min_overlap=min_overlap)
+    (found,) = report.annotations
+    assert (FlagReason.ORTHOLOG_UNMAPPED in found.flag_reasons) == flagged
+    caveats = " ".join(found.caveats)
+    assert (f"count for nothing: {lost}" in caveats) == bool(lost)
+    assert (f"support the label: {letters}" in caveats) == bool(letters)
