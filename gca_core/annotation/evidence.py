@@ -10,7 +10,7 @@ import numpy as np
 from gca_core.annotation.models import ClusterMarkers, RankedGene
 from gca_core.annotation.programmes import programme_genes
 from gca_core.annotation.scoring import Array, MarkerModel
-from gca_core.matrix.stats import GroupSums
+from gca_core.matrix.stats import GroupStatistics, GroupSums
 
 if TYPE_CHECKING:
     from gca_core.annotation.inputs import Expression
@@ -81,25 +81,31 @@ def expression_evidence(
 
     ``sums`` are those of the clusters over all genes of ``expression``, where they are known already.
     """
-    column = {gene: j for j, gene in enumerate(expression.genes)}
     known = expression.sums(codes, len(clusters)) if sums is None else sums
-    found = known.inside().of_genes([column[gene] for gene in model.genes])
+    found = marker_statistics(expression, known, model)
+    if len(clusters) == 1:
+        return np.clip(found.fraction / FULL_FRACTION, 0.0, 1.0)
+    return ranked_evidence(contrast(found), rank_weights(clusters, model))
+
+
+def marker_statistics(expression: Expression, sums: GroupSums, model: MarkerModel) -> GroupStatistics:
+    """Statistics of each cluster over the genes of the model."""
+    column = {gene: j for j, gene in enumerate(expression.genes)}
+    return sums.inside().of_genes([column[gene] for gene in model.genes])
+
+
+def ranked_evidence(level: Array, weights: Array) -> Array:
+    """The level of expression, -1 to 1, by the weight of the rank."""
+    return np.where(level > 0, level * np.maximum(weights, UNRANKED), level * UNRANKED)
+
+
+def contrast(found: GroupStatistics) -> Array:
+    """(n, g) how clearly each cluster expresses each gene, -1 to 1, before its rank is looked at."""
     detection = np.clip(found.fraction.max(axis=0) / FULL_FRACTION, 0.0, 1.0)
-    if len(clusters) == 1:
-        level = np.clip(found.fraction / FULL_FRACTION, 0.0, 1.0)
-    else:
-        level = _contrast(found.mean, detection)
-    if len(clusters) == 1:
-        return level
-    ranked = rank_weights(clusters, model)
-    return np.where(level > 0, level * np.maximum(ranked, UNRANKED), level * UNRANKED)
-
-
-def _contrast(mean: Array, detection: Array) -> Array:
-    highest, lowest = mean.max(axis=0), mean.min(axis=0)
+    highest, lowest = found.mean.max(axis=0), found.mean.min(axis=0)
     ceiling = np.where(highest > 0, highest, 1.0)
     trust = detection * (FLAT_TRUST + (1.0 - FLAT_TRUST) * (highest - lowest) / ceiling)
-    relative = mean / ceiling
+    relative = found.mean / ceiling
     present = np.minimum((relative - ABSENT) / (EXPRESSED - ABSENT), 1.0)
-    contrast: Array = np.where(relative >= ABSENT, present, relative / ABSENT - 1.0) * trust
-    return contrast
+    level: Array = np.where(relative >= ABSENT, present, relative / ABSENT - 1.0) * trust
+    return level

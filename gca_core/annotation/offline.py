@@ -43,7 +43,7 @@ ABSENT = -0.5
 STRONG = 0.8
 FEW_MARKERS = 3
 N_ALTERNATIVES = 3
-N_SHOWN = 12
+N_ALIKE = 5
 _TIED = "the evidence can't tell these apart, so their common parent is given"
 
 
@@ -83,7 +83,8 @@ def annotate_clusters(
     Scores add up along the ontology; the best one is the label. Where others come within a tenth of it, the
     answer is their common parent, if the marker database knows that or something above it; where a type above comes
     as close and the best one has no marker of its own to show, it is the one above. Fewer than
-    ``min_overlap`` supporting markers, or a score below 1, make the label ``Unknown or Novel``.
+    ``min_overlap`` supporting markers, or a score below 1, make the label ``Unknown or Novel``. A cluster whose
+    ranking leaves out others alike is called what they have in common, at Medium confidence at most.
 
     Args:
         clusters: n clusters.
@@ -98,9 +99,15 @@ def annotate_clusters(
     if min_overlap < 1:
         raise ConfigurationError(f"min_overlap is {min_overlap}; expected at least one marker")
     return [
-        _finish(c, _answer(scored, model, ontology), scored, model, ontology, min_overlap)
+        _finish(c, _shared(c, _answer(scored, model, ontology), model, ontology), scored, model, ontology, min_overlap)
         for c, scored in zip(clusters, _scores(evidence, model), strict=True)
     ]
+
+
+def has_known_level(terms: Sequence[str], model: MarkerModel, ontology: CellOntology) -> bool:
+    """Whether the marker database knows the common parent of the terms, or something above it."""
+    parent = ontology.common_parent(terms)
+    return any(ontology.is_a(parent, t.ontology_id) for t in model.types)
 
 
 def guess_clusters(
@@ -192,8 +199,7 @@ def _siblings(level: str, rival: int, index: int, total: Array, model: MarkerMod
     """Whether a rival that scores about alike shares a parent that the marker database knows about."""
     if total[rival] * (1.0 - TIE) > total[index]:
         return False
-    parent = ontology.common_parent([level, model.types[rival].ontology_id])
-    return any(ontology.is_a(parent, t.ontology_id) for t in model.types)
+    return has_known_level([level, model.types[rival].ontology_id], model, ontology)
 
 
 def _scores(evidence: Array, model: MarkerModel) -> list[_Scored]:
@@ -231,11 +237,11 @@ def _finish(
         n_cells=cluster.n_cells,
         primary_label=UNKNOWN if unknown else label,
         ontology_id=None if unknown else answer.term,
-        confidence=_confidence(found, flags, answer, figures),
+        confidence=_confidence(found, flags, answer, cluster, figures),
         status=Status.FLAGGED if flags else Status.SUPPORTED,
         flag_reasons=flags,
         rationale=_rationale(label, found, unknown),
-        caveats=_caveats(answer, model),
+        caveats=_caveats(answer, cluster, model),
         alternatives=_alternatives(answer, scored.total, model, ontology),
         markers=tuple(g.gene for g in cluster.genes),
         proposed_label=label if unknown and found.supporting else None,
@@ -255,10 +261,19 @@ def _choose(total: Array, model: MarkerModel, ontology: CellOntology) -> _Answer
     rivals = tuple(i for i in close if not _on_one_line(term, model.types[i].ontology_id, ontology))
     if not rivals:
         return _Answer(term, best)
-    parent = ontology.common_parent([term, *(model.types[i].ontology_id for i in rivals)])
-    if any(ontology.is_a(parent, t.ontology_id) for t in model.types):
-        return _Answer(parent, best, tied=(best, *rivals))
+    terms = [term, *(model.types[i].ontology_id for i in rivals)]
+    if has_known_level(terms, model, ontology):
+        return _Answer(ontology.common_parent(terms), best, tied=(best, *rivals))
     return _Answer(term, best, rivals=rivals)
+
+
+def _shared(cluster: ClusterMarkers, answer: _Answer, model: MarkerModel, ontology: CellOntology) -> _Answer:
+    """The answer, at the level that it has in common with the clusters that the ranking leaves out."""
+    parent = ontology.common_parent([answer.term, *cluster.alike_terms])
+    if parent == answer.term:
+        return answer
+    others = (i for i, t in enumerate(model.types) if t.ontology_id in cluster.alike_terms and i != answer.index)
+    return replace(answer, term=parent, tied=(answer.index, *others))
 
 
 def _raised(answer: _Answer, scored: _Scored, model: MarkerModel, ontology: CellOntology) -> _Answer:
@@ -382,8 +397,10 @@ def _flags(
     return tuple(flags)
 
 
-def _confidence(found: Evidence, flags: Sequence[FlagReason], answer: _Answer, figures: Figures) -> Confidence:
-    """The calibrated level; Low where evidence is thin, contradicted or ambiguous; other flags allow Medium at most."""
+def _confidence(
+    found: Evidence, flags: Sequence[FlagReason], answer: _Answer, cluster: ClusterMarkers, figures: Figures
+) -> Confidence:
+    """The calibrated level; Low where evidence is thin, contradicted or ambiguous; other doubts allow Medium."""
     thin = {
         FlagReason.LOW_MARKER_OVERLAP,
         FlagReason.NO_MARKERS_SUPPLIED,
@@ -393,7 +410,7 @@ def _confidence(found: Evidence, flags: Sequence[FlagReason], answer: _Answer, f
     probability = CALIBRATION.right.at(figures)
     if thin & set(flags) or found.score <= 0 or probability < CALIBRATION.medium:
         return Confidence.LOW
-    if flags or answer.tied or len(found.supporting) < FEW_MARKERS:
+    if flags or answer.tied or cluster.alike or len(found.supporting) < FEW_MARKERS:
         return Confidence.MEDIUM
     return Confidence.HIGH if probability >= CALIBRATION.high else Confidence.MEDIUM
 
@@ -408,8 +425,14 @@ def _rationale(label: str, found: Evidence, unknown: bool) -> str:
     return f"too little evidence for a label; nearest is {text}" if unknown else text
 
 
-def _caveats(answer: _Answer, model: MarkerModel) -> tuple[str, ...]:
+def _caveats(answer: _Answer, cluster: ClusterMarkers, model: MarkerModel) -> tuple[str, ...]:
     caveats = []
+    if cluster.alike:
+        more = len(cluster.alike) - N_ALIKE
+        names = ", ".join(cluster.alike[:N_ALIKE]) + (f" and {more} more" if more > 0 else "")
+        caveats.append(
+            f"its markers don't stand out beside the clusters most like it, so it was ranked without {names}"
+        )
     if answer.tied:
         names = ", ".join(sorted(model.types[i].label for i in answer.tied))
         caveats.append(f"{_TIED}: {names}")

@@ -40,6 +40,7 @@ from gca_core.annotation.rankings import StoredRanking, rank_clusters, stored_ma
 from gca_core.annotation.review import Corrections, apply_corrections
 from gca_core.annotation.scoring import Array
 from gca_core.annotation.timing import Stopwatch
+from gca_core.annotation.unlike import rank_unknown_again
 from gca_core.annotation.vocabulary import Vocabulary, VocabularyInput, as_vocabulary, in_vocabulary, tell_unnamed
 from gca_core.errors import ConfigurationError, DataValidationError
 from gca_core.matrix.ranking import RankingMethod
@@ -204,6 +205,15 @@ def _computed(adata: AnnData, options: Options, markers: SpeciesMarkers, watch: 
         clusters = [first_telling(cluster, knowledge.model, options.top_n_markers) for cluster in clusters]
     with watch.stage("weigh"):
         evidence = expression_evidence(expression, codes.tolist(), clusters, knowledge.model, sums=sums)
+        clusters, evidence = rank_unknown_again(
+            expression,
+            sums,
+            clusters,
+            evidence,
+            knowledge,
+            top_n_markers=options.top_n_markers,
+            min_overlap=options.min_overlap,
+        )
     return Ranked(groups, clusters, evidence, knowledge, expression, expression.source, options.ranking)
 
 

@@ -52,7 +52,7 @@ def rank_clusters(
     ranked = rank_genes(expression.values, expression.genes, codes, n_top=n_top, method=method, sums=sums)
     tables = dict(iter(ranked.groupby("group", sort=False, observed=True)))
     return [
-        ClusterMarkers(cluster=str(name), n_cells=int(sums.n_cells[i]), genes=_ranked_genes(tables[i]))
+        ClusterMarkers(cluster=str(name), n_cells=int(sums.n_cells[i]), genes=ranked_genes(tables[i]))
         for i, name in enumerate(groups.cat.categories)
     ]
 
@@ -183,7 +183,8 @@ def _distinct(names: Sequence[str], scores: Sequence[float | None], n_top: int) 
     return tuple(RankedGene(gene=name, score=score) for name, score in list(first.items())[:n_top])
 
 
-def _ranked_genes(table: pd.DataFrame) -> tuple[RankedGene, ...]:
+def ranked_genes(table: pd.DataFrame) -> tuple[RankedGene, ...]:
+    """The rows of a ranking whose mean is higher than elsewhere, figures rounded."""
     rounded = table.assign(**{c: table[c].astype(float).round(4) for c in _FIGURES})
     return tuple(
         RankedGene(gene=row["gene"], **{c: row[c] for c in _FIGURES})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -74,24 +74,60 @@ def rank_genes(
     )
 
 
+def rank_against(
+    sums: GroupSums, genes: Sequence[str], group: int, others: Sequence[int], *, n_top: int = 50
+) -> pd.DataFrame:
+    """Rank genes of one group against some of the others, by the ``t-test_overestim_var`` of :func:`rank_genes`.
+
+    Args:
+        sums: of all groups; cells without a group count among the others.
+        genes: the names of its columns.
+        group, others: positions in ``sums``, the latter without the former.
+        n_top: genes kept.
+
+    Returns:
+        The rows of :func:`rank_genes`, with ``group`` as the group's name.
+
+    Raises:
+        DataValidationError: one of the two sides has no cells.
+    """
+    rest = [*others, len(sums.n_cells) - 1]
+    total, square, positive, n_cells = (
+        np.stack([values[group], values[rest].sum(axis=0), np.zeros_like(values[0])])
+        for values in (sums.total, sums.square, sums.positive, sums.n_cells)
+    )
+    pair = GroupSums(total, square, positive, n_cells)
+    if 0 in pair.n_cells[:2]:
+        raise DataValidationError(f"{pair.n_cells[0]} cells against {pair.n_cells[1]}; expected some of both")
+    return _table(0, group, genes, pair, _t_scores(pair, "t-test_overestim_var"), n_top)
+
+
 def _scores(matrix: ChunkedMatrix, codes: npt.NDArray[Any], sums: GroupSums, method: RankingMethod) -> Floats:
     """(g, n) scores of the test; differences of means for groups that can't be tested."""
-    inside, outside = sums.inside(), sums.outside()
-    difference = inside.mean - outside.mean
-    testable = np.flatnonzero((inside.n_cells > 1) & (outside.n_cells > 0))
-    if not testable.size:
-        return difference
     if method == "wilcoxon":
-        tested = wilcoxon_scores(matrix, codes, len(inside.n_cells))
-    elif method == "logreg":
-        tested = _regression_scores(matrix, codes, testable, difference.shape)
-    else:
-        others = inside.n_cells if method == "t-test_overestim_var" else outside.n_cells
-        with np.errstate(divide="ignore", invalid="ignore"):
-            error = inside.variance / inside.n_cells[:, None] + outside.variance / others[:, None]
-            tested = np.nan_to_num(difference / np.sqrt(error), nan=0.0)
-    scores = difference.copy()
-    scores[testable] = np.clip(tested[testable], -MAX_SCORE, MAX_SCORE)
+        return _where_testable(sums, lambda _: wilcoxon_scores(matrix, codes, len(sums.n_cells) - 1))
+    if method == "logreg":
+        shape = (len(sums.n_cells) - 1, sums.total.shape[1])
+        return _where_testable(sums, lambda testable: _regression_scores(matrix, codes, testable, shape))
+    return _t_scores(sums, method)
+
+
+def _t_scores(sums: GroupSums, method: RankingMethod) -> Floats:
+    inside, outside = sums.inside(), sums.outside()
+    others = inside.n_cells if method == "t-test_overestim_var" else outside.n_cells
+    with np.errstate(divide="ignore", invalid="ignore"):
+        error = inside.variance / inside.n_cells[:, None] + outside.variance / others[:, None]
+        tested = np.nan_to_num((inside.mean - outside.mean) / np.sqrt(error), nan=0.0)
+    return _where_testable(sums, lambda _: tested)
+
+
+def _where_testable(sums: GroupSums, test: Callable[[npt.NDArray[Any]], Floats]) -> Floats:
+    """Scores of a test of the groups that it is given; differences of means for those that can't be tested."""
+    inside, outside = sums.inside(), sums.outside()
+    scores = inside.mean - outside.mean
+    testable = np.flatnonzero((inside.n_cells > 1) & (outside.n_cells > 0))
+    if testable.size:
+        scores[testable] = np.clip(test(testable)[testable], -MAX_SCORE, MAX_SCORE)
     return scores
 
 
