@@ -59,6 +59,19 @@ def test_an_empty_list_is_not_asked_about_and_a_silent_model_loses_nothing() -> 
     assert all(FlagReason.OFFLINE_FALLBACK in a.flag_reasons for a in report.annotations)
 
 
+def test_answers_of_a_model_are_kept_whatever_vocabulary_names_them(server: LoopbackServer, tmp_path: Path) -> None:
+    for vocabulary, names in ((None, {None}), ("broad", {"B cell", "NK cell", "monocyte", "megakaryocyte"})):
+        report = annotate_from_markers(
+            LISTS,
+            marker_db=blood_markers(),
+            vocabulary=vocabulary,
+            model=f"openai-compatible:small@{server.url}",
+            llm_options=LlmOptions(cache_dir=str(tmp_path)),
+        )
+        assert {a.vocabulary_label for a in report.annotations} == names
+    assert len(server.requests) == 1
+
+
 def test_the_table_command_asks_once_and_then_its_cache(server: LoopbackServer, tmp_path: Path) -> None:
     table, markers = tmp_path / "lists.csv", tmp_path / "markers.csv"
     table.write_text("cluster,markers\n" + "".join(f'{name},"{",".join(genes)}"\n' for name, genes in LISTS.items()))

@@ -9,6 +9,7 @@ import anndata as ad
 import h5py
 import numpy as np
 import pytest
+import zarr
 
 from gca_core.annotation import AnnotationConfig, annotate_file, validate_file
 from gca_core.annotation.models import UNKNOWN
@@ -69,6 +70,8 @@ def test_the_column_is_written_and_goes_with_the_next_annotation_without(folder,
     if again.suffix == ".h5ad":
         with h5py.File(again) as file:
             assert NAMED not in file["obs"]
+    else:
+        assert NAMED not in zarr.open_group(str(again), mode="r")["obs"]
 
 
 def test_report_and_tables_say_which_vocabulary_named_the_labels(folder, tmp_path):

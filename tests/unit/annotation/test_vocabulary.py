@@ -5,6 +5,7 @@ import logging
 from io import StringIO
 
 import anndata as ad
+import fsspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -131,6 +132,13 @@ def test_a_missing_file_a_folder_and_another_encoding_are_refused(tmp_path):
     (tmp_path / "latin.csv").write_bytes("label\nZelle ü\n".encode("latin-1"))
     with pytest.raises(DataValidationError, match="is not UTF-8 text"):
         read_vocabulary(tmp_path / "latin.csv")
+
+
+def test_a_remote_vocabulary_is_read_by_its_uri():
+    filesystem = fsspec.filesystem("memory")
+    filesystem.pipe_file("/names/mine.tsv", b"label\tontology_id\nT\tCL:0000084\n")
+    found = read_vocabulary("memory://names/mine.tsv")
+    assert (found.name, dict(found.names)) == ("memory://names/mine.tsv", {T_CELL: "T"})
 
 
 IDS = st.one_of(
