@@ -24,15 +24,19 @@ os_version=$(. /etc/os-release 2>/dev/null && printf %s "${VERSION_ID:-}" || una
 logical=$(getconf _NPROCESSORS_ONLN)
 physical=$(lscpu -p=CORE,SOCKET 2>/dev/null | grep -v '^#' | sort -u | grep -c . || true)
 [ "${physical:-0}" -ge 1 ] || physical=$logical
-usable=$(least "$physical" "$(nproc 2>/dev/null || echo "$logical")")
+# nproc would take the limits on threads for the number of cores
+usable=$(least "$physical" "$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc 2>/dev/null || echo "$logical")")
 if [ "$usable" -gt 2 ]; then threads=$((usable - 1)); else threads=$usable; fi
+limit() { printf %s "$1" | sed -n 's/^[[:space:]]*0*\([1-9][0-9]*\)[[:space:]]*\(,.*\)\{0,1\}$/\1/p'; }
+# shellcheck disable=SC2046 # no limit is no argument
+threads=$(least "$threads" $(limit "${OMP_NUM_THREADS:-}") $(limit "${OMP_THREAD_LIMIT:-}"))
 
 total=$(meminfo MemTotal)
 available=$(meminfo MemAvailable)
-limit=$(cat /sys/fs/cgroup/memory.max 2>/dev/null || true)
-case $limit in
+ram_limit=$(cat /sys/fs/cgroup/memory.max 2>/dev/null || true)
+case $ram_limit in
     '' | *[!0-9]*) ;;
-    *) total=$(least "$total" $((limit / 1024))); available=$(least "$available" $((limit / 1024))) ;;
+    *) total=$(least "$total" $((ram_limit / 1024))); available=$(least "$available" $((ram_limit / 1024))) ;;
 esac
 disk=$(df -Pk . | awk 'NR == 2 { print $2, $4 }')
 

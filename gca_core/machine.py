@@ -35,6 +35,9 @@ MAX_LOADER_WORKERS = 8
 AUTOCAST_VRAM_GB = 12
 AUTOCAST_FRACTION = 0.85
 NVIDIA_SMI_SECONDS = 20
+# set by users and schedulers; the first may be a list, by level of nesting
+THREAD_LIMITS = ("OMP_NUM_THREADS", "OMP_THREAD_LIMIT")
+_THREAD_LIMIT = re.compile(r"\s*0*([1-9][0-9]*)\s*(,.*)?")
 HEADER = """\
 # machine profile: what this machine has and what a training run may take of it. GB are 2**30 bytes, MHz for the CPU.
 # the values below annotation_threads are yours to change; null means the default of the run.
@@ -66,7 +69,8 @@ class MachineProfile(BaseModel):
         cuda_version: that torch was built for, or the driver's without torch.
         python_version: of this interpreter.
         pytorch_version: null without torch.
-        annotation_threads: CPU threads of a run.
+        annotation_threads: CPU threads of a run; found as the cores that may be used, but one where there are more than
+            two, and not more than ``OMP_NUM_THREADS`` and ``OMP_THREAD_LIMIT`` allow.
         batch_size: cells per step; null means by the GPU's memory.
         learning_rate: of Adam; null means that of ``default.yaml``.
         max_epochs: passes over the training cells at most; null means that of ``default.yaml``.
@@ -262,7 +266,9 @@ def _threads(cores: int) -> int:
     # a core stays free on machines with more than two
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cores
     usable = min(cores, affinity)
-    return usable - 1 if usable > 2 else max(1, usable)
+    free = usable - 1 if usable > 2 else max(1, usable)
+    limits = (_THREAD_LIMIT.fullmatch(os.environ.get(name, "")) for name in THREAD_LIMITS)
+    return min([free, *(int(limit[1]) for limit in limits if limit)])
 
 
 def _operating_system() -> tuple[str | None, str | None]:

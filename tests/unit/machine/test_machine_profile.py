@@ -79,7 +79,7 @@ profiles = st.builds(
 
 
 def run_script(*arguments: str, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    # nproc, which the script asks, takes these for the number of cores
+    # these limit the threads
     environment = {name: value for name, value in os.environ.items() if not name.startswith("OMP_")} | variables
     return subprocess.run(
         ["sh", str(SCRIPT), *arguments],
@@ -177,6 +177,13 @@ def test_an_existing_profile_is_replaced_only_when_asked(tmp_path: Path) -> None
     assert read_profile(path).annotation_threads == 4
 
 
+@pytest.fixture
+def without_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in machine.THREAD_LIMITS:
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.usefixtures("without_limits")
 def test_the_script_and_the_command_agree(tmp_path: Path) -> None:
     done = run_script("config.yml", folder=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -187,6 +194,51 @@ def test_the_script_and_the_command_agree(tmp_path: Path) -> None:
     same |= {"total_ram_gb", "total_storage_gb", "annotation_threads", "learning_rate", "max_epochs"}
     same |= {"gpu_memory_fraction", "keep_intermediate_files", "keep_temp_files", "compression_type"}
     assert {key: theirs[key] for key in same} == {key: ours[key] for key in same}
+
+
+@pytest.mark.usefixtures("without_limits")
+@pytest.mark.parametrize(
+    ("limits", "allowed"),
+    [
+        ({}, None),
+        ({"OMP_NUM_THREADS": "1"}, 1),
+        ({"OMP_NUM_THREADS": " 01 , 4"}, 1),
+        ({"OMP_NUM_THREADS": "2"}, 2),
+        ({"OMP_NUM_THREADS": "4", "OMP_THREAD_LIMIT": "1"}, 1),
+        ({"OMP_THREAD_LIMIT": "1"}, 1),
+        # as many threads as the machine has cores are no reason to take more than there are
+        ({"OMP_NUM_THREADS": "99999999999999999999"}, None),
+        ({"OMP_NUM_THREADS": "0"}, None),
+        ({"OMP_NUM_THREADS": "-1"}, None),
+        ({"OMP_NUM_THREADS": "many", "OMP_THREAD_LIMIT": ""}, None),
+    ],
+)
+def test_script_and_command_keep_to_a_limit_on_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limits: dict[str, str], allowed: int | None
+) -> None:
+    unlimited = machine.detect_machine(tmp_path).annotation_threads
+    expected = unlimited if allowed is None else min(allowed, unlimited)
+    for name, value in limits.items():
+        monkeypatch.setenv(name, value)
+    assert machine.detect_machine(tmp_path).annotation_threads == expected
+    done = run_script("-", folder=tmp_path, **limits)
+    assert done.returncode == 0, done.stderr
+    assert yaml.safe_load(done.stdout)["annotation_threads"] == expected
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs Linux")
+@pytest.mark.usefixtures("without_limits")
+def test_a_limit_on_threads_above_the_cores_that_may_be_used_adds_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = os.sched_getaffinity(0)
+    monkeypatch.setenv("OMP_NUM_THREADS", "64")
+    os.sched_setaffinity(0, {min(before)})
+    try:
+        command, done = machine.detect_machine(tmp_path), run_script("-", folder=tmp_path, OMP_NUM_THREADS="64")
+    finally:
+        os.sched_setaffinity(0, before)
+    assert command.annotation_threads == yaml.safe_load(done.stdout)["annotation_threads"] == 1
 
 
 def test_the_script_asks_the_driver_where_there_is_no_torch(tmp_path: Path, machine_with_a_gpu: str) -> None:
