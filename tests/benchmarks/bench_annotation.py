@@ -18,7 +18,7 @@ from pathlib import Path
 import anndata as ad
 import numpy as np
 import pandas as pd
-from annotation_peers import bench_peers
+from annotation_peers import bench_mixtures, bench_peers
 from annotation_published import bench_published, overlap_markers
 
 from gca_core.annotation import annotate_anndata, annotate_cells, load_marker_database
@@ -191,6 +191,7 @@ def main() -> None:
         bench_clusters("Baron human, known groups", human, "Group", "Group", None)
     bench_depth(kang)
     bench_peers()
+    bench_mixtures()
     bench_mini(None if kang is None else kang.obs["cell_type"])
 
 
