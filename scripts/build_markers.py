@@ -26,9 +26,9 @@ def main() -> None:
     (DATA / "markers.csv").write_text(text, encoding="utf-8")
     human, mouse = (len(parse_markers(text, species=species)) for species in ("human", "mouse"))
     n_mouse = sum(t.mouse is not None for t in types)
-    n_broad = len(read_vocabulary("broad").names)
+    n_broad = read_vocabulary("broad").info.n_names
     described = {
-        "broad.tsv": f"Vocabulary of {n_broad} broad cell types: label and Cell Ontology term",
+        "broad.tsv": f"Vocabulary of {n_broad} broad cell types: label and Cell Ontology terms",
         "markers.csv": f"Marker genes of {len(types)} human ({human:,} rows) and {n_mouse} mouse cell types "
         f"({mouse:,} rows), positive and negative, by Cell Ontology term; built from cell_types.tsv",
         "cell_types.tsv": f"Source of the marker database: {len(types)} cell types with their tissues and genes",

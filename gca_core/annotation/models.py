@@ -234,6 +234,7 @@ class VocabularyInfo(_Value):
 
     Attributes:
         sha256: of the names with their terms, whatever else the file holds.
+        n_names: how many there are; several terms may have one.
         names: by Cell Ontology id; a review names what it corrects by them.
     """
 

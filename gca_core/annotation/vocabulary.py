@@ -44,13 +44,12 @@ class Vocabulary:
 
     @classmethod
     def of(cls, pairs: Iterable[Pair], ontology: CellOntology, *, name: str) -> Vocabulary:
-        """The vocabulary of pairs of a label and a Cell Ontology id.
+        """The vocabulary of pairs of a label and a Cell Ontology id; a label may stand for several terms.
 
         Where several labels have one term, the ontology's own label is taken, whatever its case, or else the first.
 
         Raises:
-            DataValidationError: no pairs, ids that are no terms in use, or a label with several ids; names up to
-                five of them.
+            DataValidationError: no pairs, or ids that are no terms in use; names up to five of them.
         """
         given = [(label.strip(), identifier.strip().upper().replace("_", ":")) for label, identifier in pairs]
         _refuse(_faults(given, ontology), name)
@@ -71,13 +70,17 @@ class Vocabulary:
     def info(self) -> VocabularyInfo:
         """As reports name it."""
         return VocabularyInfo(
-            name=self.name, sha256=self.content_hash, n_names=len(self.names), names=dict(sorted(self.names.items()))
+            name=self.name,
+            sha256=self.content_hash,
+            n_names=len(set(self.names.values())),
+            names=dict(sorted(self.names.items())),
         )
 
     def name_of(self, term: str | None) -> str | None:
         """The name of a term, or of the nearest term above it that has one; None where there is none.
 
-        Of terms that are equally near, the most specific one is taken, which has most ancestors, then the smaller id.
+        A term above another that has a name is not near. Of those that are equally near, the most specific one is
+        taken, which has most ancestors, then the smaller id.
         """
         if term is None or term not in self.ontology:
             return None
@@ -85,7 +88,8 @@ class Vocabulary:
             return self.names[term]
         above, ancestors = self.ontology.ancestors(term), self.ontology.ancestors
         listed = [a for a in above if a in self.names and a in self.ontology]
-        nearest = min(listed, key=lambda a: (above[a], -len(ancestors(a)), a), default=None)
+        lowest = set(listed).difference(*(ancestors(a) for a in listed))
+        nearest = min(lowest, key=lambda a: (above[a], -len(ancestors(a)), a), default=None)
         return None if nearest is None else self.names[nearest]
 
 
@@ -186,15 +190,12 @@ def _identified(rows: Iterable[Pair], ontology: CellOntology, name: str) -> list
 
 def _faults(pairs: Sequence[Pair], ontology: CellOntology) -> list[str]:
     """What is wrong with pairs, in words."""
-    terms: dict[str, str] = {}
     faults = []
     for label, term in pairs:
         if term not in ontology:
             instead = ontology.resolve(term)
             why = "no term in use" if instead is None else f"an obsolete term; use {instead}"
             faults.append(f"{label!r} has the id {term!r}, {why}")
-        elif terms.setdefault(label, term) != term:
-            faults.append(f"{label!r} is listed with {terms[label]} and with {term}; keep one of them")
         elif label == UNKNOWN:
             faults.append(f"{label!r} is what clusters without a label are called; give {term} another name")
     return faults

@@ -77,12 +77,12 @@ def test_the_column_is_written_and_goes_with_the_next_annotation_without(folder,
 def test_report_and_tables_say_which_vocabulary_named_the_labels(folder, tmp_path):
     annotate(folder / "cells.h5ad", tmp_path, vocabulary="broad")
     report = json.loads((tmp_path / "report.json").read_text())
-    assert (report["vocabulary"]["name"], report["vocabulary"]["n_names"]) == ("broad", 38)
+    assert (report["vocabulary"]["name"], report["vocabulary"]["n_names"]) == ("broad", 42)
     labels = {a["cluster"]: a["vocabulary_label"] for a in report["annotations"]}
     assert labels == {"b": "B cell", "nk": "NK cell", "cd14": "monocyte", "cd16": "monocyte", "mega": "megakaryocyte"}
     rows = csv.DictReader((tmp_path / "clusters.csv").read_text().splitlines())
     assert {row["cluster"]: row["vocabulary_label"] for row in rows} == labels
-    assert "broad: 38 names, sha256" in (tmp_path / "report.html").read_text()
+    assert "broad: 42 names, sha256" in (tmp_path / "report.html").read_text()
 
 
 @pytest.mark.parametrize("name", ["cells.h5ad", "cells.zarr"])
