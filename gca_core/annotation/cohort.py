@@ -346,18 +346,25 @@ def _figures(report: DatasetReport) -> dict[str, Any]:
 
 
 def _composition(runs: Sequence[Run]) -> list[_Share]:
-    """Clusters and cells of each label in each file, the commonest label first and unknown last."""
+    """Clusters and cells of each label in each file, the commonest label first and unknown last.
+
+    Labels are in the vocabulary's names where all files were annotated with one and the same.
+    """
+    vocabularies = {run.report.vocabulary.sha256 if run.report.vocabulary else None for run in runs}
+    named = len(vocabularies) == 1 and None not in vocabularies
     groups: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
-    terms: dict[str, str | None] = {}
+    terms: dict[str, set[str | None]] = defaultdict(set)
     for run in runs:
         for a in run.report.annotations:
-            groups[a.primary_label][run.name].append(a.n_cells or 0)
-            terms[a.primary_label] = terms.get(a.primary_label) or a.ontology_id
+            label = (a.vocabulary_label if named else None) or a.primary_label
+            groups[label][run.name].append(a.n_cells or 0)
+            terms[label].add(a.ontology_id)
     totals = {run.name: max(run.report.n_cells, 1) for run in runs}
     commonest = {label: sum(map(sum, files.values())) for label, files in groups.items()}
     order = sorted(groups, key=lambda label: (label == UNKNOWN, -commonest[label], label))
+    one_term = {label: next(iter(found)) if len(found) == 1 else None for label, found in terms.items()}
     return [
-        _Share(label, terms[label], file, len(cells), sum(cells), round(sum(cells) / totals[file], 4))
+        _Share(label, one_term[label], file, len(cells), sum(cells), round(sum(cells) / totals[file], 4))
         for label in order
         for file, cells in groups[label].items()
     ]

@@ -28,6 +28,7 @@ from gca_core.annotation.models import (
     Status,
 )
 from gca_core.annotation.review import Correction, Corrections, load_corrections
+from gca_core.annotation.vocabulary import in_vocabulary, read_vocabulary
 from gca_core.errors import DataValidationError
 from gca_core.io import as_path, join_uri, read_text, write_json, write_text
 
@@ -219,6 +220,28 @@ def test_the_summary_joins_what_is_there_and_names_what_failed(tmp_path: Path) -
     assert 'href="one/report.html"' in page
     assert "80.0 %" in page
     assert {(row["run"], row["cluster"]) for row in table(result.uris["review_csv"])} == {("one", "1"), ("one", "2")}
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_the_composition_is_in_the_vocabulary_that_all_files_share(tmp_path: Path, shared: bool) -> None:
+    broad = read_vocabulary("broad")
+    reports = {
+        "one": report(annotation("0", "B cell", 5, term="CL:0000236"), annotation("1", "CD4", 15, term="CL:0000624")),
+        "two": report(annotation("0", "CD8", 10, term="CL:0000625"), annotation("1", UNKNOWN, 30)),
+    }
+    named = {
+        name: found.model_copy(
+            update={"annotations": tuple(in_vocabulary(found.annotations, broad)), "vocabulary": broad.info}
+        )
+        for name, found in reports.items()
+    }
+    files = cohort_of(tmp_path, one=named["one"], two=named["two"] if shared else reports["two"])
+    done = finished_folders(files, [{"json": join_uri(tmp_path, name, "report.json")} for name in reports])
+    shares = table(write_cohort(tmp_path, files, done).uris["composition"])
+    found = {(s["label"], s["file"], s["ontology_id"], s["cells"]) for s in shares}
+    both = {("B cell", "one", "CL:0000236", "5"), (UNKNOWN, "two", "", "30")}
+    apart = {("CD4", "one", "CL:0000624", "15"), ("CD8", "two", "CL:0000625", "10")}
+    assert found == both | ({("T cell", "one", "", "15"), ("T cell", "two", "", "10")} if shared else apart)
 
 
 def test_the_review_names_runs_as_the_folder_does_also_where_one_file_is_left(tmp_path: Path) -> None:
