@@ -71,8 +71,8 @@ def apply_review(
 
     Everything is judged before anything is written. What is in place already is left alone, so that the same table
     can be applied again, also after a break; the first reviewer and time of a decision stay. One reviewer applies at a
-    time: others wait, and then find what was decided before them. Object stores have no locks for that. Summaries of
-    cohorts that the runs belong to are written anew, and what was decided leaves the review queues beside the results.
+    time: others wait, and then find what was decided before them. Summaries of cohorts that the runs belong to are
+    written anew, and what was decided leaves the review queues beside the results.
 
     Args:
         table: the table that :func:`gca_core.annotation.review_queue.write_review` wrote, filled in.

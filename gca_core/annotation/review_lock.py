@@ -2,35 +2,43 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import socket
+import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+from upath import UPath
 
 from gca_core.errors import DataValidationError
 from gca_core.io import as_path, write_text
 
 log = logging.getLogger(__name__)
 
-# the first stays there, empty, since whoever waits for it may have it open
+# the first stays in a folder, empty, since whoever waits for it may have it open; in an object store it is removed
 LOCK, HOLDER = ".corrections.lock", ".corrections.holder"
 LOCK_SECONDS = 120.0
 # an annotation has more to lose than a table that can be applied again
 ANNOTATION_SECONDS = 900.0
 ANNOTATION = "an annotation"
+# an object outlives a process that was killed, so it counts for so long only
+OBJECT_SECONDS = 3600.0
+OBJECT_POLL_SECONDS = 1.0
+_UNLOCKED = "no lock can be taken in %s (%s); let nobody else write there until this is done"
 
 
 @contextmanager
 def reviewing(folder: str, who: str, *, timeout: float = LOCK_SECONDS) -> Iterator[None]:
     """Keep others from writing to the results in ``folder`` for the time of the block.
 
-    Object stores have no locks: there the block is run as it is, and so it is, with a warning, on a file system
-    without them.
+    In a folder the lock is a file that the system locks; in an object store, an object that is made only where there
+    is none, and that counts for an hour. Where neither can be had, the block is run as it is, with a warning.
 
     Args:
         folder: path or URI; it is made where it isn't there.
@@ -41,45 +49,134 @@ def reviewing(folder: str, who: str, *, timeout: float = LOCK_SECONDS) -> Iterat
         DataValidationError: somebody else held the lock all that time; says who.
     """
     path = as_path(folder)
-    if path.protocol not in {"", "file", "local"}:
-        yield
-        return
-    local = Path(str(path))
-    local.mkdir(parents=True, exist_ok=True)
-    holder = local / HOLDER
+    now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    holder = f"{who}, process {os.getpid()} on {socket.gethostname()}, since {now}"
+    if path.protocol in {"", "file", "local"}:
+        with _file_lock(Path(str(path)), holder, timeout):
+            yield
+    else:
+        with _object_lock(path / LOCK, holder, timeout):
+            yield
+
+
+@contextmanager
+def _file_lock(folder: Path, holder: str, timeout: float) -> Iterator[None]:
+    folder.mkdir(parents=True, exist_ok=True)
     # whoever may write to the folder may take the lock, whoever took it first
-    lock = FileLock(local / LOCK, mode=0o666)
+    lock = FileLock(folder / LOCK, mode=0o666)
     try:
-        _acquire(lock, holder, timeout)
+        _acquire(lock, folder, timeout)
     except Timeout:
-        raise DataValidationError(
-            f"the results in {folder} are being written by {_held_by(holder)}, for more than {timeout:.0f} s; nothing "
-            "was changed. do it again when that is done"
-        ) from None
+        raise _refusal(folder, _held_by(folder), timeout) from None
     except OSError as error:
-        log.warning("no lock can be taken in %s (%s); let nobody else write there until this is done", folder, error)
+        log.warning(_UNLOCKED, folder, error)
     if not lock.is_locked:
         yield
         return
     try:
-        now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-        write_text(holder, f"{who}, process {os.getpid()} on {socket.gethostname()}, since {now}\n")
+        write_text(folder / HOLDER, f"{holder}\n")
         yield
     finally:
-        holder.unlink(missing_ok=True)
+        (folder / HOLDER).unlink(missing_ok=True)
         lock.release()
 
 
-def _acquire(lock: FileLock, holder: Path, timeout: float) -> None:
+def _acquire(lock: FileLock, folder: Path, timeout: float) -> None:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        log.warning("waiting for %s, to write in %s", _held_by(holder), holder.parent)
+        log.warning("waiting for %s, to write in %s", _held_by(folder), folder)
         lock.acquire(timeout=timeout)
 
 
-def _held_by(holder: Path) -> str:
+def _held_by(folder: Path) -> str:
     try:
-        return holder.read_text(encoding="utf-8").strip() or "somebody else"
+        return (folder / HOLDER).read_text(encoding="utf-8").strip() or "somebody else"
     except OSError:
         return "somebody else"
+
+
+@contextmanager
+def _object_lock(lock: UPath, holder: str, timeout: float) -> Iterator[None]:
+    until = datetime.now(UTC) + timedelta(seconds=timeout + OBJECT_SECONDS)
+    mine = json.dumps({"holder": holder, "until": until.isoformat(), "token": uuid.uuid4().hex}).encode()
+    try:
+        _make(lock, mine, timeout)
+    except (OSError, TypeError, NotImplementedError) as error:
+        log.warning(_UNLOCKED, lock.parent, error)
+        yield
+        return
+    # what others wrote until now is not what a listing from before says
+    lock.fs.invalidate_cache()
+    try:
+        yield
+    finally:
+        _release(lock, mine)
+
+
+def _make(lock: UPath, mine: bytes, timeout: float) -> None:
+    """Make the object, once there is none of somebody else's that still counts."""
+    deadline, told = time.monotonic() + timeout, False
+    while True:
+        try:
+            lock.fs.pipe_file(lock.path, mine, mode="create")
+        except FileExistsError:
+            there = _content(lock)
+        else:
+            return
+        if there == mine:
+            # the answer to the first try got lost
+            return
+        if there is None:
+            continue
+        who, over = _of_object(there)
+        if over:
+            log.warning("the lock %s of %s is over, and is removed", lock, who)
+            _remove(lock)
+            continue
+        if not told:
+            log.warning("waiting for %s, to write in %s", who, lock.parent)
+            told = True
+        if time.monotonic() >= deadline:
+            raise _refusal(lock.parent, who, timeout, f"; if that process is gone, delete {lock}")
+        time.sleep(min(OBJECT_POLL_SECONDS, max(timeout, 0.01)))
+
+
+def _release(lock: UPath, mine: bytes) -> None:
+    try:
+        if _content(lock) == mine:
+            _remove(lock)
+        else:
+            log.warning("the lock %s was over before this was done; look whether somebody else wrote there", lock)
+    except OSError as error:
+        log.warning("the lock %s could not be removed (%s); delete it, or wait for an hour", lock, error)
+
+
+def _content(lock: UPath) -> bytes | None:
+    try:
+        return bytes(lock.fs.cat_file(lock.path))
+    except FileNotFoundError:
+        return None
+
+
+def _remove(lock: UPath) -> None:
+    try:
+        lock.fs.rm_file(lock.path)
+    except FileNotFoundError:
+        return
+
+
+def _of_object(content: bytes) -> tuple[str, bool]:
+    """Who holds a lock, and whether its time is over."""
+    try:
+        said = json.loads(content)
+        return str(said["holder"]), datetime.fromisoformat(said["until"]) < datetime.now(UTC)
+    except (ValueError, KeyError, TypeError):
+        return "somebody else", False
+
+
+def _refusal(folder: Path | UPath, who: str, timeout: float, advice: str = "") -> DataValidationError:
+    return DataValidationError(
+        f"the results in {folder} are being written by {who}, for more than {timeout:.0f} s; nothing was changed. do "
+        f"it again when that is done{advice}"
+    )

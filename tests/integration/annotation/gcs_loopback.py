@@ -1,0 +1,118 @@
+"""A server on this machine that keeps objects as Google Cloud Storage does: generations, preconditions, listings."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, quote, unquote, urlsplit
+
+
+@dataclass
+class Bucket:
+    """Objects by name, each with its generation; ``url`` is the server's."""
+
+    url: str = ""
+    objects: dict[str, tuple[bytes, int]] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    n_written: int = 0
+
+    def put(self, name: str, content: bytes, query: dict[str, str]) -> bool:
+        """Whether the precondition held, and the object was written."""
+        with self.lock:
+            wanted = query.get("ifGenerationMatch")
+            if wanted is not None and int(wanted) != self.objects.get(name, (b"", 0))[1]:
+                return False
+            self.n_written += 1
+            self.objects[name] = (content, self.n_written)
+            return True
+
+    def listing(self, query: dict[str, str]) -> dict[str, Any]:
+        prefix, delimiter = query.get("prefix", ""), query.get("delimiter", "")
+        items, prefixes = [], set()
+        for name in sorted(self.objects):
+            rest = name.removeprefix(prefix)
+            if not name.startswith(prefix):
+                continue
+            if delimiter and delimiter in rest:
+                prefixes.add(prefix + rest.split(delimiter)[0] + delimiter)
+            else:
+                items.append(self.described(name))
+        return {"kind": "storage#objects", "items": items, "prefixes": sorted(prefixes)}
+
+    def described(self, name: str) -> dict[str, Any]:
+        content, generation = self.objects[name]
+        times = dict.fromkeys(("updated", "timeCreated"), "2030-01-31T12:00:00.000Z")
+        return {"name": name, "bucket": "lab", "size": str(len(content)), "generation": str(generation), **times}
+
+
+@contextmanager
+def gcs() -> Iterator[Bucket]:
+    """Serve the bucket ``lab`` for the time of the block."""
+    bucket = Bucket()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            name, query = self._asked()
+            if name == "":
+                self._answer(200, bucket.listing(query))
+            elif name not in bucket.objects:
+                self._answer(404, {"error": {"code": 404, "message": "No such object"}})
+            elif query.get("alt") == "media":
+                self._answer(200, bucket.objects[name][0])
+            else:
+                self._answer(200, bucket.described(name))
+
+        def do_POST(self) -> None:
+            _, query = self._asked()
+            body = self.rfile.read(int(self.headers["content-length"]))
+            kind = query.get("uploadType")
+            if kind == "resumable":
+                self._answer(200, b"", location=f"{bucket.url}/resumed/{quote(query['name'])}")
+            elif kind == "multipart":
+                boundary = b"--" + self.headers["content-type"].partition('boundary="')[2].rstrip('"').encode()
+                told, content = (part.partition(b"\n\n")[2].removesuffix(b"\n") for part in body.split(boundary)[1:3])
+                self._put(json.loads(told)["name"], content, query)
+            else:
+                self._put(unquote(urlsplit(self.path).path.removeprefix("/resumed/")), body, {})
+
+        def _put(self, name: str, content: bytes, query: dict[str, str]) -> None:
+            if bucket.put(name, content, query):
+                self._answer(200, bucket.described(name))
+            else:
+                self._answer(412, {"error": {"code": 412, "message": "conditionNotMet"}})
+
+        def do_DELETE(self) -> None:
+            name, _ = self._asked()
+            self._answer(204 if bucket.objects.pop(name, None) else 404, b"")
+
+        def _asked(self) -> tuple[str, dict[str, str]]:
+            parts = urlsplit(self.path)
+            query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
+            return unquote(parts.path.partition("/b/lab/o")[2].removeprefix("/")), query
+
+        def _answer(self, status: int, body: bytes | dict[str, Any], **headers: str) -> None:
+            content = body if isinstance(body, bytes) else json.dumps(body).encode()
+            self.send_response(status)
+            self.send_header("content-type", "application/json")
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.send_header("content-length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    bucket.url = f"http://127.0.0.1:{server.server_port}"
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield bucket
+    finally:
+        server.shutdown()
+        server.server_close()
