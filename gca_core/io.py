@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from enum import StrEnum
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
@@ -147,26 +147,33 @@ def _copy_file(source: Path | UPath, target: Path | UPath) -> None:
 
 def _fetch_folder(source: UPath, target: Path) -> None:
     """Copy a remote folder; names that would lead out of the target are refused."""
-    target.mkdir(parents=True)
-    for entry in source.iterdir():
-        name = PurePosixPath(str(entry.path).rstrip("/")).name
-        if name in {"", ".", ".."} or "\\" in name:
-            raise DataValidationError(f"the folder {str(source)!r} holds {name!r}, which is no file or folder name")
-        if entry.is_dir():
-            _fetch_folder(entry, target / name)
-        else:
-            _copy_file(entry, target / name)
+    root = f"{source.path.strip('/')}/"
+    found = sorted(source.fs.find(source.path))
+    places = []
+    for file in found:
+        parts = file.strip("/").removeprefix(root).split("/")
+        if any(part in {"", ".", ".."} or "\\" in part for part in parts):
+            raise DataValidationError(f"the folder {str(source)!r} holds {file!r}, which is no file or folder name")
+        places.append(target.joinpath(*parts))
+    for folder in {target, *(place.parent for place in places)}:
+        folder.mkdir(parents=True, exist_ok=True)
+    source.fs.get(found, [str(place) for place in places])
 
 
 def _send_folder(source: Path, target: UPath) -> None:
-    """Copy a folder to a remote place in the stead of what is there."""
+    """Copy a folder to a remote place in the stead of what is there.
+
+    What lies at the top, such as a store's description of itself, comes last, so that half a copy isn't taken for one.
+    """
     if target.exists():
         target.fs.rm(target.path, recursive=True)
-    for entry in sorted(source.rglob("*")):
-        if entry.is_file():
-            place = target.joinpath(*entry.relative_to(source).parts)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            _copy_file(entry, place)
+    files = sorted(entry for entry in source.rglob("*") if entry.is_file())
+    for top in (False, True):
+        sent = [file for file in files if (file.parent == source) is top]
+        if sent:
+            target.fs.put(
+                [str(file) for file in sent], [f"{target.path}/{file.relative_to(source).as_posix()}" for file in sent]
+            )
 
 
 def write_text(uri: PathInput, text: str) -> str:

@@ -123,7 +123,11 @@ def gcs() -> Iterator[Bucket]:
         def log_message(self, *_: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    class Server(ThreadingHTTPServer):
+        # the client sends a folder's files at once
+        request_queue_size = 256
+
+    server = Server(("127.0.0.1", 0), Handler)
     bucket.url = f"http://127.0.0.1:{server.server_port}"
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:

@@ -1,21 +1,15 @@
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 
-import fsspec
 import pytest
 
 from gca_core.annotation.review import CORRECTIONS_FILE, load_corrections
 from gca_core.annotation.review_lock import LOCK, reviewing
 from gca_core.errors import DataValidationError
 from gca_core.io import read_json, write_json
-from tests.integration.annotation.gcs_loopback import Bucket, gcs
 from tests.unit.annotation.test_review import cluster, report
-
-pytestmark = pytest.mark.skipif(find_spec("gcsfs") is None, reason="gs:// addresses need the extra google")
 
 RESULTS = "gs://lab/run/s1"
 # each process judges what it finds, then takes its time before it writes
@@ -38,15 +32,6 @@ while not Path(go).exists():
     time.sleep(0.01)
 review_apply.apply_review(table, where, who=who)
 """
-
-
-@pytest.fixture
-def bucket(monkeypatch) -> Iterator[Bucket]:
-    # or it asks Google what kind of bucket this is
-    monkeypatch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
-    with gcs() as served:
-        monkeypatch.setitem(fsspec.config.conf, "gs", {"token": "anon", "endpoint_url": served.url})
-        yield served
 
 
 def test_two_processes_that_apply_to_a_bucket_at_the_same_time_keep_each_others_decisions(bucket, tmp_path):

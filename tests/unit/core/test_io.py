@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import fsspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -109,6 +110,12 @@ def test_a_staged_folder_replaces_the_one_there_when_all_went_well(tmp_path: Pat
         raise RuntimeError
     assert (target / "group" / "second").read_text() == "second"
     assert [p.name for p in tmp_path.iterdir()] == ["data.zarr"]
+
+
+def test_a_remote_folder_that_holds_no_file_names_is_refused() -> None:
+    fsspec.filesystem("memory").pipe("/bucket/odd.zarr/a\\b", b"x")
+    with pytest.raises(DataValidationError, match="no file or folder name"), io.local_copy("memory://bucket/odd.zarr"):
+        pass
 
 
 def test_a_remote_folder_is_sent_and_fetched_whole() -> None:
