@@ -214,14 +214,19 @@ def test_the_script_and_the_command_agree(tmp_path: Path) -> None:
     ],
 )
 def test_script_and_command_keep_to_a_limit_on_threads(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limits: dict[str, str], allowed: int | None
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    machine_with_a_gpu: str,
+    limits: dict[str, str],
+    allowed: int | None,
 ) -> None:
     unlimited = machine.detect_machine(tmp_path).annotation_threads
     expected = unlimited if allowed is None else min(allowed, unlimited)
     for name, value in limits.items():
         monkeypatch.setenv(name, value)
     assert machine.detect_machine(tmp_path).annotation_threads == expected
-    done = run_script("-", folder=tmp_path, **limits)
+    # without torch, which the script would load
+    done = run_script("-", folder=tmp_path, PATH=machine_with_a_gpu, **limits)
     assert done.returncode == 0, done.stderr
     assert yaml.safe_load(done.stdout)["annotation_threads"] == expected
 
