@@ -27,8 +27,8 @@ LOCK_SECONDS = 120.0
 # an annotation has more to lose than a table that can be applied again
 ANNOTATION_SECONDS = 900.0
 ANNOTATION = "an annotation"
-# an object outlives a process that was killed, so it counts for so long only
-OBJECT_SECONDS = 3600.0
+# an object outlives a process that was killed: it counts for less time than the next annotation waits
+OBJECT_SECONDS = 840.0
 OBJECT_POLL_SECONDS = 1.0
 _UNLOCKED = "no lock can be taken in %s (%s); let nobody else write there until this is done"
 
@@ -38,7 +38,8 @@ def reviewing(folder: str, who: str, *, timeout: float = LOCK_SECONDS) -> Iterat
     """Keep others from writing to the results in ``folder`` for the time of the block.
 
     In a folder the lock is a file that the system locks; in an object store, an object that is made only where there
-    is none, and that counts for an hour. Where neither can be had, the block is run as it is, with a warning.
+    is none, and that counts for a quarter of an hour. Where neither can be had, the block is run as it is, with a
+    warning.
 
     Args:
         folder: path or URI; it is made where it isn't there.
@@ -98,10 +99,9 @@ def _held_by(folder: Path) -> str:
 
 @contextmanager
 def _object_lock(lock: UPath, holder: str, timeout: float) -> Iterator[None]:
-    until = datetime.now(UTC) + timedelta(seconds=timeout + OBJECT_SECONDS)
-    mine = json.dumps({"holder": holder, "until": until.isoformat(), "token": uuid.uuid4().hex}).encode()
+    token = uuid.uuid4().hex
     try:
-        _make(lock, mine, timeout)
+        _make(lock, holder, token, timeout)
     except (OSError, TypeError, NotImplementedError) as error:
         log.warning(_UNLOCKED, lock.parent, error)
         yield
@@ -111,24 +111,26 @@ def _object_lock(lock: UPath, holder: str, timeout: float) -> Iterator[None]:
     try:
         yield
     finally:
-        _release(lock, mine)
+        _release(lock, token)
 
 
-def _make(lock: UPath, mine: bytes, timeout: float) -> None:
+def _make(lock: UPath, holder: str, token: str, timeout: float) -> None:
     """Make the object, once there is none of somebody else's that still counts."""
     deadline, told = time.monotonic() + timeout, False
     while True:
+        until = datetime.now(UTC) + timedelta(seconds=OBJECT_SECONDS)
+        mine = json.dumps({"holder": holder, "until": until.isoformat(), "token": token}).encode()
         try:
             lock.fs.pipe_file(lock.path, mine, mode="create")
         except FileExistsError:
             there = _content(lock)
         else:
             return
-        if there == mine:
-            # the answer to the first try got lost
-            return
         if there is None:
             continue
+        if _is_of(there, token):
+            # the answer to an earlier try got lost
+            return
         who, over = _of_object(there)
         if over:
             log.warning("the lock %s of %s is over, and is removed", lock, who)
@@ -142,14 +144,18 @@ def _make(lock: UPath, mine: bytes, timeout: float) -> None:
         time.sleep(min(OBJECT_POLL_SECONDS, max(timeout, 0.01)))
 
 
-def _release(lock: UPath, mine: bytes) -> None:
+def _release(lock: UPath, token: str) -> None:
     try:
-        if _content(lock) == mine:
+        if _is_of(_content(lock), token):
             _remove(lock)
         else:
             log.warning("the lock %s was over before this was done; look whether somebody else wrote there", lock)
     except OSError as error:
-        log.warning("the lock %s could not be removed (%s); delete it, or wait for an hour", lock, error)
+        log.warning("the lock %s could not be removed (%s); delete it, or wait for a quarter of an hour", lock, error)
+
+
+def _is_of(content: bytes | None, token: str) -> bool:
+    return content is not None and f'"token": "{token}"'.encode() in content
 
 
 def _content(lock: UPath) -> bytes | None:

@@ -12,7 +12,7 @@ import pytest
 from gca_core.annotation import review_apply
 from gca_core.annotation.review import CORRECTIONS_FILE, load_corrections
 from gca_core.annotation.review_apply import apply_review
-from gca_core.annotation.review_lock import LOCK, reviewing
+from gca_core.annotation.review_lock import ANNOTATION, ANNOTATION_SECONDS, LOCK, OBJECT_SECONDS, reviewing
 from gca_core.errors import DataValidationError
 from gca_core.io import as_path, read_json, write_json
 from tests.unit.annotation.test_review import cluster, report
@@ -144,3 +144,12 @@ def test_a_store_that_cannot_make_an_object_only_where_there_is_none_is_used_wit
         entered.append(True)
     assert entered
     assert f"no lock can be taken in {store}" in caplog.text
+
+
+def test_an_annotation_outwaits_the_lock_of_a_process_that_was_killed(store, monkeypatch):
+    monkeypatch.setattr("gca_core.annotation.review_lock.OBJECT_POLL_SECONDS", 0.05)
+    assert OBJECT_SECONDS < ANNOTATION_SECONDS
+    left = lock_left_behind(store, hours=0.4 / 3600)
+    with reviewing(store, ANNOTATION, timeout=20):
+        assert lock_of(store).read_bytes() != left
+    assert not lock_of(store).exists()
