@@ -40,6 +40,7 @@ from gca_core.knowledge.ontology import load_ontology
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = Path(os.environ.get("GCA_BENCH_DATA", ROOT.parent / "shared" / "data"))
+MIN_AGREEMENT, MIN_RIGHT, MIN_COVERED, MIN_AREA, MIN_SHUFFLED, MAX_UNKNOWN = 0.54, 0.88, 0.40, 0.78, 0.80, 0.10
 PANGLAODB = DATA / "knowledge_reference" / "PanglaoDB_markers_27_Mar_2020.tsv"
 
 Array = npt.NDArray[np.float64]
@@ -104,6 +105,7 @@ def bench_published() -> None:
         ]
         print(f"  {name:<39}" + "".join(f"{value:8.3f}" for value in row))
     print_calibration(table, half, [a for a, c in zip(ours, clusters, strict=True) if c.reporting])
+    print_bounds(table, clusters, ours)
 
 
 def _arms(clusters: Sequence[PublishedCluster], ours: Sequence[Annotation]) -> dict[str, list[str]]:
@@ -140,7 +142,7 @@ def partly_right(table: LabelTable, half: Sequence[PublishedCluster], answers: S
 
 
 def print_calibration(table: LabelTable, half: Sequence[PublishedCluster], found: Sequence[Annotation]) -> None:
-    """Confidence against agreement on the reporting half, and what becomes of shuffled lists.
+    """Confidence against agreement on the reporting half.
 
     Agreement of the best guess, which an abstention has, too; and of the answer, where an abstention counts as
     wrong: in the table's vocabulary, and by its short name alone, where a name that the table lacks counts as wrong.
@@ -167,10 +169,43 @@ def print_calibration(table: LabelTable, half: Sequence[PublishedCluster], found
     shared = shared_errors(table, half, found)
     area = area_under_curve(score[~shared].tolist(), guessed[~shared].tolist())
     print(f"  {shared.sum()} of {(~guessed).sum()} wrong guesses are GPT-4's, too; AUROC without them {area:.3f}")
-    unknown = np.mean([a.ontology_id is None for a in found])
-    dealt = annotate_published(shuffle_genes(half, 0), load_marker_database())
-    lost = np.mean([a.ontology_id is None for a in dealt])
-    print(f"  unknown: {unknown:.3f} of the clusters, {lost:.3f} of lists with shuffled genes")
+
+
+def print_bounds(table: LabelTable, clusters: Sequence[PublishedCluster], ours: Sequence[Annotation]) -> None:
+    """What was aimed at and whether it holds: agreement over all clusters, all else over the reporting half."""
+    half = [cluster for cluster in clusters if cluster.reporting]
+    found = [a for a, c in zip(ours, clusters, strict=True) if c.reporting]
+    score = [a.confidence_score or 0.0 for a in found]
+    sure = np.array([a.confidence is Confidence.HIGH for a in found])
+    vocabulary = table.vocabulary()
+    rows: dict[str, tuple[float, list[float]]] = {
+        "mean agreement": (MIN_AGREEMENT, []),
+        "at least partly right at High": (MIN_RIGHT, []),
+        "AUROC of the confidence": (MIN_AREA, []),
+    }
+    for words in (lambda label: in_words_of(vocabulary, label), short_name):
+        right = partly_right(table, half, [words(a.primary_label) for a in found])
+        figures = (
+            mean_agreement(table, clusters, [words(a.primary_label) for a in ours]),
+            float(right[sure].mean()),
+            area_under_curve(score, right.tolist()),
+        )
+        for (_, values), figure in zip(rows.values(), figures, strict=True):
+            values.append(figure)
+    print(f"bounds{'':<36}in the table's vocabulary  by short names")
+    for name, (bound, values) in rows.items():
+        told = "".join(f"{value:14.3f} {'holds' if value >= bound else 'MISSED':<12}" for value in values)
+        print(f"  {name:<32}>= {bound:.2f}{told.rstrip()}")
+    unknown, dealt = (
+        np.mean([a.ontology_id is None for a in annotations])
+        for annotations in (found, annotate_published(shuffle_genes(half, 0), load_marker_database()))
+    )
+    for name, value, bound, holds in (
+        ("High covers", sure.mean(), f">= {MIN_COVERED:.2f}", sure.mean() >= MIN_COVERED),
+        ("unknown", unknown, f"<= {MAX_UNKNOWN:.2f}", unknown <= MAX_UNKNOWN),
+        ("unknown, shuffled genes", dealt, f">= {MIN_SHUFFLED:.2f}", dealt >= MIN_SHUFFLED),
+    ):
+        print(f"  {name:<32}{bound}{value:14.3f} {'holds' if holds else 'MISSED'}")
 
 
 def shared_errors(
