@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 
 from tests.conftest import REPOSITORY
+from tests.integration.annotation.gcs_loopback import bucket
+
+__all__ = ["bucket"]
 
 RunDag = Callable[..., Any]
 

@@ -6,14 +6,18 @@ import csv
 import json
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import anndata as ad
+import fsspec
 import pytest
 
 from gca_core.annotation.cohort import CSV_COLUMNS
+from gca_core.annotation.review_lock import LOCK
 from gca_core.datasets import pbmc68k_reduced
 from gca_core.io import as_path, read_text
 from tests.dags.conftest import asset_events, output, states
+from tests.integration.annotation.gcs_loopback import Bucket
 
 BRACES = "{{ 7 * 7 }}.h5ad"
 
@@ -95,6 +99,24 @@ def test_a_broken_file_is_named_and_the_others_are_there(run_dag: Any, cohort: P
     assert {event.asset.uri for event in asset_events(run)} == {result["uris"]["h5ad"] for result in results}
     links = output(run, "annotate", "gca_report_link")
     assert sorted(links) == sorted(["", *(result["uris"]["html"] for result in results)])
+
+
+def test_a_cohort_in_a_bucket_stays_there(run_dag: Any, cohort: Path, bucket: Bucket) -> None:
+    (cohort / BRACES).unlink()
+    fsspec.filesystem("gs").put(str(cohort), "gs://lab/raw", recursive=True)
+    given = {"input_prefix": "gs://lab/raw/", "output_uri": "gs://lab/out", "cluster_key": "louvain"}
+    run = run_dag("gca_annotate_cohort", **given)
+    assert run.state == "success"
+    (joined,) = output(run, "join")
+    assert all(uri.startswith("gs://lab/out/") for uri in joined["uris"].values())
+    rows = table(joined["uris"]["csv"])
+    assert [(row["input"].removeprefix("gs://lab/raw/"), row["status"]) for row in rows] == [
+        ("a.h5ad", "annotated"),
+        ("donor 2/b.h5ad", "annotated"),
+    ]
+    results = output(run, "annotate")
+    assert {event.asset.uri for event in asset_events(run)} == {quote(r["uris"]["h5ad"], safe=":/") for r in results}
+    assert not [name for name in bucket.objects if name.endswith(LOCK)]
 
 
 def test_failures_that_are_tolerated_leave_the_run_green(run_dag: Any, cohort: Path) -> None:

@@ -12,6 +12,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
+import fsspec
+import pytest
+
 
 @dataclass
 class Bucket:
@@ -135,3 +138,13 @@ def gcs() -> Iterator[Bucket]:
     finally:
         server.shutdown()
         server.server_close()
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
+    """An empty bucket at ``gs://lab``, served on this machine to the real client."""
+    # or it asks Google what kind of bucket this is
+    monkeypatch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+    with gcs() as served:
+        monkeypatch.setitem(fsspec.config.conf, "gs", {"token": "anon", "endpoint_url": served.url})
+        yield served
