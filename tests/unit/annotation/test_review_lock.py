@@ -19,8 +19,9 @@ from tests.unit.annotation.test_review import cluster, report
 
 
 @pytest.fixture
-def store() -> Iterator[str]:
-    """The URI of a folder in an object store."""
+def store(monkeypatch) -> Iterator[str]:
+    """The URI of a folder in an object store, at which those who wait look often."""
+    monkeypatch.setattr("gca_core.annotation.review_lock.OBJECT_POLL_SECONDS", 0.05)
     name = f"results-{uuid.uuid4().hex}"
     yield f"memory://{name}/s1"
     memory = fsspec.filesystem("memory")
@@ -146,8 +147,7 @@ def test_a_store_that_cannot_make_an_object_only_where_there_is_none_is_used_wit
     assert f"no lock can be taken in {store}" in caplog.text
 
 
-def test_an_annotation_outwaits_the_lock_of_a_process_that_was_killed(store, monkeypatch):
-    monkeypatch.setattr("gca_core.annotation.review_lock.OBJECT_POLL_SECONDS", 0.05)
+def test_an_annotation_outwaits_the_lock_of_a_process_that_was_killed(store):
     assert OBJECT_SECONDS < ANNOTATION_SECONDS
     left = lock_left_behind(store, hours=0.4 / 3600)
     with reviewing(store, ANNOTATION, timeout=20):

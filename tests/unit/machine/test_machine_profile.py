@@ -234,13 +234,14 @@ def test_script_and_command_keep_to_a_limit_on_threads(
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs Linux")
 @pytest.mark.usefixtures("without_limits")
 def test_a_limit_on_threads_above_the_cores_that_may_be_used_adds_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machine_with_a_gpu: str
 ) -> None:
     before = os.sched_getaffinity(0)
     monkeypatch.setenv("OMP_NUM_THREADS", "64")
     os.sched_setaffinity(0, {min(before)})
     try:
-        command, done = machine.detect_machine(tmp_path), run_script("-", folder=tmp_path, OMP_NUM_THREADS="64")
+        command = machine.detect_machine(tmp_path)
+        done = run_script("-", folder=tmp_path, PATH=machine_with_a_gpu, OMP_NUM_THREADS="64")
     finally:
         os.sched_setaffinity(0, before)
     assert command.annotation_threads == yaml.safe_load(done.stdout)["annotation_threads"] == 1
