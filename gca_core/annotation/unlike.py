@@ -69,8 +69,8 @@ def rank_unknown_again(
 ) -> tuple[list[ClusterMarkers], Array]:
     """The clusters and their evidence (n, g), with new rankings for those that the old ones leave unknown.
 
-    The nearest clusters are left out one by one, until the others show a label that the markers' mean bears out.
-    A cluster for which there is none keeps its ranking.
+    The nearest cluster is left out, the two nearest and so on, until the others show a label that the markers' mean
+    bears out. A cluster for which there is none keeps its ranking, as do all where none has a label.
 
     Args:
         sums: of the clusters, over the genes of ``expression``.
@@ -80,8 +80,9 @@ def rank_unknown_again(
     model, ontology = knowledge.model, knowledge.ontology
     labels = annotate_clusters(clusters, evidence, model, ontology, min_overlap=min_overlap)
     unknown = [i for i, label in enumerate(labels) if label.ontology_id is None and sums.n_cells[i]]
-    if len(clusters) < 3 or not unknown:
+    if not 0 < len(unknown) < np.count_nonzero(sums.n_cells[:-1]):
         return clusters, evidence
+    log.info("%d clusters have no label yet; they are ranked without the clusters most like them", len(unknown))
     found = marker_statistics(expression, sums, model)
     known = _Clusters(clusters, labels, contrast(found), found.mean, squared_distances(sums))
     clusters, evidence = list(clusters), evidence.copy()
@@ -118,11 +119,15 @@ def squared_distances(sums: GroupSums) -> Array:
 
 
 def _nearest(i: int, distance: Array, n_cells: npt.NDArray[np.int64]) -> Iterator[list[int]]:
-    """The nearest cluster, the two nearest and so on, as long as they are alike and others remain."""
+    """The nearest cluster, the two nearest and so on in growing steps, as long as they are alike and others remain."""
     others = [int(j) for j in np.argsort(distance[i], kind="stable") if j != i and n_cells[j]]
     alike = [j for j in others if distance[i, j] < ALIKE * distance[i, others].max()]
-    for n in range(1, min(len(alike), len(others) - 1) + 1):
+    most, n = min(len(alike), len(others) - 1), 1
+    while n < most:
         yield alike[:n]
+        n += max(1, n // 2)
+    if most > 0:
+        yield alike[:most]
 
 
 def _borne_out(

@@ -60,6 +60,24 @@ def test_two_clusters_of_unknown_cells_stay_unknown(blood):
     assert {a.primary_label for a in annotate_anndata(blood, "k").annotations} == {UNKNOWN}
 
 
+def test_many_clusters_that_no_marker_speaks_for_are_tried_a_few_times_each(database, monkeypatch):
+    adata = simulate(database, {"b": B_CELL}, n_per_type=100)
+    adata.X[10:] = np.random.default_rng(2).poisson(0.3, size=(90, adata.n_vars))
+    adata.obs["k"] = np.arange(100) // 5
+    adata.obs.loc[adata.obs["k"] < 2, "k"] = 0
+    tried = []
+
+    def counted(sums, genes, group, others, **options):
+        tried.append(group)
+        return rank_against(sums, genes, group, others, **options)
+
+    monkeypatch.setattr("gca_core.annotation.unlike.rank_against", counted)
+    found = annotate_anndata(adata, "k").annotations
+    unknown = sum(a.primary_label == UNKNOWN for a in found)
+    assert unknown > 15
+    assert 0 < len(tried) <= 9 * unknown
+
+
 def test_a_ranking_against_some_groups_is_that_of_the_cells_in_them():
     rng = np.random.default_rng(3)
     values = np.log1p(rng.poisson(1.0, size=(90, 40))).astype(float)
