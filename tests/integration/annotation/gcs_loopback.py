@@ -18,9 +18,10 @@ import pytest
 
 @dataclass
 class Bucket:
-    """Objects by name, each with its generation; ``url`` is the server's."""
+    """Objects by name, each with its generation; ``url`` is the server's, and ``authorisations`` what it was shown."""
 
     url: str = ""
+    authorisations: list[str | None] = field(default_factory=list)
     objects: dict[str, tuple[bytes, int]] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
     n_written: int = 0
@@ -107,6 +108,7 @@ def gcs() -> Iterator[Bucket]:
             self._answer(204 if bucket.objects.pop(name, None) else 404, b"")
 
         def _asked(self) -> tuple[str, dict[str, str]]:
+            bucket.authorisations.append(self.headers.get("authorization"))
             parts = urlsplit(self.path)
             query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
             return unquote(parts.path.partition("/b/lab/o")[2].removeprefix("/")), query
@@ -148,3 +150,5 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
     with gcs() as served:
         monkeypatch.setitem(fsspec.config.conf, "gs", {"token": "anon", "endpoint_url": served.url})
         yield served
+    # what it lists is kept by address, which another server may get
+    fsspec.get_filesystem_class("gs").clear_instance_cache()

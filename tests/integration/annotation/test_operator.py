@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from airflow.sdk import DAG, Asset, AssetAlias
+from google.oauth2.credentials import Credentials
 
 from airflow_provider_gca._compat import AirflowException, AirflowFailException
 from airflow_provider_gca.lineage import dataset_name
@@ -23,6 +24,7 @@ from gca_core.annotation.config import AnnotationConfig
 from gca_core.annotation.llm_models import LlmOptions
 from gca_core.errors import ConfigurationError, DataValidationError, LLMError
 from gca_core.llm.models import LlmConfig
+from tests.integration.annotation.gcs_loopback import Bucket
 
 pytestmark = pytest.mark.usefixtures("airflow_home")
 
@@ -429,8 +431,8 @@ def google_provider(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         def __init__(self, gcp_conn_id: str) -> None:
             self.gcp_conn_id = gcp_conn_id
 
-        def get_credentials(self) -> str:
-            return f"credentials of {self.gcp_conn_id}"
+        def get_credentials(self) -> Credentials:
+            return Credentials(token=f"of-{self.gcp_conn_id}")
 
     name = "airflow.providers.google"
     for end in ("", ".common", ".common.hooks"):
@@ -442,37 +444,24 @@ def google_provider(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("google_provider")
-def test_a_google_connection_opens_the_buckets_and_is_forgotten_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
-    from fsspec.implementations.memory import MemoryFileSystem
-    from fsspec.registry import _registry
-
+def test_a_google_connection_opens_the_buckets_and_is_forgotten_afterwards(
+    monkeypatch: pytest.MonkeyPatch, bucket: Bucket
+) -> None:
     import gca_core.annotation.run
-
-    opened: list[Any] = []
-
-    class Bucket(MemoryFileSystem):
-        protocol = ("gs", "gcs")
-        cachable = False
-
-        def __init__(self, token: Any = None, **options: Any) -> None:
-            opened.append(token)
-            super().__init__(**options)
-
-    monkeypatch.setitem(_registry, "gs", Bucket)
 
     def annotate_file(*args: Any, **kwargs: Any) -> Any:
         from gca_core.io import as_path
 
-        as_path("gs://bucket/in.h5ad").exists()
+        as_path("gs://lab/in.h5ad").exists()
         return Result()
 
     monkeypatch.setattr(gca_core.annotation.run, "annotate_file", annotate_file)
     rendered({"id": "lab"}, gcp_conn_id="{{ params.id }}").execute({})
-    with_connection = list(opened)
-    opened.clear()
+    with_connection = set(bucket.authorisations)
+    bucket.authorisations.clear()
     AnnotateAnnDataOperator(**PLACES).execute({})
-    assert set(with_connection) == {"credentials of lab"}
-    assert set(opened) == {None}
+    assert with_connection == {"Bearer of-lab"}
+    assert set(bucket.authorisations) == {None}
 
 
 def test_without_the_google_provider_a_connection_of_it_says_what_to_install(asked: list[SimpleNamespace]) -> None:
