@@ -12,8 +12,9 @@ import os
 import re
 import shutil
 import tempfile
+import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -163,17 +164,26 @@ def _fetch_folder(source: UPath, target: Path) -> None:
 def _send_folder(source: Path, target: UPath) -> None:
     """Copy a folder to a remote place in the stead of what is there.
 
-    What lies at the top, such as a store's description of itself, comes last, so that half a copy isn't taken for one.
+    It is sent under a hidden name beside the target first, so that a connection that breaks off leaves what was there.
+    What lies at the top, such as a store's description of itself, gets its name last, so that half a copy isn't taken
+    for one.
     """
+    fs = target.fs
+    hidden = f"{target.parent.path.rstrip('/')}/.gca-{uuid.uuid4().hex}"
+    files = sorted(file.relative_to(source) for file in source.rglob("*") if file.is_file())
+    try:
+        fs.put([str(source / file) for file in files], [f"{hidden}/{file.as_posix()}" for file in files])
+    except BaseException:
+        with suppress(FileNotFoundError):
+            fs.rm(hidden, recursive=True)
+        raise
     if target.exists():
-        target.fs.rm(target.path, recursive=True)
-    files = sorted(entry for entry in source.rglob("*") if entry.is_file())
+        fs.rm(target.path, recursive=True)
     for top in (False, True):
-        sent = [file for file in files if (file.parent == source) is top]
-        if sent:
-            target.fs.put(
-                [str(file) for file in sent], [f"{target.path}/{file.relative_to(source).as_posix()}" for file in sent]
-            )
+        named = [file.as_posix() for file in files if (len(file.parts) == 1) is top]
+        if named:
+            fs.copy([f"{hidden}/{name}" for name in named], [f"{target.path}/{name}" for name in named])
+    fs.rm(hidden, recursive=True)
 
 
 def write_text(uri: PathInput, text: str) -> str:

@@ -247,14 +247,15 @@ def _write(
         (uris["html"], page),
         (config.html_report, page),
     ]
-    # every name is given when the block ends, and none if something fails in it
+    # every name is given when the block ends, the last one first, and none if something fails in it: the cells, which
+    # take longest to send, come before what is told about them
     with ExitStack() as stack:
-        data.write(stack.enter_context(staged(uris[kind])), columns, obsm)
-        if picture is not None:
-            stack.enter_context(staged(uris["figure"])).write_bytes(picture)
         for uri, text in texts:
             if uri is not None:
                 stack.enter_context(staged(uri)).write_text(text, encoding="utf-8")
+        if picture is not None:
+            stack.enter_context(staged(uris["figure"])).write_bytes(picture)
+        data.write(stack.enter_context(staged(uris[kind])), columns, obsm)
         locked.enter_context(reviewing(config.output_uri, ANNOTATION, timeout=ANNOTATION_SECONDS))
     log.info("results are in %s", as_uri(config.output_uri))
     return uris

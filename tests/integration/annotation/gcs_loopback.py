@@ -25,6 +25,8 @@ class Bucket:
     objects: dict[str, tuple[bytes, int]] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
     n_written: int = 0
+    # the end of names that may not be written
+    forbidden: str | None = None
 
     def put(self, name: str, content: bytes, query: dict[str, str]) -> bool:
         """Whether the precondition held, and the object was written."""
@@ -85,8 +87,11 @@ def gcs() -> Iterator[Bucket]:
             self._answer(206, content[start : end + 1], **told)
 
         def do_POST(self) -> None:
-            _, query = self._asked()
+            name, query = self._asked()
             body = self.rfile.read(int(self.headers["content-length"]))
+            if "/rewriteTo/" in name:
+                self._rewrite(*name.split("/rewriteTo/b/lab/o/"))
+                return
             kind = query.get("uploadType")
             if kind == "resumable":
                 self._answer(200, b"", location=f"{bucket.url}/resumed/{quote(query['name'])}")
@@ -97,8 +102,14 @@ def gcs() -> Iterator[Bucket]:
             else:
                 self._put(unquote(urlsplit(self.path).path.removeprefix("/resumed/")), body, {})
 
+        def _rewrite(self, source: str, target: str) -> None:
+            bucket.put(target, bucket.objects[source][0], {})
+            self._answer(200, {"kind": "storage#rewriteResponse", "done": True, "resource": bucket.described(target)})
+
         def _put(self, name: str, content: bytes, query: dict[str, str]) -> None:
-            if bucket.put(name, content, query):
+            if bucket.forbidden is not None and name.endswith(bucket.forbidden):
+                self._answer(403, {"error": {"code": 403, "message": "forbidden"}})
+            elif bucket.put(name, content, query):
                 self._answer(200, bucket.described(name))
             else:
                 self._answer(412, {"error": {"code": 412, "message": "conditionNotMet"}})

@@ -59,6 +59,19 @@ def test_a_file_in_a_bucket_is_annotated_into_the_bucket_as_on_this_machine(buck
     assert left == {uri.rsplit("/", 1)[-1] for uri in there.uris.values()}
 
 
+def test_a_store_that_can_not_be_sent_whole_leaves_the_one_before(bucket, cells, tmp_path):
+    cells.write_zarr(tmp_path / "cells.zarr")
+    config = AnnotationConfig(
+        input_uri=str(tmp_path / "cells.zarr"), output_uri="gs://lab/out", cluster_key="truth", tissue="blood"
+    )
+    annotate_file(config)
+    before = dict(bucket.objects)
+    bucket.forbidden = "obs/gptca_label/codes/0"
+    with pytest.raises(OSError, match="forbidden"):
+        annotate_file(config)
+    assert bucket.objects == before
+
+
 def test_the_operator_annotates_from_bucket_to_bucket(bucket, cells, tmp_path):
     send(tmp_path / "cells.h5ad", "gs://lab/raw/my cells.h5ad")
     (tmp_path / "mine.csv").write_text("label,ontology_id\nLymphoid,CL:0000542\n")
