@@ -35,14 +35,14 @@ log = logging.getLogger(__name__)
 
 # clusters closer than this share of the way to the farthest one, in squared distance, may be left out
 ALIKE = 1 / 3
-# a type's markers reach this share of their highest mean in a cluster of the type; a mixture doesn't
+# a type's markers reach this share of their highest mean in a cluster of the type, and seldom in a mixture
 WHOLE = 0.6
 _DOUBT = {FlagReason.AMBIGUOUS_EVIDENCE, FlagReason.CONTRADICTORY_MARKERS}
 
 
 @dataclass(frozen=True)
 class _Clusters:
-    """All clusters, as they were ranked and labelled first.
+    """All clusters, as they were labelled first.
 
     Attributes:
         level: (n, g) of :func:`gca_core.annotation.evidence.contrast`.
@@ -50,7 +50,6 @@ class _Clusters:
         distance: (n, n), see :func:`squared_distances`.
     """
 
-    markers: list[ClusterMarkers]
     labels: list[Annotation]
     level: Array
     mean: Array
@@ -84,7 +83,7 @@ def rank_unknown_again(
         return clusters, evidence
     log.info("%d clusters have no label yet; they are ranked without the clusters most like them", len(unknown))
     found = marker_statistics(expression, sums, model)
-    known = _Clusters(clusters, labels, contrast(found), found.mean, squared_distances(sums))
+    known = _Clusters(labels, contrast(found), found.mean, squared_distances(sums))
     clusters, evidence = list(clusters), evidence.copy()
     for i in unknown:
         for alike in _nearest(i, known.distance, sums.n_cells):
