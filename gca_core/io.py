@@ -171,18 +171,26 @@ def _send_folder(source: Path, target: UPath) -> None:
     fs = target.fs
     hidden = f"{target.parent.path.rstrip('/')}/.gca-{uuid.uuid4().hex}"
     files = sorted(file.relative_to(source) for file in source.rglob("*") if file.is_file())
+    if not files:
+        raise DataValidationError(f"there are no files in the folder for {str(target)!r}; expected some to send")
     try:
         fs.put([str(source / file) for file in files], [f"{hidden}/{file.as_posix()}" for file in files])
     except BaseException:
         with suppress(FileNotFoundError):
             fs.rm(hidden, recursive=True)
         raise
-    if target.exists():
-        fs.rm(target.path, recursive=True)
-    for top in (False, True):
-        named = [file.as_posix() for file in files if (len(file.parts) == 1) is top]
-        if named:
-            fs.copy([f"{hidden}/{name}" for name in named], [f"{target.path}/{name}" for name in named])
+    try:
+        if target.exists():
+            fs.rm(target.path, recursive=True)
+        for top in (False, True):
+            named = [file.as_posix() for file in files if (len(file.parts) == 1) is top]
+            if named:
+                fs.copy([f"{hidden}/{name}" for name in named], [f"{target.path}/{name}" for name in named])
+    except OSError as error:
+        raise OSError(
+            f"{str(target)!r} could not be replaced: {error}; the new content is whole in {hidden!r}, from where you "
+            "can move it to its place"
+        ) from error
     fs.rm(hidden, recursive=True)
 
 

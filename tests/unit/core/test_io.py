@@ -112,6 +112,30 @@ def test_a_staged_folder_replaces_the_one_there_when_all_went_well(tmp_path: Pat
     assert [p.name for p in tmp_path.iterdir()] == ["data.zarr"]
 
 
+def test_a_remote_folder_that_can_not_be_replaced_says_where_the_new_one_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError("not allowed")
+
+    memory = fsspec.filesystem("memory")
+    monkeypatch.setattr(type(memory), "copy", refuse)
+    told = "not allowed; the new content is whole in '/shelf/"
+    with pytest.raises(OSError, match=told) as refused, io.staged("memory://shelf/data.zarr") as path:
+        path.mkdir()
+        (path / "top").write_text("new")
+    place = str(refused.value).split("whole in '")[1].split("'")[0]
+    assert memory.cat_file(f"{place}/top") == b"new"
+
+
+def test_an_empty_folder_replaces_no_remote_one() -> None:
+    with io.staged("memory://shelf/kept.zarr") as path:
+        path.mkdir()
+        (path / "top").write_text("old")
+    with pytest.raises(DataValidationError, match="no files"), io.staged("memory://shelf/kept.zarr") as path:
+        path.mkdir()
+    with io.local_copy("memory://shelf/kept.zarr") as path:
+        assert (path / "top").read_text() == "old"
+
+
 def test_a_remote_folder_that_holds_no_file_names_is_refused() -> None:
     fsspec.filesystem("memory").pipe("/bucket/odd.zarr/a\\b", b"x")
     with pytest.raises(DataValidationError, match="no file or folder name"), io.local_copy("memory://bucket/odd.zarr"):
