@@ -24,7 +24,7 @@ from urllib.request import url2pathname
 from pydantic import BaseModel
 from upath import UPath
 
-from gca_core.errors import ConfigurationError, DataValidationError
+from gca_core.errors import ConfigurationError, DataValidationError, GcaError
 
 PathInput = str | os.PathLike[str] | UPath
 SCHEMES = ("file", "gs", "memory")
@@ -81,6 +81,32 @@ def _is_local(path: UPath) -> bool:
     return path.protocol in {"", "file", "local"}
 
 
+@contextmanager
+def reaching(uri: PathInput) -> Iterator[None]:
+    """Make of what the client of a remote store raises an error that says what to do; a local path's are left alone.
+
+    Raises:
+        ConfigurationError: the client isn't installed.
+        ConnectionError: the store refuses, or can't be reached; it may be there again later.
+    """
+    try:
+        yield
+    except (GcaError, OSError):
+        raise
+    except ImportError as error:
+        raise ConfigurationError(
+            f"{str(uri)!r} can't be reached: {error}; for gs:// addresses install it with: "
+            "pip install 'airflow-provider-gca[gcs]'"
+        ) from error
+    except Exception as error:
+        if _is_local(as_path(uri)):
+            raise
+        # clients have no exception in common
+        raise ConnectionError(
+            f"{str(uri)!r} can't be reached: {error}; check the address, and that this machine has credentials for it"
+        ) from error
+
+
 def require_file(uri: PathInput, *, what: str = "file") -> UPath:
     """The path of an existing file.
 
@@ -88,7 +114,9 @@ def require_file(uri: PathInput, *, what: str = "file") -> UPath:
         DataValidationError: there is no such file.
     """
     path = as_path(uri)
-    if not path.exists():
+    with reaching(uri):
+        there = path.exists()
+    if not there:
         raise DataValidationError(
             f"the {what} {str(uri)!r} does not exist; check the path or URI, and that this machine can read it"
         )
@@ -104,10 +132,11 @@ def local_copy(uri: PathInput, *, what: str = "file") -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="gca-") as folder:
         target = Path(folder) / safe_name(path.name)
-        if path.is_dir():
-            _fetch_folder(path, target)
-        else:
-            _copy_file(path, target)
+        with reaching(uri):
+            if path.is_dir():
+                _fetch_folder(path, target)
+            else:
+                _copy_file(path, target)
         yield target
 
 
@@ -133,10 +162,12 @@ def staged(uri: PathInput) -> Iterator[Path]:
                 # a folder can't replace another one in one step
                 target.replace(folder / "replaced")
             temporary.replace(target)
-        elif temporary.is_dir():
-            _send_folder(temporary, path)
         else:
-            _copy_file(temporary, path)
+            with reaching(uri):
+                if temporary.is_dir():
+                    _send_folder(temporary, path)
+                else:
+                    _copy_file(temporary, path)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -21,7 +21,18 @@ from gca_core.annotation.review_lock import ANNOTATION, ANNOTATION_SECONDS, revi
 from gca_core.annotation.review_page import write_review
 from gca_core.annotation.review_queue import PAGE, REPORT, Entry, Queue, Run, collect_review
 from gca_core.errors import DataValidationError
-from gca_core.io import PathInput, as_path, as_uri, content_hash, join_uri, read_text, safe_name, write_json, write_text
+from gca_core.io import (
+    PathInput,
+    as_path,
+    as_uri,
+    content_hash,
+    join_uri,
+    reaching,
+    read_text,
+    safe_name,
+    write_json,
+    write_text,
+)
 
 log = logging.getLogger(__name__)
 
@@ -120,13 +131,14 @@ def find_files(prefix: PathInput) -> list[str]:
         DataValidationError: there is none.
     """
     path = _without_slash(prefix)
-    if _is_data(path):
-        found = [path]
-    elif path.is_dir():
-        found = list(_walk(path))
-    else:
-        beginnings = [e for e in _entries(path.parent) if e.name.startswith(path.name)] if path.parent.is_dir() else []
-        found = [f for e in beginnings for f in _below(e)]
+    with reaching(prefix):
+        if _is_data(path):
+            found = [path]
+        elif path.is_dir():
+            found = list(_walk(path))
+        else:
+            near = _entries(path.parent) if path.parent.is_dir() else []
+            found = [f for entry in near if entry.name.startswith(path.name) for f in _below(entry)]
     if not found:
         raise DataValidationError(
             f"there is no {', '.join((*FILE_SUFFIXES, FOLDER_SUFFIX))} file under {str(prefix)!r}; "

@@ -30,7 +30,7 @@ from gca_core.annotation.review_lock import ANNOTATION, ANNOTATION_SECONDS, revi
 from gca_core.annotation.review_queue import HERE, Run
 from gca_core.annotation.timing import Stopwatch
 from gca_core.annotation.vocabulary import Vocabulary, as_vocabulary
-from gca_core.io import as_path, as_uri, join_uri, json_text, read_text, staged, write_text
+from gca_core.io import as_path, as_uri, join_uri, json_text, reaching, read_text, staged, write_text
 
 log = logging.getLogger(__name__)
 
@@ -191,7 +191,9 @@ def _corrections(config: AnnotationConfig, own: Corrections) -> Corrections:
 
 def _own_corrections(config: AnnotationConfig) -> Corrections:
     path = as_path(config.output_uri) / CORRECTIONS_FILE
-    return load_corrections(path).of_run("") if path.exists() else Corrections()
+    with reaching(config.output_uri):
+        there = path.exists()
+    return load_corrections(path).of_run("") if there else Corrections()
 
 
 def _with_later_corrections(

@@ -25,6 +25,8 @@ class Bucket:
     objects: dict[str, tuple[bytes, int]] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
     n_written: int = 0
+    # answers nobody
+    closed: bool = False
     # the end of names that may not be written
     forbidden: str | None = None
 
@@ -65,7 +67,9 @@ def gcs() -> Iterator[Bucket]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             name, query = self._asked()
-            if name == "":
+            if bucket.closed:
+                self._answer(401, {"error": {"code": 401, "message": "Anonymous caller has no access"}})
+            elif name == "":
                 self._answer(200, bucket.listing(query))
             elif name not in bucket.objects:
                 self._answer(404, {"error": {"code": 404, "message": "No such object"}})

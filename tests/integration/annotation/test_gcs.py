@@ -1,6 +1,8 @@
 """Annotations of what lies in a bucket, by the real client of Google Cloud Storage."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import anndata as ad
@@ -106,3 +108,22 @@ def test_a_cohort_is_found_below_a_prefix_of_a_bucket(bucket, cells, tmp_path):
     assert [file.input_uri for file in planned] == ["gs://lab/raw/a.h5ad", "gs://lab/raw/deep/b.h5ad"]
     assert len({file.output_uri for file in planned}) == 2
     assert all(file.output_uri == f"gs://lab/out/{file.name}" for file in planned)
+
+
+@pytest.mark.parametrize("place", ["input_uri", "output_uri"])
+def test_a_bucket_that_lets_nobody_in_asks_for_credentials(bucket, cells, tmp_path, place):
+    bucket.closed = True
+    places = {"input_uri": str(tmp_path / "cells.h5ad"), "output_uri": str(tmp_path / "out"), place: "gs://lab/x.h5ad"}
+    with pytest.raises(ConnectionError, match=r"gs://lab/x.h5ad.* no access.*; check .* credentials"):
+        annotate_file(AnnotationConfig(**places, cluster_key="truth"))
+    with pytest.raises(ConnectionError, match="credentials"):
+        find_files("gs://lab/x")
+
+
+def test_without_the_client_the_command_says_what_to_install(tmp_path):
+    code = "import sys; sys.modules['gcsfs'] = None; from gca_core.cli.main import main; main()"
+    command = [sys.executable, "-c", code, "scanpy", "annotate", "gs://lab/in.h5ad", "-o", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode != 0
+    assert "airflow-provider-gca[gcs]" in done.stderr.replace("\n", " ")
+    assert "Traceback" not in done.stderr
