@@ -195,7 +195,8 @@ def _fetch_folder(source: UPath, target: Path) -> None:
 def _send_folder(source: Path, target: UPath) -> None:
     """Copy a folder to a remote place in the stead of what is there.
 
-    It is sent under a hidden name beside the target first, so that a connection that breaks off leaves what was there.
+    It is sent under a hidden name beside the target first, so that a connection that breaks off leaves what was there;
+    files that were on their way then may be left under that name.
     What lies at the top, such as a store's description of itself, gets its name last, so that half a copy isn't taken
     for one.
     """

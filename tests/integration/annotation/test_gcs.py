@@ -71,7 +71,8 @@ def test_a_store_that_can_not_be_sent_whole_leaves_the_one_before(bucket, cells,
     bucket.forbidden = "obs/gptca_label/codes/0"
     with pytest.raises(OSError, match="forbidden"):
         annotate_file(config)
-    assert bucket.objects == before
+    # files that were on their way may still arrive under the hidden name
+    assert {name: what for name, what in bucket.objects.items() if "/.gca-" not in name} == before
 
 
 def test_the_operator_annotates_from_bucket_to_bucket(bucket, cells, tmp_path):
