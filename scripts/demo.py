@@ -29,6 +29,7 @@ from gca_core.store import embedded
 REPOSITORY = Path(__file__).resolve().parents[1]
 DEMO = Path(os.environ.get("GCA_DEMO_DIR", REPOSITORY / ".demo")).resolve()
 DAGS = ("gca_annotate", "gca_latent", "gca_haystack")
+STOPS = (signal.SIGINT, signal.SIGTERM)
 STOP_SECONDS = 15
 TASK_LINE = re.compile(
     r"\[DAG TEST\] (?P<what>starting|end task|marking).*?task_id=(?P<task>[^\s=]+)(?: map_index=(?P<index>-?\d+))?"
@@ -73,6 +74,9 @@ def kill_leftovers() -> None:
 @contextmanager
 def running(command: list[str], environment: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
     """A child with its own process group; nothing below it outlives the block."""
+    # one that comes while the child is made would leave it to nobody
+    put_off: list[int] = []
+    handlers = {number: signal.signal(number, lambda n, _: put_off.append(n)) for number in STOPS}
     child = subprocess.Popen(
         command,
         cwd=REPOSITORY,
@@ -84,6 +88,10 @@ def running(command: list[str], environment: dict[str, str]) -> Iterator[subproc
         start_new_session=True,
     )
     try:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for number in put_off:
+            signal.raise_signal(number)
         yield child
     finally:
         if child.poll() is None:
