@@ -50,17 +50,17 @@ $(BENCH_STAMP): $(STAMP)
 	@touch $@
 
 bench: $(BENCH_STAMP) ## measure against baselines; what needs data that is not there is skipped and says so
-	@for bench in tests/benchmarks/bench_*.py; do echo "== $$bench"; $(BIN)/python $$bench || exit 1; done
+	@for bench in benchmarks/bench_*.py; do echo "== $$bench"; $(BIN)/python $$bench || exit 1; done
 
 bench-annotation: $(BENCH_STAMP) ## the annotation part of it: published clusters, peers, and speed
-	@$(BIN)/python tests/benchmarks/bench_annotation.py
-	@if test -f tests/benchmarks/bench_annotation_speed.py; then $(BIN)/python tests/benchmarks/bench_annotation_speed.py; fi
+	@$(BIN)/python benchmarks/bench_annotation.py
+	@if test -f benchmarks/bench_annotation_speed.py; then $(BIN)/python benchmarks/bench_annotation_speed.py; fi
 
 bench-latent: $(BENCH_STAMP) ## the latent part of it: cells, peers, time and memory
-	$(BIN)/python tests/benchmarks/bench_latent.py
+	$(BIN)/python benchmarks/bench_latent.py
 
 bench-atlas: $(STAMP) ## the atlas: recall and time of searches, ingest, memory
-	$(BIN)/python tests/benchmarks/bench_atlas.py
+	$(BIN)/python benchmarks/bench_atlas.py
 
 docs: $(STAMP) ## build the documentation into site/
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet && echo "the documentation is in site/"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from airflow_provider_gca import __version__
-from airflow_provider_gca.connection_forms import FORMS
+from airflow_provider_gca.hooks.connection_forms import FORMS
 
 INTEGRATION = "Genomics cell annotation"
 _PACKAGE = "airflow_provider_gca"

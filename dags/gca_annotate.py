@@ -12,8 +12,8 @@ from typing import Any
 
 from airflow.sdk import Param, dag, task
 
-from airflow_provider_gca.failures import fails_as_task
 from airflow_provider_gca.operators.annotation import AnnotateAnnDataOperator
+from airflow_provider_gca.utils.failures import fails_as_task
 
 OPTIONAL = ["null", "string"]
 
@@ -53,7 +53,7 @@ def gca_annotate() -> None:
     @fails_as_task
     def prepare(dag_run: Any = None, params: Any = None) -> dict[str, str | None]:
         """Say what to annotate, and where the results go."""
-        from airflow_provider_gca.summary import results_folder
+        from airflow_provider_gca.utils.summary import results_folder
         from gca_core.datasets import pbmc68k_reduced
         from gca_core.io import join_uri, staged
 
@@ -69,7 +69,7 @@ def gca_annotate() -> None:
     @fails_as_task
     def summary(result: dict[str, Any]) -> dict[str, Any]:
         """Write and print what came out."""
-        from airflow_provider_gca.summary import write_summary
+        from airflow_provider_gca.utils.summary import write_summary
 
         figures = {"clusters": result["n_clusters"], "cells": result["n_cells"]}
         for name, value in (result["agreement"] or {}).items():

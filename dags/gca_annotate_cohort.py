@@ -12,8 +12,8 @@ from typing import Any
 
 from airflow.sdk import Param, dag, task
 
-from airflow_provider_gca.failures import fails_as_task
 from airflow_provider_gca.operators.annotation import AnnotateAnnDataOperator
+from airflow_provider_gca.utils.failures import fails_as_task
 
 OPTIONAL = ["null", "string"]
 # files that are annotated at a time, over all runs of the DAG: each holds its cells in memory
@@ -64,7 +64,7 @@ def gca_annotate_cohort() -> None:
     @fails_as_task
     def prepare(dag_run: Any = None, params: Any = None) -> dict[str, str]:
         """Say what to annotate, and where the results go."""
-        from airflow_provider_gca.summary import results_folder
+        from airflow_provider_gca.utils.summary import results_folder
         from gca_core.io import join_uri, staged
 
         folder = results_folder(dag_run.dag_id, dag_run.run_id)
@@ -92,7 +92,7 @@ def gca_annotate_cohort() -> None:
     @fails_as_task
     def join(prepared: dict[str, str] | None, planned: list[dict[str, str]] | None, results: Any) -> dict[str, Any]:
         """Write the summary of the cohort and its review queue, over what succeeded."""
-        from airflow_provider_gca.summary import write_summary
+        from airflow_provider_gca.utils.summary import write_summary
         from gca_core.annotation.cohort import CohortFile, finished_folders, write_cohort
         from gca_core.errors import DataValidationError
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from airflow.sdk import Param, dag, task
 
-from airflow_provider_gca.failures import fails_as_task
 from airflow_provider_gca.operators.atlas import IngestAtlasOperator
+from airflow_provider_gca.utils.failures import fails_as_task
 
 
 @dag(
@@ -66,7 +66,7 @@ def gca_atlas_ingest() -> None:
     def check(reports: list[dict[str, Any]], params: Any = None) -> dict[str, Any]:
         """Search what was taken, and print what the atlas holds."""
         from airflow_provider_gca.hooks.atlas import AtlasHook
-        from airflow_provider_gca.summary import write_summary
+        from airflow_provider_gca.utils.summary import write_summary
         from gca_core.llm.embeddings import open_embeddings
 
         atlas = AtlasHook(role="agent").get_conn()

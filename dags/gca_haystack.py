@@ -11,9 +11,9 @@ from typing import Any
 
 from airflow.sdk import Param, dag, task
 
-from airflow_provider_gca.failures import fails_as_task
 from airflow_provider_gca.operators.atlas import IngestAtlasOperator
 from airflow_provider_gca.task_groups.haystack import haystack_loop
+from airflow_provider_gca.utils.failures import fails_as_task
 
 ITERATIONS = 3
 PERTURBATION = "interferon beta"
@@ -53,9 +53,9 @@ def gca_haystack() -> None:
     @fails_as_task
     def prepare(dag_run: Any = None, params: Any = None) -> dict[str, str]:
         """Put the true answer aside, and write the rest as the atlas's source."""
-        from airflow_provider_gca.summary import results_folder
+        from airflow_provider_gca.utils.summary import results_folder
         from gca_core.haystack.context import open_knowledge
-        from gca_core.haystack.demo import write_demo_files
+        from gca_core.haystack.demo.kang2018 import write_demo_files
         from gca_core.haystack.steps import understand
         from gca_core.io import join_uri
 
@@ -67,7 +67,7 @@ def gca_haystack() -> None:
     @fails_as_task
     def compare(outputs: dict[str, Any], prepared: dict[str, str]) -> dict[str, float]:
         """Hold the prediction against the cells that were put aside."""
-        from gca_core.haystack.demo import DemoFiles
+        from gca_core.haystack.demo.kang2018 import DemoFiles
 
         comparison = DemoFiles.model_validate(prepared).compare(outputs["h5ad_uri"])
         return comparison.model_dump(mode="json")
@@ -76,7 +76,7 @@ def gca_haystack() -> None:
     @fails_as_task
     def summary(outputs: dict[str, Any], comparison: dict[str, float], report: dict[str, Any]) -> dict[str, Any]:
         """Write and print what came out."""
-        from airflow_provider_gca.summary import write_summary
+        from airflow_provider_gca.utils.summary import write_summary
 
         return write_summary(
             system="haystack",

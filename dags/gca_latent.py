@@ -11,8 +11,8 @@ from typing import Any
 
 from airflow.sdk import Param, dag, task
 
-from airflow_provider_gca.failures import fails_as_task
 from airflow_provider_gca.operators.latent import TrainVAEOperator, TransferLabelsOperator
+from airflow_provider_gca.utils.failures import fails_as_task
 
 # every seventh cell is new
 NEW_CELLS = 7
@@ -55,7 +55,7 @@ def gca_latent() -> None:
         """Write the data that come with scanpy as two files, and say where the results go."""
         import numpy as np
 
-        from airflow_provider_gca.summary import results_folder
+        from airflow_provider_gca.utils.summary import results_folder
         from gca_core.datasets import pbmc68k_reduced
         from gca_core.io import join_uri, staged
 
@@ -78,7 +78,7 @@ def gca_latent() -> None:
     @fails_as_task
     def summary(result: dict[str, Any], transferred: dict[str, Any] | None) -> dict[str, Any]:
         """Write and print what came out."""
-        from airflow_provider_gca.summary import write_summary
+        from airflow_provider_gca.utils.summary import write_summary
 
         suffix = "_macro_f1"
         figures: dict[str, Any] = {

@@ -26,7 +26,7 @@ Listener = Callable[[Progress], None]
 _listener: ContextVar[Listener | None] = ContextVar("gca_progress", default=None)
 
 
-def tell(stage: str, done: int | None = None, total: int | None = None) -> None:
+def report_progress(stage: str, done: int | None = None, total: int | None = None) -> None:
     """Say what the work is at; costs next to nothing where nobody listens."""
     listener = _listener.get()
     if listener is not None:

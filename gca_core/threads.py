@@ -11,7 +11,7 @@ P = TypeVar("P")
 R = TypeVar("R")
 
 
-def in_order(load: Callable[[P], R], parts: Iterable[P], workers: int) -> Generator[R]:
+def prefetch(load: Callable[[P], R], parts: Iterable[P], workers: int) -> Generator[R]:
     """``load`` of each part, in the order of the parts; once it is closed or has failed, no call is under way.
 
     Args:

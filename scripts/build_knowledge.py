@@ -10,8 +10,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from gca_core.knowledge.build import build_snapshot
-from gca_core.knowledge.files import BUNDLED
+from gca_core.knowledge.bundled.build import build_snapshot
+from gca_core.knowledge.bundled.files import BUNDLED
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Fit the curves of gca_core/annotation/calibration.py and print them.
+"""Fit the curves of gca_core/annotation/scoring/confidence.py and print them.
 
     GCA_BENCH_DATA=../shared/data python scripts/fit_calibration.py
 
@@ -31,9 +31,9 @@ from published_clusters import (  # noqa: E402
     shuffle_genes,
 )
 
-from gca_core.annotation.calibration import Figures  # noqa: E402
-from gca_core.annotation.markers import load_marker_database  # noqa: E402
-from gca_core.knowledge.ontology import load_ontology  # noqa: E402
+from gca_core.annotation.markers.database import load_marker_database  # noqa: E402
+from gca_core.annotation.scoring.confidence import Figures  # noqa: E402
+from gca_core.knowledge.bundled.ontology import load_ontology  # noqa: E402
 
 RECOGNISED = ("coherence", "kinship", "score")
 RIGHT = ("coherence", "kinship", "margin")

@@ -2,7 +2,7 @@
 
     GCA_BENCH_DATA=../shared/data python scripts/plot_guardrails.py
 
-Only clusters that took no part in the calibration are drawn; see tests/benchmarks/annotation_published.py.
+Only clusters that took no part in the calibration are drawn; see benchmarks/annotation_published.py.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ sys.path.insert(0, str(ROOT / "tests" / "benchmarks"))
 from annotation_published import DATA, confidence_and_truth  # noqa: E402
 from published_clusters import FOLDER, LabelTable, annotate_published, read_clusters  # noqa: E402
 
-from gca_core.annotation.calibration import CALIBRATION  # noqa: E402
-from gca_core.annotation.markers import load_marker_database  # noqa: E402
-from gca_core.knowledge.ontology import load_ontology  # noqa: E402
+from gca_core.annotation.markers.database import load_marker_database  # noqa: E402
+from gca_core.annotation.scoring.confidence import CALIBRATION  # noqa: E402
+from gca_core.knowledge.bundled.ontology import load_ontology  # noqa: E402
 
 TARGET = ROOT / "docs" / "images" / "guardrails.png"
 N_BINS = 6

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk import BaseOperator
 
-from airflow_provider_gca.assets import describe_outlets, note_assets, with_alias
-from airflow_provider_gca.failures import as_task_failure
 from airflow_provider_gca.hooks.llm import LlmHook
-from airflow_provider_gca.links import FigureLink, ReportLink
-from airflow_provider_gca.operators.fields import (
+from airflow_provider_gca.utils.assets import describe_outlets, note_assets, with_alias
+from airflow_provider_gca.utils.failures import as_task_failure
+from airflow_provider_gca.utils.fields import (
     as_flag,
     as_mapping,
     check_literals,
@@ -22,13 +21,14 @@ from airflow_provider_gca.operators.fields import (
     make_model,
     require_text,
 )
+from airflow_provider_gca.utils.links import FigureLink, ReportLink
 from gca_core.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from gca_core.annotation.config import AnnotationConfig
-    from gca_core.annotation.llm_models import LlmOptions
+    from gca_core.annotation.llm.models import LlmOptions
     from gca_core.annotation.run import AnnotationResult
     from gca_core.llm.models import LlmConfig
 
@@ -99,7 +99,7 @@ class AnnotateAnnDataOperator(BaseOperator):
         offline: call no model, whatever is configured.
         gca_llm_conn_id: connection of the model. Where the default one does not exist, ``GCA_LLM`` decides; None, or
             a template that renders to nothing, means no model.
-        llm_options: how the model is asked, as :class:`gca_core.annotation.llm_models.LlmOptions` has it: ``budget``,
+        llm_options: how the model is asked, as :class:`gca_core.annotation.llm.models.LlmOptions` has it: ``budget``,
             ``chunk_size``, ``use_cache``, ``cache_dir``, ``prices``, ``chat``.
         gcp_conn_id: connection whose credentials open ``gs://`` URIs; None means the worker's own.
         asset_alias: name of the alias; None means no event of its own.
@@ -177,7 +177,7 @@ class AnnotateAnnDataOperator(BaseOperator):
     def _check(self) -> None:
         """Refuse what is wrong already when the DAG is parsed."""
         from gca_core.annotation.config import AnnotationConfig
-        from gca_core.annotation.llm_models import LlmOptions
+        from gca_core.annotation.llm.models import LlmOptions
 
         name = type(self).__name__
         require_text(name, input_uri=self.input_uri, output_uri=self.output_uri)
@@ -208,7 +208,7 @@ class AnnotateAnnDataOperator(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Annotate, or validate, and return the result as JSON."""
-        from airflow_provider_gca.storage import credentials_of
+        from airflow_provider_gca.utils.storage import credentials_of
 
         self._running = True
         try:
@@ -251,7 +251,7 @@ class AnnotateAnnDataOperator(BaseOperator):
         return LlmHook(conn_id).get_conn()
 
     def _llm_options(self) -> LlmOptions:
-        from gca_core.annotation.llm_models import LlmOptions
+        from gca_core.annotation.llm.models import LlmOptions
 
         return make_model(f"{type(self).__name__}: llm_options", LlmOptions, self._llm_values())
 
@@ -262,8 +262,8 @@ class AnnotateAnnDataOperator(BaseOperator):
 
     def get_openlineage_facets_on_start(self) -> Any:
         """What will be read."""
-        from airflow_provider_gca.lineage import annotation_lineage
-        from gca_core.annotation.vocabulary import BUNDLED
+        from airflow_provider_gca.utils.lineage import annotation_lineage
+        from gca_core.annotation.labels.vocabulary import BUNDLED
 
         values = self._values()
         read = [values[name] for name in ("input_uri", "marker_db", "vocabulary", "corrections") if name in values]
@@ -273,7 +273,7 @@ class AnnotateAnnDataOperator(BaseOperator):
         """What was read and written, and the figures; after a failure, what was read."""
         if self._result is None:
             return self.get_openlineage_facets_on_start()
-        from airflow_provider_gca.lineage import annotation_lineage
+        from airflow_provider_gca.utils.lineage import annotation_lineage
 
         result, read = self._result, self.get_openlineage_facets_on_start()
         written = annotation_lineage(

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk import BaseOperator
 
-from airflow_provider_gca._compat import AirflowException
-from airflow_provider_gca.failures import as_task_failure
-from airflow_provider_gca.operators.fields import (
+from airflow_provider_gca.utils.compat import AirflowException
+from airflow_provider_gca.utils.failures import as_task_failure
+from airflow_provider_gca.utils.fields import (
     check_literals,
     is_literal,
     make_model,

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk import BaseOperator
 
-from airflow_provider_gca.assets import note_assets, with_alias
-from airflow_provider_gca.failures import as_task_failure
-from airflow_provider_gca.links import FigureLink, ReportLink
-from airflow_provider_gca.operators.fields import check_literals, given, make_model, require_text
+from airflow_provider_gca.utils.assets import note_assets, with_alias
+from airflow_provider_gca.utils.failures import as_task_failure
+from airflow_provider_gca.utils.fields import check_literals, given, make_model, require_text
+from airflow_provider_gca.utils.links import FigureLink, ReportLink
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -120,9 +120,9 @@ class TrainVAEOperator(BaseOperator):
 class TransferLabelsOperator(BaseOperator):
     """Label new cells with a trained model: their neighbours in its latent space vote, or the cell stays unlabelled.
 
-    Runs :func:`gca_core.latent.transfer.transfer_labels` in the worker's process. Returns its result: cells labelled
-    and not, cells by label, agreement with known labels where a column was named, genes of the model that the cells
-    lack, and URIs (labels as CSV, latent cells as h5ad).
+    Runs :func:`gca_core.latent.transfer.labels.transfer_labels` in the worker's process. Returns its result: cells
+    labelled and not, cells by label, agreement with known labels where a column was named, genes of the model that the
+    cells lack, and URIs (labels as CSV, latent cells as h5ad).
 
     Fails at once, without a retry, when the run or the input is missing, or the run has no labels; nothing is written
     then.
@@ -135,7 +135,7 @@ class TransferLabelsOperator(BaseOperator):
         recover_counts: the new cells' values are log-normalised counts.
         label_key: column of obs with known labels, to report the agreement with.
         label_map: replaces those labels first.
-        options: any other option of :class:`gca_core.latent.transfer_config.TransferConfig`, such as ``n_neighbors``.
+        options: any other option of :class:`gca_core.latent.transfer.config.TransferConfig`, such as ``n_neighbors``.
         asset_alias: name of an alias under which the labels become an asset event; None means none.
     """
 
@@ -177,7 +177,7 @@ class TransferLabelsOperator(BaseOperator):
         self.options = options
         self.asset_alias = asset_alias
         require_text(type(self).__name__, input_uri=input_uri, run_uri=run_uri, output_dir=output_dir)
-        from gca_core.latent.transfer_config import TransferConfig
+        from gca_core.latent.transfer.config import TransferConfig
 
         check_literals(type(self).__name__, TransferConfig, self._values())
 
@@ -189,8 +189,8 @@ class TransferLabelsOperator(BaseOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Label the cells and return the result as JSON."""
         with as_task_failure():
-            from gca_core.latent.transfer import transfer_labels
-            from gca_core.latent.transfer_config import TransferConfig
+            from gca_core.latent.transfer.config import TransferConfig
+            from gca_core.latent.transfer.labels import transfer_labels
 
             result = transfer_labels(make_model(type(self).__name__, TransferConfig, self._values()))
         figures = {name: result[name] for name in ("n_cells", "n_labelled", "n_abstained", "metrics")}

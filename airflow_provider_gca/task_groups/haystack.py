@@ -8,9 +8,9 @@ from typing import Any
 
 from airflow.sdk import TaskGroup, TriggerRule, XComArg, task
 
-from airflow_provider_gca.operators.fields import check_literals, is_literal, require_text
 from airflow_provider_gca.operators.inference import DEFAULT_TIMEOUT_SECONDS, StackBatchOperator
 from airflow_provider_gca.task_groups import steps
+from airflow_provider_gca.utils.fields import check_literals, is_literal, require_text
 from gca_core.errors import ConfigurationError
 
 MAX_BOUND = 10

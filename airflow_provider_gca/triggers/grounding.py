@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_gca.hooks.atlas import AtlasHook
-from airflow_provider_gca.outcomes import look_up
+from airflow_provider_gca.utils.outcomes import look_up
 from gca_core.errors import GcaError, StoreError
 
 if TYPE_CHECKING:

@@ -12,12 +12,14 @@ if TYPE_CHECKING:
         annotate_rank_genes_async,
         validate_anndata_async,
     )
-    from gca_core.annotation.cells import annotate_cells
     from gca_core.annotation.clusters import annotate_anndata, annotate_rank_genes
     from gca_core.annotation.config import AnnotationConfig
+    from gca_core.annotation.labels.corrections import Corrections, load_corrections
+    from gca_core.annotation.labels.single_cells import annotate_cells
+    from gca_core.annotation.labels.vocabulary import Vocabulary, read_vocabulary
     from gca_core.annotation.lists import annotate_from_markers
-    from gca_core.annotation.llm_models import LlmOptions
-    from gca_core.annotation.markers import MarkerDatabase, load_marker_database
+    from gca_core.annotation.llm.models import LlmOptions
+    from gca_core.annotation.markers.database import MarkerDatabase, load_marker_database
     from gca_core.annotation.models import (
         Annotation,
         ClusterMarkers,
@@ -28,10 +30,8 @@ if TYPE_CHECKING:
         RunStats,
         Status,
     )
-    from gca_core.annotation.review import Corrections, load_corrections
     from gca_core.annotation.run import AnnotationResult, annotate_file
     from gca_core.annotation.validate import validate_anndata, validate_file
-    from gca_core.annotation.vocabulary import Vocabulary, read_vocabulary
 
 __all__ = [
     "Annotation",
@@ -70,26 +70,26 @@ _HOMES = {
     "AnnotationResult": "run",
     "ClusterMarkers": "models",
     "Confidence": "models",
-    "Corrections": "review",
+    "Corrections": "labels.corrections",
     "DatasetReport": "models",
     "FlagReason": "models",
-    "LlmOptions": "llm_models",
-    "MarkerDatabase": "markers",
+    "LlmOptions": "llm.models",
+    "MarkerDatabase": "markers.database",
     "Override": "models",
     "RunStats": "models",
     "Status": "models",
-    "Vocabulary": "vocabulary",
+    "Vocabulary": "labels.vocabulary",
     "annotate_anndata": "clusters",
     "annotate_anndata_async": "asynchronous",
-    "annotate_cells": "cells",
+    "annotate_cells": "labels.single_cells",
     "annotate_file": "run",
     "annotate_from_markers": "lists",
     "annotate_from_markers_async": "asynchronous",
     "annotate_rank_genes": "clusters",
     "annotate_rank_genes_async": "asynchronous",
-    "load_corrections": "review",
-    "load_marker_database": "markers",
-    "read_vocabulary": "vocabulary",
+    "load_corrections": "labels.corrections",
+    "load_marker_database": "markers.database",
+    "read_vocabulary": "labels.vocabulary",
     "validate_anndata": "validate",
     "validate_anndata_async": "asynchronous",
     "validate_file": "validate",

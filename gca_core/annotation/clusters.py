@@ -6,14 +6,14 @@ import os
 from typing import TYPE_CHECKING
 
 from gca_core.annotation.config import PREFIX, TOP_N_MARKERS
-from gca_core.annotation.llm_labels import LlmAnnotator, ModelInput
-from gca_core.annotation.llm_models import LlmOptions
-from gca_core.annotation.markers import MarkerDatabase
+from gca_core.annotation.labels.corrections import Corrections
+from gca_core.annotation.labels.from_model import LlmAnnotator, ModelInput
+from gca_core.annotation.labels.offline import MIN_OVERLAP
+from gca_core.annotation.labels.vocabulary import Vocabulary
+from gca_core.annotation.llm.models import LlmOptions
+from gca_core.annotation.markers.database import MarkerDatabase
 from gca_core.annotation.models import DatasetReport
-from gca_core.annotation.offline import MIN_OVERLAP
 from gca_core.annotation.pipeline import Options, annotate, package_versions
-from gca_core.annotation.review import Corrections
-from gca_core.annotation.vocabulary import Vocabulary
 from gca_core.matrix.ranking import RankingMethod
 
 if TYPE_CHECKING:

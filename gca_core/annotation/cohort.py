@@ -14,12 +14,12 @@ from urllib.parse import quote
 from pydantic import BaseModel, ConfigDict
 from upath import UPath
 
+from gca_core.annotation.labels.corrections import load_corrections
 from gca_core.annotation.models import UNKNOWN, DatasetReport, Status
-from gca_core.annotation.report import plain_cell, render_page, safe_cell
-from gca_core.annotation.review import load_corrections
-from gca_core.annotation.review_lock import ANNOTATION, ANNOTATION_SECONDS, reviewing
-from gca_core.annotation.review_page import write_review
-from gca_core.annotation.review_queue import PAGE, REPORT, Entry, Queue, Run, collect_review
+from gca_core.annotation.report.page import plain_cell, render_page, safe_cell
+from gca_core.annotation.review.lock import ANNOTATION, ANNOTATION_SECONDS, reviewing
+from gca_core.annotation.review.page import write_review
+from gca_core.annotation.review.queue import PAGE, REPORT, Entry, Queue, Run, collect_review
 from gca_core.errors import DataValidationError
 from gca_core.io import (
     PathInput,

@@ -7,22 +7,22 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
+from gca_core.annotation.adata.expression import SPECIES
 from gca_core.annotation.config import PREFIX, TOP_N_MARKERS
-from gca_core.annotation.evidence import rank_weights
-from gca_core.annotation.gene_lists import split_genes
-from gca_core.annotation.inputs import SPECIES
-from gca_core.annotation.labelling import gather_knowledge, label_clusters, run_stats, species_markers
-from gca_core.annotation.llm_labels import LlmAnnotator, ModelInput, as_annotator
-from gca_core.annotation.llm_models import LlmOptions
-from gca_core.annotation.markers import MarkerDatabase
+from gca_core.annotation.labels.from_model import LlmAnnotator, ModelInput, as_annotator
+from gca_core.annotation.labels.labelling import gather_knowledge, label_clusters, run_stats, species_markers
+from gca_core.annotation.labels.offline import MIN_OVERLAP
+from gca_core.annotation.labels.vocabulary import Vocabulary, as_vocabulary, in_vocabulary, tell_unnamed
+from gca_core.annotation.llm.models import LlmOptions
+from gca_core.annotation.markers.database import MarkerDatabase
+from gca_core.annotation.markers.gene_lists import split_genes
+from gca_core.annotation.markers.symbols import ENSEMBL, check_species, current_symbols
 from gca_core.annotation.models import Annotation, ClusterMarkers, DatasetReport, FlagReason, RankedGene
 from gca_core.annotation.observed import observed
 from gca_core.annotation.observed import request_id as current_request
-from gca_core.annotation.offline import MIN_OVERLAP
 from gca_core.annotation.pipeline import package_versions
-from gca_core.annotation.symbols import ENSEMBL, check_species, current_symbols
+from gca_core.annotation.scoring.evidence import rank_weights
 from gca_core.annotation.timing import Stopwatch
-from gca_core.annotation.vocabulary import Vocabulary, as_vocabulary, in_vocabulary, tell_unnamed
 from gca_core.errors import ConfigurationError, DataValidationError
 
 log = logging.getLogger(__name__)

@@ -71,15 +71,15 @@ class ClusterMarkers(_Value):
     """The ranked genes of one cluster, best first.
 
     Attributes:
-        alike: clusters that the ranking leaves out, since nothing sets this one apart from them.
-        alike_terms: Cell Ontology ids of what these are called; the label is no finer than theirs.
+        excluded_neighbors: clusters that the ranking leaves out, since nothing sets this one apart from them.
+        excluded_neighbor_terms: Cell Ontology ids of what these are called; the label is no finer than theirs.
     """
 
     cluster: str
     n_cells: int | None = None
     genes: tuple[RankedGene, ...] = ()
-    alike: tuple[str, ...] = ()
-    alike_terms: tuple[str, ...] = ()
+    excluded_neighbors: tuple[str, ...] = ()
+    excluded_neighbor_terms: tuple[str, ...] = ()
 
 
 class Alternative(_Value):

@@ -9,20 +9,21 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from gca_core.annotation.agreement import measure_agreement
-from gca_core.annotation.config import PREFIX, TOP_N_MARKERS
-from gca_core.annotation.embedding import leiden_clusters, principal_components
-from gca_core.annotation.evidence import DEPTH, expression_evidence, first_telling, rank_weights
-from gca_core.annotation.groups import (
+from gca_core.annotation.adata.embedding import leiden_clusters, principal_components
+from gca_core.annotation.adata.expression import Expression, choose_matrix, prepare_expression
+from gca_core.annotation.adata.obs import (
+    broadcast_to_cells,
     check_columns,
     keep_corrections,
     kept_corrections,
-    of_cells,
     read_groups,
     write_columns,
 )
-from gca_core.annotation.inputs import Expression, choose_matrix, prepare_expression
-from gca_core.annotation.labelling import (
+from gca_core.annotation.config import PREFIX, TOP_N_MARKERS
+from gca_core.annotation.labels.agreement import measure_agreement
+from gca_core.annotation.labels.corrections import Corrections, apply_corrections
+from gca_core.annotation.labels.from_model import LlmAnnotator, ModelInput, as_annotator
+from gca_core.annotation.labels.labelling import (
     Knowledge,
     MarkerInput,
     SpeciesMarkers,
@@ -31,17 +32,22 @@ from gca_core.annotation.labelling import (
     run_stats,
     species_markers,
 )
-from gca_core.annotation.llm_labels import LlmAnnotator, ModelInput, as_annotator
-from gca_core.annotation.llm_models import LlmOptions
+from gca_core.annotation.labels.offline import MIN_OVERLAP
+from gca_core.annotation.labels.rerank import rank_unknown_again
+from gca_core.annotation.labels.vocabulary import (
+    Vocabulary,
+    VocabularyInput,
+    as_vocabulary,
+    in_vocabulary,
+    tell_unnamed,
+)
+from gca_core.annotation.llm.models import LlmOptions
 from gca_core.annotation.models import Agreement, Annotation, ClusterMarkers, DatasetReport, ModelStats
 from gca_core.annotation.observed import observed, request_id
-from gca_core.annotation.offline import MIN_OVERLAP
-from gca_core.annotation.rankings import StoredRanking, rank_clusters, stored_markers, stored_ranking
-from gca_core.annotation.review import Corrections, apply_corrections
-from gca_core.annotation.scoring import Array
+from gca_core.annotation.scoring.evidence import DEPTH, expression_evidence, first_telling, rank_weights
+from gca_core.annotation.scoring.marker_model import Array
+from gca_core.annotation.scoring.ranking import StoredRanking, rank_clusters, stored_markers, stored_ranking
 from gca_core.annotation.timing import Stopwatch
-from gca_core.annotation.unlike import rank_unknown_again
-from gca_core.annotation.vocabulary import Vocabulary, VocabularyInput, as_vocabulary, in_vocabulary, tell_unnamed
 from gca_core.errors import ConfigurationError, DataValidationError
 from gca_core.matrix.ranking import RankingMethod
 
@@ -292,7 +298,7 @@ def _agreement(
 ) -> Agreement | None:
     if label_key is None:
         return None
-    predicted = of_cells(ranked.groups, [a.ontology_id for a in annotations])
+    predicted = broadcast_to_cells(ranked.groups, [a.ontology_id for a in annotations])
     return measure_agreement(predicted, adata.obs[label_key], ranked.knowledge.ontology, clusters=ranked.groups)
 
 

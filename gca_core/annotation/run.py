@@ -10,26 +10,26 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from gca_core.annotation.adata.files import UMAP, OpenData, file_format, open_data
+from gca_core.annotation.adata.obs import kept_corrections
+from gca_core.annotation.adata.uns_record import keep_record
 from gca_core.annotation.config import AnnotationConfig
-from gca_core.annotation.dot_plot import MarkerExpression, marker_expression
-from gca_core.annotation.drawn import drawn_cells
-from gca_core.annotation.figure import report_figures
-from gca_core.annotation.files import UMAP, OpenData, file_format, open_data
-from gca_core.annotation.groups import kept_corrections
-from gca_core.annotation.labelling import species_markers
-from gca_core.annotation.llm_labels import LlmAnnotator, ModelInput, as_annotator
-from gca_core.annotation.llm_models import LlmOptions
+from gca_core.annotation.labels.corrections import CORRECTIONS_FILE, Corrections, load_corrections
+from gca_core.annotation.labels.from_model import LlmAnnotator, ModelInput, as_annotator
+from gca_core.annotation.labels.labelling import species_markers
+from gca_core.annotation.labels.vocabulary import Vocabulary, as_vocabulary
+from gca_core.annotation.llm.models import LlmOptions
 from gca_core.annotation.models import Agreement, DatasetReport, ModelStats, RunStats
 from gca_core.annotation.observed import observed
 from gca_core.annotation.pipeline import Options, Outcome, annotate
-from gca_core.annotation.record import keep_record
-from gca_core.annotation.report import render_csv, render_html
-from gca_core.annotation.review import CORRECTIONS_FILE, Corrections, load_corrections
-from gca_core.annotation.review_apply import apply_to_run
-from gca_core.annotation.review_lock import ANNOTATION, ANNOTATION_SECONDS, reviewing
-from gca_core.annotation.review_queue import HERE, Run
+from gca_core.annotation.report.dot_plot import MarkerExpression, marker_expression
+from gca_core.annotation.report.drawn_cells import drawn_cells
+from gca_core.annotation.report.page import render_csv, render_html
+from gca_core.annotation.report.umap_figure import report_figures
+from gca_core.annotation.review.apply import apply_to_run
+from gca_core.annotation.review.lock import ANNOTATION, ANNOTATION_SECONDS, reviewing
+from gca_core.annotation.review.queue import HERE, Run
 from gca_core.annotation.timing import Stopwatch
-from gca_core.annotation.vocabulary import Vocabulary, as_vocabulary
 from gca_core.io import as_path, as_uri, join_uri, json_text, reaching, read_text, staged, write_text
 
 log = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from gca_core.progress import tell
+from gca_core.progress import report_progress
 
 
 class Stopwatch:
@@ -19,7 +19,7 @@ class Stopwatch:
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Count the block to a stage, and tell that it goes on."""
-        tell(name)
+        report_progress(name)
         started = time.perf_counter()
         try:
             yield

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from gca_core.annotation.adata.files import file_format, open_data
+from gca_core.annotation.adata.obs import broadcast_to_cells
 from gca_core.annotation.config import PREFIX, TOP_N_MARKERS, AnnotationConfig
-from gca_core.annotation.files import file_format, open_data
-from gca_core.annotation.groups import of_cells
-from gca_core.annotation.judging import LabelJudge, given_labels
-from gca_core.annotation.labelling import label_clusters, run_stats, species_markers
-from gca_core.annotation.markers import MarkerDatabase, load_marker_database
+from gca_core.annotation.labels.given import LabelValidator, given_labels
+from gca_core.annotation.labels.labelling import label_clusters, run_stats, species_markers
+from gca_core.annotation.labels.offline import MIN_OVERLAP
+from gca_core.annotation.markers.database import MarkerDatabase, load_marker_database
 from gca_core.annotation.models import Annotation, DatasetReport
 from gca_core.annotation.observed import observed, request_id
-from gca_core.annotation.offline import MIN_OVERLAP
 from gca_core.annotation.pipeline import Options, Outcome, make_report, rank_and_weigh
 from gca_core.annotation.run import AnnotationResult, options_of, write_results
 from gca_core.annotation.timing import Stopwatch
@@ -152,7 +152,7 @@ def judge_labels(
         alone, _ = label_clusters(
             ranked.clusters, ranked.evidence, ranked.knowledge, None, min_overlap=options.min_overlap
         )
-        judge = LabelJudge.of(
+        judge = LabelValidator.of(
             ranked.knowledge.model,
             ranked.knowledge.ontology,
             ranked.evidence,
@@ -214,4 +214,4 @@ def _write_obs(
     }
     for name, values in columns.items():
         if f"{prefix}{name}" != keep:
-            adata.obs[f"{prefix}{name}"] = of_cells(groups, values)
+            adata.obs[f"{prefix}{name}"] = broadcast_to_cells(groups, values)

@@ -27,13 +27,13 @@ import pandas as pd
 import scipy.sparse as sp
 
 from gca_core import io
-from gca_core.atlas.plan import IngestPlan
-from gca_core.atlas.progress import Progress
-from gca_core.atlas.source import BLOCK_ROWS, BLOCK_VALUES, THREADS, CountSource
+from gca_core.atlas.ingest.checkpoint import IngestCheckpoint
+from gca_core.atlas.ingest.plan import IngestPlan
+from gca_core.atlas.ingest.source import BLOCK_ROWS, BLOCK_VALUES, THREADS, CountSource
 from gca_core.errors import DataValidationError, StoreError
 from gca_core.matrix.anndata_io import read_elem, write_elem
 from gca_core.matrix.normalise import TARGET_SUM
-from gca_core.threads import in_order
+from gca_core.threads import prefetch
 
 CELLS_FILE = "cells.h5ad"
 GROUPS_FILE = "groups.h5ad"
@@ -65,7 +65,7 @@ class _Layout:
     quality: tuple[int, ...]
 
 
-def write_cells(folder: Path, source: CountSource, plan: IngestPlan, progress: Progress) -> pd.DataFrame:
+def write_cells(folder: Path, source: CountSource, plan: IngestPlan, progress: IngestCheckpoint) -> pd.DataFrame:
     """Write the cells sorted by group, and what is known of each; goes on where ``progress`` stands.
 
     Memory holds two blocks of the file at a time, one for each thread, and a few numbers per cell.
@@ -85,7 +85,9 @@ def write_cells(folder: Path, source: CountSource, plan: IngestPlan, progress: P
         return _write_cells(folder, source, plan, progress, source.counted_sizes())
 
 
-def _write_cells(folder: Path, source: CountSource, plan: IngestPlan, progress: Progress, sizes: Any) -> pd.DataFrame:
+def _write_cells(
+    folder: Path, source: CountSource, plan: IngestPlan, progress: IngestCheckpoint, sizes: Any
+) -> pd.DataFrame:
     order = store_order(plan)
     place = np.full(plan.codes.size, -1, dtype=np.int64)
     place[order] = np.arange(order.size)
@@ -312,7 +314,7 @@ def _group_sums(
         def sum_block(rows: tuple[int, int]) -> list[tuple[int, Any, Any]]:
             return _block_sums(file.fileno(), layout, ends, n_genes, rows)
 
-        with closing(in_order(sum_block, _blocks(layout.indptr, ends), THREADS)) as blocks:
+        with closing(prefetch(sum_block, _blocks(layout.indptr, ends), THREADS)) as blocks:
             for found, its_sums, its_squares in itertools.chain.from_iterable(blocks):
                 if found == group:
                     sums, squares = sums + its_sums, squares + its_squares

@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 
 from gca_core import io
-from gca_core.atlas import rows
 from gca_core.atlas.expression import CELLS_FILE, GROUPS_FILE
+from gca_core.atlas.ingest import rows
 from gca_core.atlas.reader import Atlas
 from gca_core.errors import CellRetrievalError
 

@@ -16,23 +16,27 @@ from rich.logging import RichHandler
 
 from gca_core import __version__, observability
 from gca_core.cli import failures
-from gca_core.cli.annotate import annotate
-from gca_core.cli.machine_profile import machine_profile
-from gca_core.cli.review import review
-from gca_core.cli.schema import schema
+from gca_core.cli.annotation.annotate import annotate
+from gca_core.cli.annotation.review import review
+from gca_core.cli.annotation.schema import schema
 from gca_core.cli.terminal import console
+from gca_core.cli.tools.machine_profile import machine_profile
 from gca_core.errors import GcaError
 
+# name: module and help
 GROUPS = {
-    "scanpy": "Label the clusters of an AnnData file, or judge labels that are there.",
-    "markers": "Build, list and check marker databases.",
-    "vae": "Train a latent model on counts, report how good it is, and label other cells with it.",
-    "haystack": "Predict how a cell type responds to a perturbation.",
-    "atlas": "Keep the atlas that HAYSTACK takes its prompts from.",
-    "db": "Start, stop and look at the embedded PostgreSQL.",
-    "knowledge": "Look at the biological knowledge, build it anew and check it.",
-    "cache": "Look at and empty the cache of models' answers.",
-    "datasets": "List the data files that ship with the package.",
+    "scanpy": ("annotation.scanpy", "Label the clusters of an AnnData file, or judge labels that are there."),
+    "markers": ("annotation.markers", "Build, list and check marker databases."),
+    "vae": (
+        "vae.commands",
+        "Train a latent model on counts, report how good it is, and label other cells with it.",
+    ),
+    "haystack": ("haystack.run", "Predict how a cell type responds to a perturbation."),
+    "atlas": ("haystack.atlas", "Keep the atlas that HAYSTACK takes its prompts from."),
+    "db": ("tools.db", "Start, stop and look at the embedded PostgreSQL."),
+    "knowledge": ("tools.knowledge", "Look at the biological knowledge, build it anew and check it."),
+    "cache": ("tools.cache", "Look at and empty the cache of models' answers."),
+    "datasets": ("tools.datasets", "List the data files that ship with the package."),
 }
 
 log = logging.getLogger(__name__)
@@ -116,8 +120,8 @@ app.command(name="annotate")(annotate)
 app.command(name="review")(review)
 app.command(name="schema")(schema)
 app.command(name="machine-profile")(machine_profile)
-for _name, _help in GROUPS.items():
-    app.add_typer(importlib.import_module(f"gca_core.cli.{_name}").app, name=_name, help=_help)
+for _name, (_module, _help) in GROUPS.items():
+    app.add_typer(importlib.import_module(f"gca_core.cli.{_module}").app, name=_name, help=_help)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

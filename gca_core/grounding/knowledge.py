@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import cache
 
 from gca_core import io
-from gca_core.knowledge.footprints import load_footprints
-from gca_core.knowledge.gene_sets import COLLECTIONS, load_gene_sets
+from gca_core.knowledge.bundled.footprints import load_footprints
+from gca_core.knowledge.bundled.gene_sets import COLLECTIONS, load_gene_sets
 
 REFERENCE_COLLECTION = "hallmark"
 NETWORK_COLLECTION = "reactome"

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from gca_core.knowledge.catalogue import ExpectedGene, ExpectedPathway
+from gca_core.knowledge.bundled.catalogue import ExpectedGene, ExpectedPathway
 
 
 class Expectation(BaseModel):

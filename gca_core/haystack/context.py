@@ -12,8 +12,8 @@ from gca_core.config import Settings, load_settings
 from gca_core.errors import ConfigurationError
 from gca_core.grounding.knowledge import GroundingKnowledge, load_knowledge
 from gca_core.haystack.models import IterationConfig, Provenance
-from gca_core.knowledge.catalogue import PerturbationCatalogue, load_catalogue
-from gca_core.knowledge.ontology import CellOntology, load_ontology
+from gca_core.knowledge.bundled.catalogue import PerturbationCatalogue, load_catalogue
+from gca_core.knowledge.bundled.ontology import CellOntology, load_ontology
 from gca_core.llm.embeddings import open_embeddings
 from gca_core.llm.models import parse_model
 from gca_core.runs.store import RunStore

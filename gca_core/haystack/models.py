@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from gca_core.grounding.models import Expectation, GroundingConfig, GroundingScore, GroundingStatus
 from gca_core.inference.models import InferenceJob, InferenceRequest, InferenceResult, InferenceStatus
-from gca_core.knowledge.catalogue import PerturbationType
+from gca_core.knowledge.bundled.catalogue import PerturbationType
 
 __all__ = [
     "CandidateEvaluation",

@@ -17,7 +17,7 @@ import numpy as np
 from gca_core import io
 from gca_core.errors import EvaluationError, InferenceError, QueryParsingError
 from gca_core.grounding.score import score_prediction
-from gca_core.haystack.agent import ModelAnswer, ask_for_prompts, ask_for_reading, drafts_of, model_name
+from gca_core.haystack.agent.proposals import ModelAnswer, ask_for_prompts, ask_for_reading, drafts_of, model_name
 from gca_core.haystack.context import HaystackContext
 from gca_core.haystack.decide import best_of, decide
 from gca_core.haystack.models import (
@@ -37,12 +37,12 @@ from gca_core.haystack.models import (
     Proposal,
     StructuredQuery,
 )
-from gca_core.haystack.outputs import write_outputs
-from gca_core.haystack.prompts import query_uri, write_candidate, write_jobs, write_query
-from gca_core.haystack.query import parse_question
-from gca_core.haystack.ranking import make_candidates, rank_candidates
-from gca_core.haystack.refine import refine
-from gca_core.haystack.strategies import Draft, Pool, make_pool, run_strategies
+from gca_core.haystack.prompts.materialise import query_uri, write_candidate, write_jobs, write_query
+from gca_core.haystack.prompts.ranking import make_candidates, rank_candidates
+from gca_core.haystack.prompts.refine import refine
+from gca_core.haystack.prompts.strategies import CandidatePool, PromptDraft, make_candidate_pool, run_strategies
+from gca_core.haystack.question.rules import parse_question
+from gca_core.haystack.results.outputs import write_outputs
 from gca_core.inference.predictor import require_backend
 from gca_core.matrix.compare import log_fold_change
 from gca_core.runs.models import IterationRow, RunPhase, RunRow, RunStatus
@@ -77,7 +77,7 @@ def suggest(query: StructuredQuery, config: IterationConfig, context: HaystackCo
     Raises:
         CellRetrievalError: the atlas lacks the target's control cells, or any useful perturbation.
     """
-    pool = make_pool(query, config, context)
+    pool = make_candidate_pool(query, config, context)
     extra, notes = drafts_of(ask_for_prompts(query, pool, config, context), query, context)
     found = make_candidates([*run_strategies(pool, config), *extra], pool.query_groups, config)
     ranked = rank_candidates(found, config.weights, config.candidates_per_iteration)
@@ -142,7 +142,7 @@ def propose(state: StateRef, iteration: int, context: HaystackContext) -> list[I
         CellRetrievalError: the atlas lacks the target's control cells, or any useful perturbation.
     """
     run = _run_before(state, iteration)
-    pool = make_pool(run.query, run.config, context)
+    pool = make_candidate_pool(run.query, run.config, context)
     extra, notes = drafts_of(_model_answer(run, state, pool, iteration, context), run.query, context)
     proposal = _choose(run, pool, iteration, extra)
     proposal = proposal.model_copy(update={"notes": (*proposal.notes, *notes)})
@@ -301,7 +301,7 @@ def largest_changes(lfc: np.ndarray, genes: Sequence[str], k: int = TOP_GENES) -
 
 
 def _model_answer(
-    run: HaystackRun, state: StateRef, pool: Pool, iteration: int, context: HaystackContext
+    run: HaystackRun, state: StateRef, pool: CandidatePool, iteration: int, context: HaystackContext
 ) -> ModelAnswer | None:
     """What a model proposes after a state: asked once, then read from its file, so that the step can be repeated."""
     name = model_name(context)
@@ -317,7 +317,7 @@ def _model_answer(
     return answer
 
 
-def _choose(run: HaystackRun, pool: Pool, iteration: int, extra: Sequence[Draft] = ()) -> Proposal:
+def _choose(run: HaystackRun, pool: CandidatePool, iteration: int, extra: Sequence[PromptDraft] = ()) -> Proposal:
     config, before = run.config, run.evaluations()
     tried = {e.candidate.candidate_id for e in before}
     drafts = [*run_strategies(pool, config), *extra]

@@ -12,20 +12,20 @@ if TYPE_CHECKING:
     from gca_core.latent.config import LatentConfig as LatentConfig
     from gca_core.latent.config import load_config as load_config
     from gca_core.latent.config import make_config as make_config
-    from gca_core.latent.data_adapter import DataAdapter as DataAdapter
-    from gca_core.latent.evaluate import evaluate_latent as evaluate_latent
-    from gca_core.latent.model_adapter import ModelAdapter as ModelAdapter
-    from gca_core.latent.model_adapter import TorchVAE as TorchVAE
+    from gca_core.latent.data.adapter import DataAdapter as DataAdapter
+    from gca_core.latent.evaluation.evaluate import evaluate_latent as evaluate_latent
+    from gca_core.latent.model.adapter import ModelAdapter as ModelAdapter
+    from gca_core.latent.model.adapter import TorchVAE as TorchVAE
     from gca_core.latent.train import run_training as run_training
 
 _HOMES = {
     "LatentConfig": "config",
     "load_config": "config",
     "make_config": "config",
-    "DataAdapter": "data_adapter",
-    "ModelAdapter": "model_adapter",
-    "TorchVAE": "model_adapter",
-    "evaluate_latent": "evaluate",
+    "DataAdapter": "data.adapter",
+    "ModelAdapter": "model.adapter",
+    "TorchVAE": "model.adapter",
+    "evaluate_latent": "evaluation.evaluate",
     "run_training": "train",
 }
 __all__ = [*_HOMES]

@@ -24,11 +24,17 @@ from gca_core import __version__
 from gca_core.errors import ConfigurationError
 from gca_core.io import as_path, as_uri, join_uri, staged, write_json, write_text
 from gca_core.latent.config import LatentConfig, dump_config
-from gca_core.latent.data_adapter import DataAdapter
-from gca_core.latent.evaluate import Evaluation, evaluable_cells, evaluate_latent, held_out_cells, label_scores
-from gca_core.latent.model_adapter import TorchVAE, TrainingHistory
-from gca_core.latent.report import render_report
-from gca_core.latent.visualize import png_bytes, training_figure, umap_embedding, umap_figure
+from gca_core.latent.data.adapter import DataAdapter
+from gca_core.latent.evaluation.evaluate import (
+    Evaluation,
+    evaluable_cells,
+    evaluate_latent,
+    held_out_cells,
+    label_scores,
+)
+from gca_core.latent.evaluation.report import render_report
+from gca_core.latent.evaluation.visualize import png_bytes, training_figure, umap_embedding, umap_figure
+from gca_core.latent.model.adapter import TorchVAE, TrainingHistory
 
 log = logging.getLogger(__name__)
 

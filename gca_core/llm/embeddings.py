@@ -36,7 +36,7 @@ DIM = 1536
 BATCH = 256
 TIMEOUT_S, RETRIES = 60.0, 3
 UNRELATED_SHARE = 0.995
-# measured on the names of the catalogue by tests/benchmarks/bench_embeddings.py
+# measured on the names of the catalogue by benchmarks/bench_embeddings.py
 THRESHOLDS: Mapping[str, float] = MappingProxyType({"hashed-text-1536": 0.32})
 _SIZES = (3, 4, 5)
 _WORD = re.compile(r"\w+")

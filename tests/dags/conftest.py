@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import REPOSITORY
-from tests.integration.annotation.gcs_loopback import bucket
+from tests.helpers.gcs_loopback import bucket
 
 __all__ = ["bucket"]
 

@@ -13,11 +13,11 @@ import fsspec
 import pytest
 
 from gca_core.annotation.cohort import CSV_COLUMNS
-from gca_core.annotation.review_lock import LOCK
+from gca_core.annotation.review.lock import LOCK
 from gca_core.datasets import pbmc68k_reduced
 from gca_core.io import as_path, read_text
 from tests.dags.conftest import asset_events, output, states
-from tests.integration.annotation.gcs_loopback import Bucket
+from tests.helpers.gcs_loopback import Bucket
 
 BRACES = "{{ 7 * 7 }}.h5ad"
 

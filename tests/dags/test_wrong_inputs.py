@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from airflow_provider_gca._compat import AirflowException, AirflowFailException
 from airflow_provider_gca.operators.annotation import AnnotateAnnDataOperator
 from airflow_provider_gca.operators.atlas import IngestAtlasOperator
 from airflow_provider_gca.operators.latent import TrainVAEOperator
 from airflow_provider_gca.task_groups import steps
 from airflow_provider_gca.task_groups.haystack import haystack_loop
+from airflow_provider_gca.utils.compat import AirflowException, AirflowFailException
 from gca_core.datasets import kang2018_mini_path, pbmc68k_reduced
 from gca_core.errors import ConfigurationError
 

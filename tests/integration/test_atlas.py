@@ -14,7 +14,7 @@ import pytest
 import scipy.sparse as sp
 
 from gca_core.atlas import Atlas, IngestConfig, IngestReport, open_atlas, reader
-from gca_core.atlas.ingest import ingest
+from gca_core.atlas.ingest.run import ingest
 from gca_core.atlas.models import make_group_id
 from gca_core.config import Settings
 from gca_core.errors import CellRetrievalError, ConfigurationError, DataValidationError, StoreError
@@ -360,7 +360,8 @@ def test_a_killed_ingest_leaves_the_state_before(
     code = f"""
 import os, signal, sys
 from gca_core.atlas import IngestConfig, open_atlas, expression
-from gca_core.atlas import ingest as module, rows
+from gca_core.atlas.ingest import run as module
+from gca_core.atlas.ingest import rows
 from gca_core.config import load_settings
 from gca_core.llm.embeddings import HashedTextEmbeddings
 def die(*args, **named): os.kill(os.getpid(), signal.SIGKILL)

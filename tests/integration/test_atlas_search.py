@@ -11,8 +11,8 @@ import pytest
 from pgvector.psycopg import register_vector
 
 from gca_core.atlas import Atlas, IngestReport, search
-from gca_core.atlas.ingest import ingest
-from gca_core.atlas.vocabulary import Vocabulary
+from gca_core.atlas.ingest.names import NameResolver
+from gca_core.atlas.ingest.run import ingest
 from gca_core.config import Settings
 from gca_core.errors import CellRetrievalError, StoreError
 from gca_core.llm.embeddings import HashedTextEmbeddings
@@ -253,7 +253,7 @@ def named(admin_atlas: Atlas, tmp_path_factory: pytest.TempPathFactory) -> Inges
     cells.var_names = ["MT-CO1", *cells.var_names[1:]]
     path = tmp_path_factory.mktemp("named") / "cells.h5ad"
     cells.write_h5ad(path)
-    words = Vocabulary(
+    words = NameResolver(
         CELL_TYPES.get,
         label_cell_type={"CL:0000624": "CD4-positive T cell", "CL:0000236": "B cell", "CL:0000623": "NK cell"}.get,
         resolve_perturbation={"ifnb": "interferon beta"}.get,

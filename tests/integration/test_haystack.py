@@ -15,7 +15,7 @@ from gca_core.config import Settings
 from gca_core.errors import CellRetrievalError, ConfigurationError, EvaluationError, InferenceError, StoreError
 from gca_core.haystack import steps
 from gca_core.haystack.context import HaystackContext, open_context
-from gca_core.haystack.demo import DemoFiles, prepare_demo
+from gca_core.haystack.demo.kang2018 import DemoFiles, prepare_demo
 from gca_core.haystack.models import (
     EvaluationStatus,
     HaystackOutputs,

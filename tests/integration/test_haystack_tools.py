@@ -12,16 +12,16 @@ from typing import Any
 import psycopg
 import pytest
 
-from gca_core.cli.haystack import app
+from gca_core.cli.haystack.run import app
 from gca_core.config import Settings
 from gca_core.errors import QueryParsingError
 from gca_core.haystack import steps
+from gca_core.haystack.agent.tools import TOOL_NAMES, make_tools, read_only
 from gca_core.haystack.context import HaystackContext, open_context
-from gca_core.haystack.demo import DemoFiles, prepare_demo
+from gca_core.haystack.demo.kang2018 import DemoFiles, prepare_demo
 from gca_core.haystack.models import IterationConfig, Strategy
-from gca_core.haystack.tools import TOOL_NAMES, make_tools, read_only
-from tests.integration.knowledge_loopback import Call, Reply, serve, usual
-from tests.integration.llm_loopback import Answer, LoopbackServer, Request, Responder
+from tests.helpers.knowledge_loopback import Call, Reply, serve, usual
+from tests.helpers.llm_loopback import Answer, LoopbackServer, Request, Responder
 
 QUESTION = "How would CD14+ monocytes respond to interferon beta?"
 CONFIG = IterationConfig(candidates_per_iteration=6)

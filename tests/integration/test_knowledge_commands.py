@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from gca_core.cli.main import app
 from gca_core.errors import DataValidationError
-from tests.integration.knowledge_loopback import serve, usual
+from tests.helpers.knowledge_loopback import serve, usual
 
 Run = Callable[..., Result]
 

@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 
 from gca_core.errors import ConfigurationError, ExternalAPIError
-from gca_core.knowledge.lookups import pathways_of
+from gca_core.knowledge.bundled.lookups import pathways_of
 from gca_core.knowledge.online.cache import ResponseCache
 from gca_core.knowledge.online.client import ServiceClient
 from gca_core.knowledge.online.limits import CircuitBreaker, RateLimit
 from gca_core.knowledge.online.lookups import OnlineKnowledge, ask, shared_online
 from gca_core.knowledge.online.settings import OnlineSettings, Source, load_online_settings
-from tests.integration.knowledge_loopback import Call, Loopback, Reply, Responder, serve, usual
+from tests.helpers.knowledge_loopback import Call, Loopback, Reply, Responder, serve, usual
 
 EVERY = ",".join(Source)
 KEY = "a-very-secret-key"

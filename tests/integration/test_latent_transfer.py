@@ -19,14 +19,14 @@ from gca_core.cli.main import app
 from gca_core.errors import ConfigurationError, DataValidationError
 from gca_core.io import as_path
 from gca_core.latent.config import make_config
-from gca_core.latent.gallery import draw_run
-from gca_core.latent.mapping import embed
-from gca_core.latent.model_adapter import TorchVAE
-from gca_core.latent.rescore import evaluate_run
-from gca_core.latent.synthetic import synthetic_cells
+from gca_core.latent.data.synthetic import synthetic_cells
+from gca_core.latent.evaluation.figures import draw_run
+from gca_core.latent.evaluation.rescore import evaluate_run
+from gca_core.latent.model.adapter import TorchVAE
 from gca_core.latent.train import run_training
-from gca_core.latent.transfer import agreement, neighbour_votes, transfer_labels
-from gca_core.latent.transfer_config import make_transfer_config
+from gca_core.latent.transfer.config import make_transfer_config
+from gca_core.latent.transfer.labels import agreement, neighbour_votes, transfer_labels
+from gca_core.latent.transfer.mapping import embed
 
 SMALL = {"latent_dim": 4, "hidden_dims": (24,), "epochs": 25, "batch_size": 32, "lr": 5e-3, "n_folds": 3}
 

@@ -14,17 +14,17 @@ import pytest
 from pydantic import SecretStr
 
 from gca_core.annotation.clusters import annotate_anndata
-from gca_core.annotation.llm_labels import LlmAnnotator
-from gca_core.annotation.llm_models import LlmOptions
-from gca_core.annotation.markers import MarkerDatabase
+from gca_core.annotation.labels.from_model import LlmAnnotator
+from gca_core.annotation.llm.models import LlmOptions
+from gca_core.annotation.markers.database import MarkerDatabase
 from gca_core.annotation.models import UNKNOWN, Annotation, Confidence, DatasetReport, FlagReason, Status
 from gca_core.annotation.run import AnnotationConfig, annotate_file
 from gca_core.errors import ConfigurationError
 from gca_core.llm.chat import ChatClient
 from gca_core.llm.meter import Meter
 from gca_core.llm.models import Budget, ChatOptions, LlmConfig, TokenPrice
-from tests.integration.llm_cells import TABLE, blood_markers, simulated_blood
-from tests.integration.llm_loopback import Answer, LoopbackServer, Namer, Request, Responder, name_by_markers, say
+from tests.helpers.llm_cells import TABLE, blood_markers, simulated_blood
+from tests.helpers.llm_loopback import Answer, LoopbackServer, Namer, Request, Responder, name_by_markers, say
 from tests.unit.annotation.conftest import MIXTURE
 
 Serve = Callable[[Responder], LoopbackServer]

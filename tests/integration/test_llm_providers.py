@@ -12,7 +12,7 @@ from gca_core.llm.chat import ChatClient
 from gca_core.llm.failures import ProviderError
 from gca_core.llm.meter import Meter
 from gca_core.llm.models import ChatOptions, LlmConfig
-from tests.integration.knowledge_loopback import Reply, Responder, serve
+from tests.helpers.knowledge_loopback import Reply, Responder, serve
 
 REPLIES: dict[str, dict[str, Any]] = {
     "anthropic": {

@@ -10,8 +10,8 @@ import anndata as ad
 import pytest
 from typer.testing import CliRunner
 
-from gca_core.cli import atlas as atlas_commands
-from gca_core.cli import db as db_commands
+from gca_core.cli.haystack import atlas as atlas_commands
+from gca_core.cli.tools import db as db_commands
 from gca_core.errors import CellRetrievalError, ConfigurationError, DataValidationError, StoreError
 from tests.integration.conftest import make_cells
 

@@ -13,11 +13,11 @@ import pytest
 from typer.testing import CliRunner
 
 from gca_core.annotation import annotate_anndata
-from gca_core.annotation.markers import load_marker_database
-from gca_core.cli.vae import app
+from gca_core.annotation.markers.database import load_marker_database
+from gca_core.cli.vae.commands import app
 from gca_core.io import read_json
 from gca_core.latent import TorchVAE, load_config, make_config
-from gca_core.latent.data_adapter import DataAdapter
+from gca_core.latent.data.adapter import DataAdapter
 from gca_core.latent.train import run_training
 from tests.unit.annotation.conftest import MIXTURE, simulate
 from tests.unit.latent.conftest import counts_with_groups, scaled_with_raw

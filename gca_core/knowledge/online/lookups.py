@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 
 from gca_core import io
 from gca_core.errors import ExternalAPIError
-from gca_core.knowledge.gene_sets import load_gene_sets
-from gca_core.knowledge.lookups import SNAPSHOT, Lookup, PathwayMembership, pathways_of
+from gca_core.knowledge.bundled.gene_sets import load_gene_sets
+from gca_core.knowledge.bundled.lookups import SNAPSHOT, Lookup, PathwayMembership, pathways_of
 from gca_core.knowledge.online.services import (
     Annotation,
     Ensembl,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from gca_core.annotation import AnnotationConfig, DatasetReport
-from gca_core.cli.scanpy import app, make_config
+from gca_core.cli.annotation.scanpy import app, make_config
 from gca_core.errors import ConfigurationError, DataValidationError
 
 RUNNER = CliRunner()

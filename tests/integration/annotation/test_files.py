@@ -9,9 +9,9 @@ import pytest
 import zarr
 
 from gca_core.annotation import AnnotationConfig, annotate_file
-from gca_core.annotation import drawn as drawing
-from gca_core.annotation import files as formats
-from gca_core.annotation.review import Correction, Corrections
+from gca_core.annotation.adata import files as formats
+from gca_core.annotation.labels.corrections import Correction, Corrections
+from gca_core.annotation.report import drawn_cells as drawing
 from gca_core.errors import ConfigurationError, DataValidationError
 from gca_core.io import write_json
 

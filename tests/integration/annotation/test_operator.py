@@ -17,14 +17,14 @@ import pytest
 from airflow.sdk import DAG, Asset, AssetAlias
 from google.oauth2.credentials import Credentials
 
-from airflow_provider_gca._compat import AirflowException, AirflowFailException
-from airflow_provider_gca.lineage import dataset_name
 from airflow_provider_gca.operators.annotation import OWN_FIELDS, AnnotateAnnDataOperator, request_id_of
+from airflow_provider_gca.utils.compat import AirflowException, AirflowFailException
+from airflow_provider_gca.utils.lineage import dataset_name
 from gca_core.annotation.config import AnnotationConfig
-from gca_core.annotation.llm_models import LlmOptions
+from gca_core.annotation.llm.models import LlmOptions
 from gca_core.errors import ConfigurationError, DataValidationError, LLMError
 from gca_core.llm.models import LlmConfig
-from tests.integration.annotation.gcs_loopback import Bucket
+from tests.helpers.gcs_loopback import Bucket
 
 pytestmark = pytest.mark.usefixtures("airflow_home")
 

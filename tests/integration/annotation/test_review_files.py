@@ -17,9 +17,9 @@ from typer.testing import CliRunner
 
 from gca_core.annotation import AnnotationConfig, annotate_file
 from gca_core.annotation.cohort import CohortFile, write_cohort
-from gca_core.annotation.review import CORRECTIONS_FILE, load_corrections
-from gca_core.annotation.review_apply import apply_review
-from gca_core.annotation.review_lock import ANNOTATION, HOLDER, LOCK, reviewing
+from gca_core.annotation.labels.corrections import CORRECTIONS_FILE, load_corrections
+from gca_core.annotation.review.apply import apply_review
+from gca_core.annotation.review.lock import ANNOTATION, HOLDER, LOCK, reviewing
 from gca_core.cli.main import app
 from gca_core.errors import DataValidationError
 
@@ -105,7 +105,7 @@ def test_a_break_while_writing_leaves_every_result_as_it_was(run, monkeypatch):
     def broken(*args, **kwargs):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("gca_core.annotation.review_apply.render_html", broken)
+    monkeypatch.setattr("gca_core.annotation.review.apply.render_html", broken)
     with pytest.raises(OSError, match="no space"):
         apply_review(table(run, {"b": "B cell"}), run, who="ada")
     assert results(run) == before
@@ -169,7 +169,7 @@ def test_the_command_refuses_in_one_line_with_exit_code_2(run):
 SLOW = """
 import sys, time
 from pathlib import Path
-from gca_core.annotation import review_apply
+from gca_core.annotation.review import apply as review_apply
 
 write, (table, where, who, ready, go) = review_apply.apply_to_run, sys.argv[1:]
 
@@ -186,7 +186,7 @@ review_apply.apply_review(table, where, who=who)
 HOLDS = """
 import sys, time
 from pathlib import Path
-from gca_core.annotation.review_lock import reviewing
+from gca_core.annotation.review.lock import reviewing
 
 with reviewing(sys.argv[1], "ada"):
     Path(sys.argv[2]).touch()

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from gca_core.annotation.review import CORRECTIONS_FILE, load_corrections
-from gca_core.annotation.review_lock import LOCK, reviewing
+from gca_core.annotation.labels.corrections import CORRECTIONS_FILE, load_corrections
+from gca_core.annotation.review.lock import LOCK, reviewing
 from gca_core.errors import DataValidationError
 from gca_core.io import read_json, write_json
 from tests.unit.annotation.test_review import cluster, report
@@ -17,7 +17,7 @@ SLOW = """
 import sys, time
 from pathlib import Path
 import fsspec
-from gca_core.annotation import review_apply
+from gca_core.annotation.review import apply as review_apply
 
 write, (url, table, where, who, go) = review_apply.apply_to_run, sys.argv[1:]
 fsspec.config.conf["gs"] = {"token": "anon", "endpoint_url": url}

@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from gca_core.annotation import AnnotationConfig, annotate_file
-from gca_core.annotation.report import render_csv, render_html
+from gca_core.annotation.report.page import render_csv, render_html
 from gca_core.datasets import pbmc68k_reduced
 from gca_core.errors import DataValidationError, GcaError
 

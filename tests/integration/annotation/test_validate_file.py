@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from gca_core.annotation import AnnotationConfig, validate_file
-from gca_core.cli.scanpy import app
+from gca_core.cli.annotation.scanpy import app
 from gca_core.errors import ConfigurationError, DataValidationError
 
 

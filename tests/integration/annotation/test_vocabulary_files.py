@@ -13,7 +13,7 @@ import zarr
 
 from gca_core.annotation import AnnotationConfig, annotate_file, validate_file
 from gca_core.annotation.models import UNKNOWN
-from gca_core.annotation.review_apply import apply_review
+from gca_core.annotation.review.apply import apply_review
 from gca_core.errors import ConfigurationError, DataValidationError
 
 NAMED = "gptca_vocabulary_label"
@@ -59,7 +59,7 @@ def names(path: Path) -> dict[str, str]:
     ("name", "backed"), [("cells.h5ad", False), ("cells.h5ad", True), ("cells.zarr", False), ("cells.zarr", True)]
 )
 def test_the_column_is_written_and_goes_with_the_next_annotation_without(folder, tmp_path, name, backed, caplog):
-    with caplog.at_level(logging.WARNING, logger="gca_core.annotation.vocabulary"):
+    with caplog.at_level(logging.WARNING, logger="gca_core.annotation.labels.vocabulary"):
         first = annotate(folder / name, tmp_path / "a", vocabulary=str(folder / "mine.csv"), backed=backed)
     found = names(local(first))
     assert found == {"b": "Lymphoid", "nk": "Natural killer", "cd14": "-", "cd16": "-", "mega": "-"}

@@ -15,10 +15,10 @@ from sklearn.model_selection import cross_val_score
 
 from gca_core.errors import ConfigurationError, DataValidationError
 from gca_core.io import read_json
-from gca_core.latent import checkpoint, fitting
-from gca_core.latent.data_adapter import DataAdapter
-from gca_core.latent.fitting import device_of
-from gca_core.latent.model_adapter import EpochRecord, TorchVAE
+from gca_core.latent.data.adapter import DataAdapter
+from gca_core.latent.model import checkpoint, fitting
+from gca_core.latent.model.adapter import EpochRecord, TorchVAE
+from gca_core.latent.model.fitting import device_of
 from gca_core.latent.train import run_training
 from gca_core.matrix.normalise import log_normalise
 from tests.unit.latent.conftest import Configure, Save, counts_with_groups
@@ -112,8 +112,8 @@ def test_a_run_with_a_held_out_batch_scores_its_cells_and_the_head(
     # loading umap takes longer than all else here
     monkeypatch.setattr("gca_core.latent.train.umap_embedding", lambda latent, **_: latent[:, :2])
     if streamed:
-        monkeypatch.setattr("gca_core.latent.sources.memory_left", lambda _: 1.0)
-        monkeypatch.setattr("gca_core.latent.data_adapter.memory_left", lambda _: 1.0)
+        monkeypatch.setattr("gca_core.latent.data.sources.memory_left", lambda _: 1.0)
+        monkeypatch.setattr("gca_core.latent.data.adapter.memory_left", lambda _: 1.0)
     cells = counts_with_groups(200)
     config = configure(
         save(cells), batch_key="batch", label_key="group", label_head=True, test_batches=("q",), epochs=10

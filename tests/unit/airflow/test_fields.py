@@ -3,7 +3,7 @@ from collections.abc import Callable
 import pytest
 from pydantic import BaseModel, Field
 
-from airflow_provider_gca.operators.fields import (
+from airflow_provider_gca.utils.fields import (
     as_flag,
     as_mapping,
     check_literals,

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_gca._compat import AirflowFailException
-from airflow_provider_gca.links import FigureLink
 from airflow_provider_gca.operators.latent import TrainVAEOperator, TransferLabelsOperator
+from airflow_provider_gca.utils.compat import AirflowFailException
+from airflow_provider_gca.utils.links import FigureLink
 from gca_core.errors import ConfigurationError, DataValidationError
 
 PLACES = {"task_id": "t", "input_uri": "in.h5ad", "output_dir": "out"}
@@ -44,7 +44,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 @pytest.fixture
 def transferred(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    return asked_of(monkeypatch, "gca_core.latent.transfer.transfer_labels", TRANSFERRED)
+    return asked_of(monkeypatch, "gca_core.latent.transfer.labels.transfer_labels", TRANSFERRED)
 
 
 class Events(dict[Any, list[tuple[str, Any]]]):
@@ -165,11 +165,11 @@ def test_a_transfer_needs_its_places(field: str) -> None:
 
 
 def test_bad_input_of_a_transfer_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    import gca_core.latent.transfer
+    import gca_core.latent.transfer.labels
 
     def refuse(config: Any) -> Any:
         raise DataValidationError("no such run")
 
-    monkeypatch.setattr(gca_core.latent.transfer, "transfer_labels", refuse)
+    monkeypatch.setattr(gca_core.latent.transfer.labels, "transfer_labels", refuse)
     with pytest.raises(AirflowFailException, match="no such run"):
         TransferLabelsOperator(**PLACES, run_uri="run").execute({})

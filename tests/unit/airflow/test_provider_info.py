@@ -9,7 +9,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from airflow_provider_gca.connection_forms import FORMS
+from airflow_provider_gca.hooks.connection_forms import FORMS
 from airflow_provider_gca.provider_info import get_provider_info
 
 
@@ -65,7 +65,7 @@ def test_every_module_it_names_exists() -> None:
 def test_every_module_of_the_shell_is_named_or_helps_one_that_is() -> None:
     info = get_provider_info()
     package = Path(importlib.import_module("airflow_provider_gca").__file__ or "").parent
-    helpers = {"airflow_provider_gca.operators.fields"}
+    helpers = {"airflow_provider_gca.utils.fields"}
     for room in ("operators", "sensors", "hooks", "triggers"):
         there = {f"airflow_provider_gca.{room}.{path.stem}" for path in (package / room).glob("[a-z]*.py")}
         named = {module for entry in info[room] for module in entry["python-modules"]}

@@ -3,7 +3,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gca_core.annotation.markers import MarkerDatabase, load_marker_database
+from gca_core.annotation.markers.database import MarkerDatabase, load_marker_database
 
 MIXTURE = {
     "b": "CL:0000236",

@@ -1,9 +1,9 @@
 import pandas as pd
 import pytest
 
-from gca_core.annotation.agreement import measure_agreement
+from gca_core.annotation.labels.agreement import measure_agreement
 from gca_core.errors import DataValidationError
-from gca_core.knowledge.ontology import load_ontology
+from gca_core.knowledge.bundled.ontology import load_ontology
 
 
 def agreement(predicted, known, clusters=None):

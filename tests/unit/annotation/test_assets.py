@@ -1,8 +1,8 @@
 import fsspec
 import pytest
 
-from gca_core.annotation.assets import assets_folder, assets_in, read_asset
-from gca_core.annotation.markers import load_marker_database
+from gca_core.annotation.markers.database import load_marker_database
+from gca_core.annotation.markers.remote import assets_folder, assets_in, read_asset
 from gca_core.errors import ConfigurationError, DataValidationError
 
 TABLE = "cell_type,gene_symbol\nB cell,MS4A1\nB cell,CD79A\n"

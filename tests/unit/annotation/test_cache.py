@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gca_core.annotation.cache import AnswerCache, cache_folder
-from gca_core.annotation.llm_models import ClusterAnswer
+from gca_core.annotation.llm.answer_cache import AnswerCache, cache_folder
+from gca_core.annotation.llm.models import ClusterAnswer
 from gca_core.errors import ConfigurationError
 from gca_core.io import content_hash
 

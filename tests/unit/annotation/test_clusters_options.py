@@ -6,10 +6,10 @@ import pandas as pd
 import pytest
 
 from gca_core.annotation import annotate_anndata, annotate_from_markers
-from gca_core.annotation.labelling import Knowledge, SpeciesMarkers, label_clusters, species_markers
-from gca_core.annotation.markers import load_marker_database
+from gca_core.annotation.labels.corrections import Correction, Corrections
+from gca_core.annotation.labels.labelling import Knowledge, SpeciesMarkers, label_clusters, species_markers
+from gca_core.annotation.markers.database import load_marker_database
 from gca_core.annotation.models import UNKNOWN, FlagReason, Status
-from gca_core.annotation.review import Correction, Corrections
 from gca_core.errors import ConfigurationError, DataValidationError
 from tests.unit.annotation.conftest import MIXTURE, simulate
 
@@ -168,8 +168,8 @@ def test_names_of_any_type_keep_clusters_apart(blood, names):
 
 
 def test_nothing_is_labelled_of_no_clusters(database):
-    from gca_core.annotation.scoring import build_model
-    from gca_core.knowledge.ontology import load_ontology
+    from gca_core.annotation.scoring.marker_model import build_model
+    from gca_core.knowledge.bundled.ontology import load_ontology
 
     ontology = load_ontology()
     model = build_model(database, None, ontology)

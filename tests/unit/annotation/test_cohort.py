@@ -17,6 +17,8 @@ from gca_core.annotation.cohort import (
     plan_cohort,
     write_cohort,
 )
+from gca_core.annotation.labels.corrections import Correction, Corrections, load_corrections
+from gca_core.annotation.labels.vocabulary import in_vocabulary, read_vocabulary
 from gca_core.annotation.models import (
     UNKNOWN,
     Annotation,
@@ -27,8 +29,6 @@ from gca_core.annotation.models import (
     RunStats,
     Status,
 )
-from gca_core.annotation.review import Correction, Corrections, load_corrections
-from gca_core.annotation.vocabulary import in_vocabulary, read_vocabulary
 from gca_core.errors import DataValidationError
 from gca_core.io import as_path, join_uri, read_text, write_json, write_text
 
@@ -245,7 +245,7 @@ def test_the_composition_is_in_the_vocabulary_that_all_files_share(tmp_path: Pat
 
 
 def test_the_review_names_runs_as_the_folder_does_also_where_one_file_is_left(tmp_path: Path) -> None:
-    from gca_core.annotation.review_queue import collect_review
+    from gca_core.annotation.review.queue import collect_review
 
     files = cohort_of(tmp_path, only=report(annotation("0", "T cell", 5, flagged=True)), broken=None)
     result = write_cohort(tmp_path, files, {files[0].output_uri})

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from gca_core.annotation import embedding
+from gca_core.annotation.adata import embedding
 
 
 # the search takes most of a minute to compile

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gca_core.annotation.delimited import decode_table
-from gca_core.annotation.gene_lists import (
+from gca_core.annotation.markers.delimited import decode_table
+from gca_core.annotation.markers.gene_lists import (
     RESULT_COLUMNS,
     parse_gene_lists,
     render_gene_lists,

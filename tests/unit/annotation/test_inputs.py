@@ -3,7 +3,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gca_core.annotation.inputs import read_expression
+from gca_core.annotation.adata.expression import read_expression
 from gca_core.errors import ConfigurationError, DataValidationError
 from gca_core.matrix.normalise import log_normalise
 

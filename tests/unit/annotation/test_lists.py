@@ -7,7 +7,7 @@ import pytest
 from gca_core.annotation import annotate_from_markers, load_marker_database
 from gca_core.annotation.models import UNKNOWN, DatasetReport, FlagReason, Status
 from gca_core.errors import ConfigurationError, DataValidationError
-from gca_core.knowledge.ontology import CellOntology, load_ontology
+from gca_core.knowledge.bundled.ontology import CellOntology, load_ontology
 
 B_CELL = "MS4A1, CD79A, CD79B, CD19, BANK1"
 MONOCYTE = ["CD14", "LYZ", "S100A8", "S100A9", "FCN1"]

@@ -9,16 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gca_core.annotation.consensus import Vote, find_consensus
-from gca_core.annotation.llm_labels import LlmAnnotator, read_word
-from gca_core.annotation.llm_models import BatchAnswer, ClusterAnswer, LlmOptions, clean_text, is_symbol
-from gca_core.annotation.llm_prompts import load_prompts, make_messages, sent_markers
-from gca_core.annotation.markers import MarkerDatabase, parse_markers
+from gca_core.annotation.labels.from_model import LlmAnnotator, read_word
+from gca_core.annotation.labels.offline import judge_label
+from gca_core.annotation.llm.consensus import Vote, find_consensus
+from gca_core.annotation.llm.models import BatchAnswer, ClusterAnswer, LlmOptions, clean_text, is_symbol
+from gca_core.annotation.llm.prompts import load_prompts, make_messages, sent_markers
+from gca_core.annotation.markers.database import MarkerDatabase, parse_markers
 from gca_core.annotation.models import UNKNOWN, ClusterMarkers, Confidence, FlagReason, RankedGene
-from gca_core.annotation.offline import judge_label
-from gca_core.annotation.scoring import build_model, own_scores
+from gca_core.annotation.scoring.marker_model import build_model, own_scores
 from gca_core.errors import ConfigurationError
-from gca_core.knowledge.ontology import load_ontology
+from gca_core.knowledge.bundled.ontology import load_ontology
 
 ONTOLOGY = load_ontology()
 T, CD4, CD8, B, NK = "CL:0000084", "CL:0000624", "CL:0000625", "CL:0000236", "CL:0000623"

@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from gca_core.annotation.loaders import load_markers, merge_databases, read_markers
-from gca_core.annotation.markers import load_marker_database
+from gca_core.annotation.markers.database import load_marker_database
+from gca_core.annotation.markers.formats import load_markers, merge_databases, read_markers
 from gca_core.cli.main import app
 from gca_core.errors import GcaError, MarkerDatabaseError
 

@@ -3,7 +3,7 @@ from importlib import resources
 
 import pytest
 
-from gca_core.annotation.marker_build import (
+from gca_core.annotation.markers.build import (
     SOURCE_COLUMNS,
     build_marker_table,
     check_source,
@@ -12,9 +12,9 @@ from gca_core.annotation.marker_build import (
     parent_type,
     parse_source,
 )
-from gca_core.annotation.markers import parse_markers
+from gca_core.annotation.markers.database import parse_markers
 from gca_core.errors import MarkerDatabaseError
-from gca_core.knowledge.ontology import load_ontology
+from gca_core.knowledge.bundled.ontology import load_ontology
 
 GENES = "CD19 MS4A1", "CD79A CD79B PAX5 BLK CD22 FCRLA VPREB3"
 

@@ -7,9 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gca_core.annotation.markers import COLUMNS, MarkerDatabase, load_marker_database, parse_markers, symbol_aliases
+from gca_core.annotation.markers.database import (
+    COLUMNS,
+    MarkerDatabase,
+    load_marker_database,
+    parse_markers,
+    symbol_aliases,
+)
 from gca_core.errors import DataValidationError, GcaError, MarkerDatabaseError
-from gca_core.knowledge.ontology import load_ontology
+from gca_core.knowledge.bundled.ontology import load_ontology
 
 BUNDLED = resources.files("gca_core.annotation") / "data" / "markers.csv"
 HEADER = "cell_type,gene_symbol,role\n"

@@ -2,12 +2,12 @@
 
 import pytest
 
-from gca_core.annotation.evidence import rank_weights
+from gca_core.annotation.labels.names import common_name, common_names
+from gca_core.annotation.labels.offline import annotate_clusters
 from gca_core.annotation.models import ClusterMarkers, RankedGene
-from gca_core.annotation.names import common_name, common_names
-from gca_core.annotation.offline import annotate_clusters
-from gca_core.annotation.scoring import build_model
-from gca_core.knowledge.ontology import load_ontology
+from gca_core.annotation.scoring.evidence import rank_weights
+from gca_core.annotation.scoring.marker_model import build_model
+from gca_core.knowledge.bundled.ontology import load_ontology
 
 # the ontology gives this name to the type of both species, which is not above the human one
 SAME_BY_ANOTHER_TERM = {"CL:0002397"}

@@ -5,10 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from typer.testing import CliRunner
 
-from gca_core.annotation import parsed_tables
-from gca_core.annotation.assets import assets_under
-from gca_core.annotation.loaders import load_markers
-from gca_core.annotation.parsed_tables import clear_tables, parsed_folder, tables_info
+from gca_core.annotation.markers import table_cache as parsed_tables
+from gca_core.annotation.markers.formats import load_markers
+from gca_core.annotation.markers.remote import assets_under
+from gca_core.annotation.markers.table_cache import clear_tables, parsed_folder, tables_info
 from gca_core.cli.main import app
 
 TABLE = "cell_type,gene_symbol\nB cell,MS4A1\nB cell,CD79A\n"

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from gca_core.annotation.calibration import measure
-from gca_core.annotation.evidence import rank_weights, telling_genes
+from gca_core.annotation.markers.gene_programs import division_genes, gene_program_genes
 from gca_core.annotation.models import ClusterMarkers, RankedGene
-from gca_core.annotation.programmes import division_genes, programme_genes
-from gca_core.annotation.scoring import build_model
-from gca_core.knowledge.ontology import load_ontology
+from gca_core.annotation.scoring.confidence import measure
+from gca_core.annotation.scoring.evidence import informative_genes, rank_weights
+from gca_core.annotation.scoring.marker_model import build_model
+from gca_core.knowledge.bundled.ontology import load_ontology
 
 INTERFERON = ("ISG15", "IFIT1", "IFIT3", "MX1", "ISG20", "OAS1", "IFIT2", "LY6E", "RSAD2", "IFI44L", "USP18")
 GROWTH = ("NPM1", "NME1", "RANBP1", "NCL", "SRM")
@@ -33,8 +33,8 @@ def test_a_programme_leaves_weights_and_confidence_as_they_are(database, program
 
 def test_genes_of_a_programme_that_mark_a_type_keep_their_place(database):
     model = build_model(database, None, load_ontology())
-    assert "CCL5" in programme_genes()
-    assert [g.gene for g in telling_genes(_cluster("ISG15", "CCL5", "NOVEL1"), model)] == ["CCL5", "NOVEL1"]
+    assert "CCL5" in gene_program_genes()
+    assert [g.gene for g in informative_genes(_cluster("ISG15", "CCL5", "NOVEL1"), model)] == ["CCL5", "NOVEL1"]
 
 
 def test_other_genes_that_are_not_listed_do_take_a_rank(database):

@@ -6,8 +6,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gca_core.annotation.dot_plot import MarkerExpression, deciding_markers, dot_plot_png
-from gca_core.annotation.figure import cluster_codes, report_figures
 from gca_core.annotation.models import (
     UNKNOWN,
     Agreement,
@@ -25,9 +23,11 @@ from gca_core.annotation.models import (
     RunStats,
     Status,
 )
-from gca_core.annotation.palette import GREY, label_colours
-from gca_core.annotation.report import plain_cell, render_html, safe_cell
-from gca_core.annotation.words import FLAG_WORDS
+from gca_core.annotation.report.dot_plot import MarkerExpression, deciding_markers, dot_plot_png
+from gca_core.annotation.report.page import plain_cell, render_html, safe_cell
+from gca_core.annotation.report.palette import GREY, label_colours
+from gca_core.annotation.report.umap_figure import cluster_codes, report_figures
+from gca_core.annotation.report.words import FLAG_WORDS
 from gca_core.errors import DataValidationError
 from gca_core.llm.models import Usage
 

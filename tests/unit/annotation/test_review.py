@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gca_core.annotation.markers import load_marker_database
+from gca_core.annotation.labels.corrections import CORRECTIONS_FILE, load_corrections
+from gca_core.annotation.markers.database import load_marker_database
 from gca_core.annotation.models import (
     UNKNOWN,
     Alternative,
@@ -21,12 +22,11 @@ from gca_core.annotation.models import (
     MarkerDatabaseInfo,
     Status,
 )
-from gca_core.annotation.review import CORRECTIONS_FILE, load_corrections
-from gca_core.annotation.review_apply import apply_review
-from gca_core.annotation.review_markers import review_markers, write_review_markers
-from gca_core.annotation.review_page import write_review
-from gca_core.annotation.review_queue import collect_review
-from gca_core.annotation.review_table import COLUMNS, decide, parse_review, render_review_csv
+from gca_core.annotation.review.apply import apply_review
+from gca_core.annotation.review.markers import review_markers, write_review_markers
+from gca_core.annotation.review.page import write_review
+from gca_core.annotation.review.queue import collect_review
+from gca_core.annotation.review.table import COLUMNS, decide, parse_review, render_review_csv
 from gca_core.errors import DataValidationError
 from gca_core.io import write_json
 
@@ -447,7 +447,7 @@ def test_corrected_clusters_become_a_marker_table_that_annotates(cohort):
 
 
 def test_the_marker_table_of_a_review_joins_the_bundled_one(cohort):
-    from gca_core.annotation.loaders import merge_databases
+    from gca_core.annotation.markers.formats import merge_databases
 
     write_review(collect_review(cohort))
     apply_review(fill(cohort, {("a", "1"): ("NK cell", "")}), cohort, who="ada")
@@ -486,7 +486,7 @@ _words = st.text(st.characters(blacklist_categories=("Cs", "Cc")), min_size=1, m
 
 @given(_words, _words, _words)
 def test_a_row_reads_back_as_it_was_written(run, name, note):
-    from gca_core.annotation.review_queue import Entry, Run, cluster_key
+    from gca_core.annotation.review.queue import Entry, Run, cluster_key
 
     annotation = cluster(name)
     entry = Entry(Run(run, "/x", report(annotation), has_page=False), annotation)

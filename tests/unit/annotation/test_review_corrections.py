@@ -5,14 +5,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from gca_core.annotation.models import UNKNOWN, Annotation, Confidence, Evidence, FlagReason, Status
-from gca_core.annotation.review import (
+from gca_core.annotation.labels.corrections import (
     Correction,
     Corrections,
     apply_corrections,
     load_corrections,
     place_corrections,
 )
+from gca_core.annotation.models import UNKNOWN, Annotation, Confidence, Evidence, FlagReason, Status
 from gca_core.errors import DataValidationError
 from gca_core.io import write_json
 

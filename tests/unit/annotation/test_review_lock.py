@@ -9,10 +9,10 @@ from threading import Barrier, Event
 import fsspec
 import pytest
 
-from gca_core.annotation import review_apply
-from gca_core.annotation.review import CORRECTIONS_FILE, load_corrections
-from gca_core.annotation.review_apply import apply_review
-from gca_core.annotation.review_lock import ANNOTATION, ANNOTATION_SECONDS, LOCK, OBJECT_SECONDS, reviewing
+from gca_core.annotation.labels.corrections import CORRECTIONS_FILE, load_corrections
+from gca_core.annotation.review import apply as review_apply
+from gca_core.annotation.review.apply import apply_review
+from gca_core.annotation.review.lock import ANNOTATION, ANNOTATION_SECONDS, LOCK, OBJECT_SECONDS, reviewing
 from gca_core.errors import DataValidationError
 from gca_core.io import as_path, read_json, write_json
 from tests.unit.annotation.test_review import cluster, report
@@ -21,7 +21,7 @@ from tests.unit.annotation.test_review import cluster, report
 @pytest.fixture
 def store(monkeypatch) -> Iterator[str]:
     """The URI of a folder in an object store, at which those who wait look often."""
-    monkeypatch.setattr("gca_core.annotation.review_lock.OBJECT_POLL_SECONDS", 0.05)
+    monkeypatch.setattr("gca_core.annotation.review.lock.OBJECT_POLL_SECONDS", 0.05)
     name = f"results-{uuid.uuid4().hex}"
     yield f"memory://{name}/s1"
     memory = fsspec.filesystem("memory")

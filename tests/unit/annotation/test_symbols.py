@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gca_core.annotation.symbols import check_species, current_symbols, find_symbols, without_version
+from gca_core.annotation.markers.symbols import check_species, current_symbols, find_symbols, without_version
 from gca_core.errors import DataValidationError
 
 HUMAN = ["CD3D", "CD3E", "MS4A1", "HLA-DRA", "LYZ", "NKG7"]

@@ -4,8 +4,8 @@ import pytest
 import scipy.sparse as sp
 
 from gca_core.annotation import annotate_anndata
+from gca_core.annotation.labels.rerank import squared_distances
 from gca_core.annotation.models import UNKNOWN, Confidence, Status
-from gca_core.annotation.unlike import squared_distances
 from gca_core.matrix.ranking import rank_against, rank_genes
 from gca_core.matrix.stats import group_sums
 from tests.unit.annotation.conftest import simulate
@@ -37,7 +37,7 @@ def test_a_part_of_a_type_without_markers_of_its_own_is_called_what_its_neighbou
 
 
 def test_the_ranking_without_neighbours_is_what_finds_it(finely_cut, monkeypatch):
-    monkeypatch.setattr("gca_core.annotation.unlike.ALIKE", 0.0)
+    monkeypatch.setattr("gca_core.annotation.labels.rerank.ALIKE", 0.0)
     found = {a.cluster: a for a in annotate_anndata(finely_cut, "k").annotations}
     assert found["b0"].primary_label == UNKNOWN
 
@@ -71,7 +71,7 @@ def test_many_clusters_that_no_marker_speaks_for_are_tried_a_few_times_each(data
         tried.append(group)
         return rank_against(sums, genes, group, others, **options)
 
-    monkeypatch.setattr("gca_core.annotation.unlike.rank_against", counted)
+    monkeypatch.setattr("gca_core.annotation.labels.rerank.rank_against", counted)
     found = annotate_anndata(adata, "k").annotations
     unknown = sum(a.primary_label == UNKNOWN for a in found)
     assert unknown > 15

@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 
 from gca_core.annotation import validate_anndata
-from gca_core.annotation.judging import given_labels
-from gca_core.annotation.markers import Marker, MarkerDatabase
+from gca_core.annotation.labels.given import given_labels
+from gca_core.annotation.markers.database import Marker, MarkerDatabase
 from gca_core.annotation.models import DatasetReport, FlagReason, Status
 from gca_core.errors import ConfigurationError, DataValidationError
 

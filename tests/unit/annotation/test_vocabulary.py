@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gca_core.annotation import annotate_anndata, annotate_from_markers, annotate_rank_genes, read_vocabulary
-from gca_core.annotation.markers import load_marker_database
+from gca_core.annotation.labels.corrections import Correction, Corrections
+from gca_core.annotation.labels.vocabulary import BUNDLED, Vocabulary, in_vocabulary
+from gca_core.annotation.markers.database import load_marker_database
 from gca_core.annotation.models import UNKNOWN, DatasetReport
-from gca_core.annotation.palette import label_colours, shown_label
-from gca_core.annotation.report import render_csv, render_html
-from gca_core.annotation.review import Correction, Corrections
-from gca_core.annotation.vocabulary import BUNDLED, Vocabulary, in_vocabulary
+from gca_core.annotation.report.page import render_csv, render_html
+from gca_core.annotation.report.palette import label_colours, shown_label
 from gca_core.errors import DataValidationError
-from gca_core.knowledge.ontology import CellOntology, load_ontology
+from gca_core.knowledge.bundled.ontology import CellOntology, load_ontology
 
 ONTOLOGY = load_ontology()
 LYMPHOCYTE, T_CELL, CD4, NAIVE_CD4 = "CL:0000542", "CL:0000084", "CL:0000624", "CL:0000895"
@@ -205,7 +205,7 @@ def test_a_label_may_stand_for_several_terms(tmp_path):
 
 
 def test_clusters_are_named_and_unknown_ones_stay_unknown(caplog):
-    with caplog.at_level(logging.WARNING, logger="gca_core.annotation.vocabulary"):
+    with caplog.at_level(logging.WARNING, logger="gca_core.annotation.labels.vocabulary"):
         report = annotate_from_markers(GENES, tissue="blood", vocabulary=vocabulary(B_lineage="CL:0000945"))
     assert [a.vocabulary_label for a in report.annotations] == ["B lineage", None, UNKNOWN]
     assert [a.primary_label for a in report.annotations] == ["B cell", "monocyte", UNKNOWN]

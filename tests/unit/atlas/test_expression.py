@@ -13,12 +13,13 @@ import scipy.sparse as sp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gca_core.atlas import expression, source
+from gca_core.atlas import expression
+from gca_core.atlas.ingest import source
+from gca_core.atlas.ingest.checkpoint import IngestCheckpoint
+from gca_core.atlas.ingest.names import NameResolver
+from gca_core.atlas.ingest.plan import IngestPlan, make_plan
 from gca_core.atlas.models import IngestConfig
-from gca_core.atlas.plan import IngestPlan, make_plan
-from gca_core.atlas.progress import Progress
 from gca_core.atlas.reader import share_out
-from gca_core.atlas.vocabulary import Vocabulary
 from gca_core.errors import CellRetrievalError, DataValidationError
 from gca_core.matrix.normalise import log_normalise
 
@@ -50,9 +51,9 @@ def write(folder: Path, cells: ad.AnnData) -> IngestPlan:
         cell_type_column="cell_type",
     )
     with source.open_counts(path, "in.h5ad", None) as opened:
-        words = Vocabulary({"T": "CL:0000084", "B": "CL:0000236"}.get)
+        words = NameResolver({"T": "CL:0000084", "B": "CL:0000236"}.get)
         plan = make_plan(opened.table(["condition", "cell_type"]), config, words)
-        expression.write_cells(folder, opened, plan, Progress(folder, opened.n_cells, 3))
+        expression.write_cells(folder, opened, plan, IngestCheckpoint(folder, opened.n_cells, 3))
     expression.write_groups(folder, plan)
     return plan
 
@@ -113,7 +114,7 @@ def test_statistics_of_counts_that_single_precision_does_not_hold(tmp_path: Path
 def test_what_fails_late_leaves_the_progress_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(source, "BLOCK_ROWS", 7)
     seen = []
-    monkeypatch.setattr(Progress, "advance", lambda _self, row: seen.append(row))
+    monkeypatch.setattr(IngestCheckpoint, "advance", lambda _self, row: seen.append(row))
     cells = make_cells(700)
     counts = cells.X.toarray()
     counts[600, 3] = 0.5

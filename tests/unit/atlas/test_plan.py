@@ -9,14 +9,14 @@ import pandas as pd
 import pytest
 from pydantic import ValidationError
 
+from gca_core.atlas.ingest.names import NameResolver
+from gca_core.atlas.ingest.plan import make_plan, match_controls
 from gca_core.atlas.models import CellGroup, IngestConfig, make_group_id
-from gca_core.atlas.plan import make_plan, match_controls
-from gca_core.atlas.vocabulary import Vocabulary
 from gca_core.errors import DataValidationError
 
 TYPES = {"T cell": "CL:0000084", "T cells": "CL:0000084", "B cell": "CL:0000236"}
-WORDS = Vocabulary(TYPES.get)
-LABELLED = Vocabulary(TYPES.get, label_cell_type={"CL:0000084": "T cell"}.__getitem__)
+WORDS = NameResolver(TYPES.get)
+LABELLED = NameResolver(TYPES.get, label_cell_type={"CL:0000084": "T cell"}.__getitem__)
 
 
 def config(**changes: Any) -> IngestConfig:
@@ -127,7 +127,7 @@ def test_tables_that_make_no_sense_are_refused(rows: Any, changes: dict[str, Any
 
 def test_perturbations_take_the_catalogues_name_but_never_each_others() -> None:
     known = {"IFN-beta": "interferon beta", "IFNB1": "interferon beta", "TNFa": "TNF", "PBS": "saline"}
-    words = Vocabulary(
+    words = NameResolver(
         TYPES.get, resolve_perturbation=lambda text: known.get(text) or (text if text in known.values() else None)
     )
     obs = table([(value, "T cell", 1) for value in ("PBS", "IFN-beta", "IFNB1", "TNFa", "mystery")])
@@ -153,7 +153,7 @@ def test_a_file_without_perturbations_is_all_controls() -> None:
 def test_tissues_part_groups_and_choose_controls() -> None:
     rows = [("ctrl", "T cell", 1), ("ctrl", "T cell", 1), ("stim", "T cell", 1), ("ctrl", "T cell", 1)]
     obs = table(rows).assign(organ=["Blood", "Blood", "Lung", "Lung"])
-    words = Vocabulary(TYPES.get, resolve_tissue={"Blood": "UBERON:0000178", "Lung": "UBERON:0002048"}.get)
+    words = NameResolver(TYPES.get, resolve_tissue={"Blood": "UBERON:0000178", "Lung": "UBERON:0002048"}.get)
     plan = make_plan(obs, config(tissue_column="organ"), words)
     by_tissue = {(g.perturbation, g.tissue): g for g in plan.groups}
     assert set(by_tissue) == {("ctrl", "Blood"), ("ctrl", "Lung"), ("stim", "Lung")}
@@ -162,7 +162,7 @@ def test_tissues_part_groups_and_choose_controls() -> None:
 
 def test_a_tissue_that_is_not_known_is_said_and_its_cells_stay() -> None:
     obs = table([("ctrl", "T cell", 1), ("stim", "T cell", 1)]).assign(organ="the moon")
-    plan = make_plan(obs, config(tissue_column="organ"), Vocabulary(TYPES.get, resolve_tissue={}.get))
+    plan = make_plan(obs, config(tissue_column="organ"), NameResolver(TYPES.get, resolve_tissue={}.get))
     assert plan.unmapped_tissues == {"the moon": 2}
     assert [g.tissue_id for g in plan.groups] == [None, None]
 

@@ -11,11 +11,11 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 
+from gca_core.atlas.ingest.names import NameResolver
+from gca_core.atlas.ingest.plan import IngestPlan, make_plan
+from gca_core.atlas.ingest.presets import apply_preset
+from gca_core.atlas.ingest.source import open_counts, read_header
 from gca_core.atlas.models import IngestConfig
-from gca_core.atlas.plan import IngestPlan, make_plan
-from gca_core.atlas.presets import apply_preset
-from gca_core.atlas.source import open_counts, read_header
-from gca_core.atlas.vocabulary import Vocabulary
 from gca_core.errors import DataValidationError
 from gca_core.matrix.normalise import log_normalise
 
@@ -23,7 +23,7 @@ N = 60
 TYPES = ["CD14 Mono", "B Naive", "NK"]
 IDS = {"CD14 Mono": "CL:0001054", "B Naive": "CL:0000788", "NK": "CL:0000623"}
 TISSUES = {"bone marrow": "UBERON:0002371", "blood": "UBERON:0000178"}
-WORDS = Vocabulary(IDS.get, resolve_tissue=lambda text: TISSUES.get(text.lower()))
+WORDS = NameResolver(IDS.get, resolve_tissue=lambda text: TISSUES.get(text.lower()))
 
 
 def counts(n_genes: int = 12) -> sp.csr_matrix:

@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 
-from gca_core.atlas import source
+from gca_core.atlas.ingest import source
 
 SIZE = 1000
 

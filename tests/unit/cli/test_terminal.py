@@ -5,25 +5,25 @@ import pytest
 from rich.console import Console
 
 from gca_core.cli import terminal
-from gca_core.progress import Progress, listening, tell
+from gca_core.progress import Progress, listening, report_progress
 
 
 def test_what_is_told_is_heard_in_its_block_alone():
     heard = []
-    tell("before")
+    report_progress("before")
     with listening(heard.append):
-        tell("rank")
-        tell("ask", 1, 4)
+        report_progress("rank")
+        report_progress("ask", 1, 4)
         with listening(lambda _: None):
-            tell("elsewhere")
-    tell("after")
+            report_progress("elsewhere")
+    report_progress("after")
     assert heard == [Progress("rank"), Progress("ask", 1, 4)]
 
 
 def test_a_worker_thread_is_heard_too():
     heard = []
     with listening(heard.append):
-        asyncio.run(asyncio.to_thread(tell, "rank"))
+        asyncio.run(asyncio.to_thread(report_progress, "rank"))
     assert heard == [Progress("rank")]
 
 
@@ -32,15 +32,15 @@ def test_a_listener_can_end_the_work():
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt), listening(refuse):
-        tell("rank")
+        report_progress("rank")
 
 
 def test_a_terminal_shows_progress(monkeypatch):
     screen = StringIO()
     monkeypatch.setattr(terminal, "console", Console(file=screen, force_terminal=True, width=100))
     with terminal.progress_shown():
-        tell("rank")
-        tell("ask", 3, 7)
+        report_progress("rank")
+        report_progress("ask", 3, 7)
     assert "asking the model" in screen.getvalue()
     assert "3/7" in screen.getvalue()
 
@@ -49,5 +49,5 @@ def test_anything_else_shows_none(monkeypatch):
     screen = StringIO()
     monkeypatch.setattr(terminal, "console", Console(file=screen, force_terminal=False))
     with terminal.progress_shown():
-        tell("rank")
+        report_progress("rank")
     assert screen.getvalue() == ""

@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from gca_core.cli import vae
 from gca_core.cli.main import app
+from gca_core.cli.vae import commands as vae
 from gca_core.latent.config import LatentConfig
 
 RESULT = {
@@ -65,7 +65,7 @@ def test_without_arguments_the_help_names_every_command(trained: list[LatentConf
 
 
 def test_pipeline_is_a_command_and_a_flag(trained: list[LatentConfig], monkeypatch: pytest.MonkeyPatch) -> None:
-    from gca_core.latent import gallery
+    from gca_core.latent.evaluation import figures as gallery
 
     drawn: list[str] = []
 

@@ -2,7 +2,7 @@ import json
 
 from typer.testing import CliRunner
 
-from gca_core.cli.datasets import app
+from gca_core.cli.tools.datasets import app
 from gca_core.datasets import list_data_files
 
 RUNNER = CliRunner()

@@ -12,7 +12,7 @@ from gca_core.grounding.components import auc, enrichment
 from gca_core.grounding.knowledge import GroundingKnowledge, load_knowledge
 from gca_core.grounding.models import Expectation, GroundingConfig, GroundingStatus
 from gca_core.grounding.score import score_prediction
-from gca_core.knowledge.catalogue import ExpectedGene, ExpectedPathway, load_catalogue
+from gca_core.knowledge.bundled.catalogue import ExpectedGene, ExpectedPathway, load_catalogue
 from gca_core.matrix.compare import log_fold_change
 
 Array = npt.NDArray[np.float64]

@@ -20,7 +20,7 @@ from gca_core.haystack.models import (
     Strategy,
     StructuredQuery,
 )
-from gca_core.haystack.query import parse_question
+from gca_core.haystack.question.rules import parse_question
 
 QUESTION = "How would CD14+ monocytes respond to interferon beta?"
 TYPES = {

@@ -7,7 +7,7 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
-from gca_core.cli.haystack import app
+from gca_core.cli.haystack.run import app
 from gca_core.errors import ConfigurationError, QueryParsingError
 
 pytestmark = pytest.mark.usefixtures("quiet_log")
@@ -53,7 +53,7 @@ def test_a_backend_that_cant_run_stops_before_the_database_starts(monkeypatch: p
 
 def test_the_command_loads_nothing_heavy() -> None:
     code = (
-        "import sys, gca_core.cli.haystack, gca_core.haystack.models, gca_core.inference, gca_core.grounding; "
+        "import sys, gca_core.cli.haystack.run, gca_core.haystack.models, gca_core.inference, gca_core.grounding; "
         "heavy = {'anndata', 'scanpy', 'torch', 'pandas', 'numpy', 'scipy', 'matplotlib', 'psycopg', 'rapidfuzz'}; "
         "print(sorted(heavy & set(sys.modules)))"
     )

@@ -9,7 +9,7 @@ import pytest
 import scipy.sparse as sp
 
 from gca_core.errors import DataValidationError
-from gca_core.haystack.holdout import compare_changes, compare_with_truth, split_withheld
+from gca_core.haystack.demo.holdout import compare_changes, compare_with_truth, split_withheld
 
 TYPE, OTHER = "CL:0002057", "CL:0000236"
 

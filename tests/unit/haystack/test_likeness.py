@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gca_core.haystack.likeness import likeness, shared
-from gca_core.knowledge.catalogue import PerturbationEntry, load_catalogue
-from gca_core.knowledge.genetic import resolve_perturbation
+from gca_core.haystack.prompts.perturbation_similarity import perturbation_similarity, shared
+from gca_core.knowledge.bundled.catalogue import PerturbationEntry, load_catalogue
+from gca_core.knowledge.bundled.genetic import resolve_perturbation
 
 CATALOGUE = load_catalogue()
 NAMES = sorted(CATALOGUE.entries)
@@ -21,18 +21,18 @@ def entry(name: str) -> PerturbationEntry:
 @given(st.sampled_from(NAMES), st.sampled_from(NAMES))
 def test_likeness_is_symmetric_and_bounded(a: str, b: str) -> None:
     one, other = entry(a), entry(b)
-    assert likeness(one, other) == pytest.approx(likeness(other, one))
-    assert -1 <= likeness(one, other) <= likeness(one, one) + 1e-9
+    assert perturbation_similarity(one, other) == pytest.approx(perturbation_similarity(other, one))
+    assert -1 <= perturbation_similarity(one, other) <= perturbation_similarity(one, one) + 1e-9
 
 
 def test_the_same_pathway_in_the_other_direction_counts_against() -> None:
-    assert likeness(entry("interferon gamma"), entry("STAT1 overexpression")) > 0
-    assert likeness(entry("interferon gamma"), entry("STAT1 knockout")) < 0
-    assert likeness(entry("ruxolitinib"), entry("JAK2 knockout")) > 0
+    assert perturbation_similarity(entry("interferon gamma"), entry("STAT1 overexpression")) > 0
+    assert perturbation_similarity(entry("interferon gamma"), entry("STAT1 knockout")) < 0
+    assert perturbation_similarity(entry("ruxolitinib"), entry("JAK2 knockout")) > 0
 
 
 def test_two_knockouts_are_not_alike_because_they_are_knockouts() -> None:
-    assert likeness(entry("STAT1 knockout"), entry("MYOD1 knockout")) <= 0.05
+    assert perturbation_similarity(entry("STAT1 knockout"), entry("MYOD1 knockout")) <= 0.05
 
 
 def test_what_is_shared_is_named_with_its_direction() -> None:

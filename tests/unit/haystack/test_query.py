@@ -4,12 +4,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.bench_understanding import read_all, rows, share, wrong_errors
 from gca_core.errors import QueryParsingError
 from gca_core.haystack.context import HaystackContext, open_knowledge
 from gca_core.haystack.models import PerturbationType, StructuredQuery
-from gca_core.haystack.query import parse_question
-from gca_core.knowledge.genetic import resolve_perturbation
-from tests.benchmarks.bench_understanding import read_all, rows, share, wrong_errors
+from gca_core.haystack.question.rules import parse_question
+from gca_core.knowledge.bundled.genetic import resolve_perturbation
 
 
 @pytest.fixture

@@ -14,20 +14,20 @@ from gca_core.haystack.models import (
     Strategy,
     StructuredQuery,
 )
-from gca_core.haystack.ranking import make_candidates
-from gca_core.haystack.refine import refine
+from gca_core.haystack.prompts.ranking import make_candidates
+from gca_core.haystack.prompts.refine import refine
+from gca_core.haystack.prompts.strategies import CandidatePool, PromptDraft, make_candidate_pool
 from gca_core.haystack.steps import _choose
-from gca_core.haystack.strategies import Draft, Pool, make_pool
 from tests.unit.haystack.conftest import TYPES
 
 CONFIG = IterationConfig()
 
 
-def scored(pool: Pool, scores: Mapping[tuple[str, ...], float]) -> list[CandidateEvaluation]:
+def scored(pool: CandidatePool, scores: Mapping[tuple[str, ...], float]) -> list[CandidateEvaluation]:
     """Evaluations of prompts made of these cell types."""
     found = []
     for types, score in scores.items():
-        (candidate,) = make_candidates([Draft(Strategy.DIRECT, pool.tier(types), "")], pool.query_groups, CONFIG)
+        (candidate,) = make_candidates([PromptDraft(Strategy.DIRECT, pool.tier(types), "")], pool.query_groups, CONFIG)
         found.append(evaluated(candidate, score))
     return found
 
@@ -41,20 +41,20 @@ def evaluated(candidate: PromptCandidate, score: float) -> CandidateEvaluation:
     )
 
 
-def type_sets(drafts: list[Draft]) -> list[set[str]]:
+def type_sets(drafts: list[PromptDraft]) -> list[set[str]]:
     return [{group.cell_type_id for group, _ in draft.members} for draft in drafts]
 
 
 def test_the_next_iteration_widens_by_the_nearest_unused_type(
     query: StructuredQuery, kang_context: HaystackContext
 ) -> None:
-    pool = make_pool(query, CONFIG, kang_context)
+    pool = make_candidate_pool(query, CONFIG, kang_context)
     drafts = refine(pool, scored(pool, {("CL:0002396",): 6.0}), CONFIG)
     assert type_sets(drafts) == [{"CL:0000451"}, {"CL:0002396", "CL:0000451"}]
 
 
 def test_types_that_scored_low_are_not_combined(query: StructuredQuery, kang_context: HaystackContext) -> None:
-    pool = make_pool(query, CONFIG, kang_context)
+    pool = make_candidate_pool(query, CONFIG, kang_context)
     before = scored(pool, {("CL:0002396",): 7.0, ("CL:0000451",): 5.0, ("CL:0000236",): 6.5})
     combined = [types for types in type_sets(refine(pool, before, CONFIG)) if len(types) > 1]
     assert {"CL:0002396", "CL:0000236"} in combined
@@ -62,7 +62,7 @@ def test_types_that_scored_low_are_not_combined(query: StructuredQuery, kang_con
 
 
 def test_a_prompt_of_several_types_is_narrowed(query: StructuredQuery, kang_context: HaystackContext) -> None:
-    pool = make_pool(query, CONFIG, kang_context)
+    pool = make_candidate_pool(query, CONFIG, kang_context)
     before = scored(pool, {("CL:0002396", "CL:0000451", "CL:0000236"): 7.0})
     assert {"CL:0002396", "CL:0000451"} in type_sets(refine(pool, before, CONFIG))
 
@@ -70,7 +70,7 @@ def test_a_prompt_of_several_types_is_narrowed(query: StructuredQuery, kang_cont
 def test_no_prompt_is_proposed_twice_and_the_search_ends(
     query: StructuredQuery, kang_context: HaystackContext, run_with: Callable[..., object]
 ) -> None:
-    pool = make_pool(query, CONFIG, kang_context)
+    pool = make_candidate_pool(query, CONFIG, kang_context)
     run = run_with(candidates_per_iteration=4)
     seen: list[str] = []
     for iteration in range(40):
@@ -89,7 +89,7 @@ def test_no_prompt_is_proposed_twice_and_the_search_ends(
 def test_a_proposal_is_the_same_for_the_same_state(
     query: StructuredQuery, kang_context: HaystackContext, run_with: Callable[..., object]
 ) -> None:
-    pool = make_pool(query, CONFIG, kang_context)
+    pool = make_candidate_pool(query, CONFIG, kang_context)
     run = run_with()
     assert _choose(run, pool, 0) == _choose(run, pool, 0)  # type: ignore[arg-type]
 
@@ -98,5 +98,5 @@ def test_the_budget_of_predictions_bounds_a_proposal(
     query: StructuredQuery, kang_context: HaystackContext, run_with: Callable[..., object]
 ) -> None:
     config = {"max_evaluations": 1, "ontology_distance": 9}
-    pool = make_pool(query, CONFIG, kang_context)
+    pool = make_candidate_pool(query, CONFIG, kang_context)
     assert len(_choose(run_with(**config), pool, 0).candidates) == 1  # type: ignore[arg-type]

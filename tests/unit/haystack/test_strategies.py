@@ -8,44 +8,44 @@ from gca_core.atlas.models import SearchHit
 from gca_core.errors import CellRetrievalError
 from gca_core.haystack.context import HaystackContext
 from gca_core.haystack.models import IterationConfig, RankingWeights, Strategy, StructuredQuery
-from gca_core.haystack.ranking import compose, make_candidates, rank_candidates
-from gca_core.haystack.steps import suggest
-from gca_core.haystack.strategies import (
-    Draft,
+from gca_core.haystack.prompts.perturbation_similarity import perturbation_similarity
+from gca_core.haystack.prompts.ranking import compose, make_candidates, rank_candidates
+from gca_core.haystack.prompts.strategies import (
+    PromptDraft,
     direct,
     draft_of_groups,
-    likeness,
-    make_pool,
+    make_candidate_pool,
     ontology,
     other_perturbation,
     run_strategies,
 )
-from gca_core.knowledge.catalogue import load_catalogue
+from gca_core.haystack.steps import suggest
+from gca_core.knowledge.bundled.catalogue import load_catalogue
 from tests.unit.haystack.conftest import TYPES, cell_group
 
 CONFIG = IterationConfig()
 MakeContext = Callable[..., HaystackContext]
 
 
-def types_of(draft: Draft) -> set[str]:
+def types_of(draft: PromptDraft) -> set[str]:
     return {group.cell_type_id for group, _ in draft.members}
 
 
 def test_direct_takes_the_nearest_type(query: StructuredQuery, kang_context: HaystackContext) -> None:
-    (draft,) = direct(make_pool(query, CONFIG, kang_context))
+    (draft,) = direct(make_candidate_pool(query, CONFIG, kang_context))
     assert types_of(draft) == {"CL:0002396"}
     assert [relevance for _, relevance in draft.members] == [pytest.approx(1 / 3)]
 
 
 def test_direct_takes_the_target_itself_where_it_was_measured(query: StructuredQuery, context_of: MakeContext) -> None:
     context = context_of(*(cell_group(p, t) for t in TYPES for p in ("ctrl", "interferon beta")))
-    (draft,) = direct(make_pool(query, CONFIG, context))
+    (draft,) = direct(make_candidate_pool(query, CONFIG, context))
     assert types_of(draft) == {"CL:0002057"}
     assert draft.members[0][1] == 1.0
 
 
 def test_ontology_stays_within_its_distance(query: StructuredQuery, kang_context: HaystackContext) -> None:
-    pool = make_pool(query, CONFIG, kang_context)
+    pool = make_candidate_pool(query, CONFIG, kang_context)
     assert [types_of(d) for d in ontology(pool, 2)] == [{"CL:0002396"}]
     wider = [types_of(d) for d in ontology(pool, 4)]
     assert wider == [{"CL:0002396"}, {"CL:0000451"}, {"CL:0002396", "CL:0000451"}]
@@ -56,7 +56,7 @@ def test_ontology_widens_where_nothing_is_near(query: StructuredQuery, context_o
         cell_group("ctrl", "CL:0002057"), cell_group("interferon beta", "CL:0000236"),
         cell_group("interferon beta", "CL:0000625"),
     )  # fmt: skip
-    drafts = ontology(make_pool(query, CONFIG, context), 2)
+    drafts = ontology(make_candidate_pool(query, CONFIG, context), 2)
     assert [types_of(d) for d in drafts] == [{"CL:0000236"}]
 
 
@@ -65,26 +65,26 @@ def test_groups_without_control_are_left_out_and_counted(query: StructuredQuery,
         cell_group("ctrl", "CL:0002057"), cell_group("interferon beta", "CL:0002396", controlled=False),
         cell_group("interferon beta", "CL:0000236"),
     )  # fmt: skip
-    pool = make_pool(query, CONFIG, context)
+    pool = make_candidate_pool(query, CONFIG, context)
     assert set(pool.same) == {"CL:0000236"}
     assert pool.notes == ("1 groups without a matched control were left out",)
 
 
 def test_the_atlas_own_spelling_of_a_perturbation_is_found(query: StructuredQuery, context_of: MakeContext) -> None:
     context = context_of(cell_group("ctrl", "CL:0002057"), cell_group("IFN-b", "CL:0002396"))
-    assert set(make_pool(query, CONFIG, context).same) == {"CL:0002396"}
+    assert set(make_candidate_pool(query, CONFIG, context).same) == {"CL:0002396"}
 
 
 def test_missing_control_cells_say_what_is_there(query: StructuredQuery, context_of: MakeContext) -> None:
     context = context_of(cell_group("ctrl", "CL:0000236"), cell_group("interferon beta", "CL:0000236"))
     with pytest.raises(CellRetrievalError, match=r"no control cells of .*it has: B cell"):
-        make_pool(query, CONFIG, context)
+        make_candidate_pool(query, CONFIG, context)
 
 
 def test_a_missing_perturbation_says_what_is_there(query: StructuredQuery, context_of: MakeContext) -> None:
     context = context_of(cell_group("ctrl", "CL:0002057"), cell_group("dexamethasone", "CL:0000236"))
     with pytest.raises(CellRetrievalError, match="its perturbations: dexamethasone"):
-        make_pool(query, CONFIG, context)
+        make_candidate_pool(query, CONFIG, context)
 
 
 def test_mechanistic_finds_what_acts_alike_and_not_the_inhibitor(
@@ -92,7 +92,7 @@ def test_mechanistic_finds_what_acts_alike_and_not_the_inhibitor(
 ) -> None:
     others = ("interferon alpha", "ruxolitinib", "TGF-beta 1")
     context = context_of(cell_group("ctrl", "CL:0002057"), *(cell_group(name, "CL:0002396") for name in others))
-    drafts = other_perturbation(make_pool(query, CONFIG, context), Strategy.MECHANISTIC)
+    drafts = other_perturbation(make_candidate_pool(query, CONFIG, context), Strategy.MECHANISTIC)
     assert [{g.perturbation for g, _ in d.members} for d in drafts] == [{"interferon alpha"}]
 
 
@@ -105,7 +105,7 @@ def test_semantic_takes_near_names_but_never_an_opposed_one(query: StructuredQue
     context = context_of(
         cell_group("ctrl", "CL:0002057"), *(cell_group(name, "CL:0002396") for name in names), hits=hits
     )
-    drafts = other_perturbation(make_pool(query, CONFIG, context), Strategy.SEMANTIC)
+    drafts = other_perturbation(make_candidate_pool(query, CONFIG, context), Strategy.SEMANTIC)
     assert [{g.perturbation for g, _ in d.members} for d in drafts] == [{"interferon betas"}]
 
 
@@ -114,7 +114,7 @@ def test_vectors_of_another_model_are_not_searched(query: StructuredQuery, conte
         cell_group("ctrl", "CL:0002057"), cell_group("interferon beta", "CL:0002396"),
         cell_group("compound", "CL:0002396"), models=("another",),
     )  # fmt: skip
-    assert any("another" in note for note in make_pool(query, CONFIG, context).notes)
+    assert any("another" in note for note in make_candidate_pool(query, CONFIG, context).notes)
 
 
 @pytest.mark.parametrize(
@@ -133,19 +133,19 @@ def test_likeness_is_signed(a: str, b: str, sign: int) -> None:
     first, second = catalogue.get(a), catalogue.get(b)
     assert first is not None
     assert second is not None
-    assert likeness(first, second) * sign > 0
-    assert likeness(first, second) == pytest.approx(likeness(second, first))
-    assert likeness(first, first) == pytest.approx(1.0)
+    assert perturbation_similarity(first, second) * sign > 0
+    assert perturbation_similarity(first, second) == pytest.approx(perturbation_similarity(second, first))
+    assert perturbation_similarity(first, first) == pytest.approx(1.0)
 
 
 def test_drafts_of_the_same_groups_become_one_candidate(query: StructuredQuery, kang_context: HaystackContext) -> None:
-    pool = make_pool(query, CONFIG, kang_context)
+    pool = make_candidate_pool(query, CONFIG, kang_context)
     (candidate,) = make_candidates([*direct(pool), *ontology(pool, 2)], pool.query_groups, CONFIG)
     assert candidate.strategies == (Strategy.DIRECT, Strategy.ONTOLOGY)
 
 
 def test_a_candidate_is_named_by_its_content(query: StructuredQuery, kang_context: HaystackContext) -> None:
-    pool = make_pool(query, CONFIG, kang_context)
+    pool = make_candidate_pool(query, CONFIG, kang_context)
     drafts = ontology(pool, 9)
 
     def ids(config: IterationConfig, *, turned: bool = False) -> set[str]:
@@ -159,7 +159,7 @@ def test_a_candidate_is_named_by_its_content(query: StructuredQuery, kang_contex
 
 
 def test_ranking_weighs_relevance_diversity_and_quality(query: StructuredQuery, kang_context: HaystackContext) -> None:
-    pool = make_pool(query, CONFIG, kang_context)
+    pool = make_candidate_pool(query, CONFIG, kang_context)
     candidates = make_candidates(ontology(pool, 9), pool.query_groups, CONFIG)
     ranked = rank_candidates(candidates, RankingWeights(), 3)
     assert ranked[0].cell_types == ("non-classical monocyte",)
@@ -171,7 +171,7 @@ def test_ranking_weighs_relevance_diversity_and_quality(query: StructuredQuery, 
 
 def test_few_cells_lower_the_quality(query: StructuredQuery, context_of: MakeContext) -> None:
     context = context_of(cell_group("ctrl", "CL:0002057"), cell_group("interferon beta", "CL:0002396", n_cells=20))
-    pool = make_pool(query, CONFIG, context)
+    pool = make_candidate_pool(query, CONFIG, context)
     (candidate,) = make_candidates(direct(pool), pool.query_groups, CONFIG)
     assert candidate.quality == pytest.approx(0.2)
 
@@ -179,7 +179,7 @@ def test_few_cells_lower_the_quality(query: StructuredQuery, context_of: MakeCon
 def test_what_acts_alike_also_prompts_together(query: StructuredQuery, context_of: MakeContext) -> None:
     names = ("interferon alpha", "interferon gamma")
     context = context_of(cell_group("ctrl", "CL:0002057"), *(cell_group(name, "CL:0002396") for name in names))
-    drafts = other_perturbation(make_pool(query, CONFIG, context), Strategy.MECHANISTIC)
+    drafts = other_perturbation(make_candidate_pool(query, CONFIG, context), Strategy.MECHANISTIC)
     assert [{g.perturbation for g, _ in d.members} for d in drafts] == [{names[0]}, {names[1]}, set(names)]
     relevance = {g.perturbation: r for g, r in drafts[-1].members}
     assert relevance["interferon alpha"] > relevance["interferon gamma"] > 0
@@ -187,7 +187,7 @@ def test_what_acts_alike_also_prompts_together(query: StructuredQuery, context_o
 
 def test_the_reason_says_what_is_shared(query: StructuredQuery, context_of: MakeContext) -> None:
     context = context_of(cell_group("ctrl", "CL:0002057"), cell_group("interferon alpha", "CL:0002396"))
-    (draft,) = other_perturbation(make_pool(query, CONFIG, context), Strategy.MECHANISTIC)
+    (draft,) = other_perturbation(make_candidate_pool(query, CONFIG, context), Strategy.MECHANISTIC)
     assert "targets IFNAR1" in draft.rationale
     assert "the family type I interferon" in draft.rationale
 
@@ -198,7 +198,7 @@ def test_a_prompt_has_room_for_as_many_groups_as_its_budget_feeds(
     far = [cell_group("interferon beta", "CL:0002396", dataset=f"d{i}") for i in range(8)]
     near = [cell_group("interferon beta", "CL:0002057", dataset=f"d{i}", n_cells=10 * (i + 1)) for i in range(8)]
     context = context_of(cell_group("ctrl", "CL:0002057"), *far, *near)
-    pool = make_pool(query, CONFIG, context)
+    pool = make_candidate_pool(query, CONFIG, context)
     members = [*pool.tier(["CL:0002396"]), *pool.tier(["CL:0002057"])]
     kept = compose(members, budget=100)
     assert [group.n_cells for group, _ in kept] == [80, 70, 60, 50, 40]
@@ -211,7 +211,7 @@ def test_a_perturbation_found_twice_is_one_candidate_of_two_strategies(
 ) -> None:
     hit = SearchHit(kind="perturbation", id="interferon alpha", label="interferon alpha", distance=0.4)
     context = context_of(cell_group("ctrl", "CL:0002057"), cell_group(hit.id, "CL:0002396"), hits=(hit,))
-    pool = make_pool(query, CONFIG, context)
+    pool = make_candidate_pool(query, CONFIG, context)
     (candidate,) = make_candidates(run_strategies(pool, CONFIG), pool.query_groups, CONFIG)
     assert candidate.strategies == (Strategy.MECHANISTIC, Strategy.SEMANTIC)
 
@@ -224,7 +224,7 @@ def test_unknown_names_count_less_than_what_is_known_to_act_alike(
         cell_group("ctrl", "CL:0002057"), cell_group(hit.id, "CL:0002396"),
         cell_group("interferon alpha", "CL:0002396"), hits=(hit,),
     )  # fmt: skip
-    found = {other.name: other.likeness for other in make_pool(query, CONFIG, context).others}
+    found = {other.name: other.likeness for other in make_candidate_pool(query, CONFIG, context).others}
     assert found["interferon betas"] == pytest.approx(0.45)
     assert found["interferon alpha"] > found["interferon betas"]
 
@@ -232,7 +232,7 @@ def test_unknown_names_count_less_than_what_is_known_to_act_alike(
 def test_proposals_are_the_same_every_time(query: StructuredQuery, context_of: MakeContext) -> None:
     names = ("interferon alpha", "interferon gamma", "interferon beta")
     context = context_of(*(cell_group("ctrl", t) for t in TYPES), *(cell_group(n, t) for n in names for t in TYPES))
-    assert len({make_pool(query, CONFIG, context).others for _ in range(5)}) == 1
+    assert len({make_candidate_pool(query, CONFIG, context).others for _ in range(5)}) == 1
     assert suggest(query, CONFIG, context) == suggest(query, CONFIG, context)
 
 
@@ -260,4 +260,4 @@ def test_chosen_groups_are_checked(
 
 def test_an_empty_atlas_says_how_to_fill_it(query: StructuredQuery, context_of: MakeContext) -> None:
     with pytest.raises(CellRetrievalError, match="gca atlas ingest FILE"):
-        make_pool(query, CONFIG, context_of())
+        make_candidate_pool(query, CONFIG, context_of())

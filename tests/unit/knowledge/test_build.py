@@ -8,9 +8,9 @@ import pytest
 import zstandard
 
 from gca_core.errors import DataValidationError
-from gca_core.knowledge.build import build_snapshot
-from gca_core.knowledge.catalogue import AMBIGUOUS, PROFILES, TABLES
-from gca_core.knowledge.files import BUNDLED
+from gca_core.knowledge.bundled.build import build_snapshot
+from gca_core.knowledge.bundled.catalogue import AMBIGUOUS, PROFILES, TABLES
+from gca_core.knowledge.bundled.files import BUNDLED
 
 DUMP = {
     "CL:0000000": {"label": "cell", "ancestors": {"CL:0000000": 0}, "deprecated": False},

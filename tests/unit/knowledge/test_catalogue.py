@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gca_core.errors import DataValidationError
-from gca_core.knowledge.catalogue import (
+from gca_core.knowledge.bundled.catalogue import (
     AMBIGUOUS,
     PROFILES,
     TABLES,
@@ -19,10 +19,10 @@ from gca_core.knowledge.catalogue import (
     parse_catalogue,
     read_catalogue,
 )
-from gca_core.knowledge.files import BUNDLED
-from gca_core.knowledge.footprints import load_footprints
-from gca_core.knowledge.gene_sets import find_gene_set, known_symbols
-from gca_core.knowledge.ontology import load_ontology
+from gca_core.knowledge.bundled.files import BUNDLED
+from gca_core.knowledge.bundled.footprints import load_footprints
+from gca_core.knowledge.bundled.gene_sets import find_gene_set, known_symbols
+from gca_core.knowledge.bundled.ontology import load_ontology
 
 
 @pytest.mark.parametrize(

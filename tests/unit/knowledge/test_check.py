@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from gca_core.errors import DataValidationError
-from gca_core.knowledge.catalogue import parse_catalogue
-from gca_core.knowledge.check import TableReport, Verdict, check_catalogue
+from gca_core.knowledge.bundled.catalogue import parse_catalogue
+from gca_core.knowledge.bundled.check import TableReport, Verdict, check_catalogue
 
 ENTRIES = [
     {"name": "right", "type": "drug", "family": "x", "synonyms": ["other-name"], "targets": ["-JAK1", "-TYK2"]},

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from gca_core.knowledge.footprints import load_footprints
+from gca_core.knowledge.bundled.footprints import load_footprints
 
 
 def test_there_are_fourteen_signed_footprints() -> None:

@@ -6,8 +6,8 @@ import json
 import pytest
 
 from gca_core.errors import ConfigurationError
-from gca_core.knowledge.files import BUNDLED
-from gca_core.knowledge.gene_sets import find_gene_set, load_gene_sets, load_go_bp, set_ids, sets_of_gene
+from gca_core.knowledge.bundled.files import BUNDLED
+from gca_core.knowledge.bundled.gene_sets import find_gene_set, load_gene_sets, load_go_bp, set_ids, sets_of_gene
 
 
 def test_hallmark_holds_its_fifty_sets() -> None:

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gca_core.knowledge.catalogue import PerturbationType, load_catalogue
-from gca_core.knowledge.genetic import genetic, parse_genetic, resolve_perturbation
+from gca_core.knowledge.bundled.catalogue import PerturbationType, load_catalogue
+from gca_core.knowledge.bundled.genetic import genetic, parse_genetic, resolve_perturbation
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from gca_core.errors import DataValidationError
-from gca_core.knowledge.interactions import (
+from gca_core.knowledge.bundled.interactions import (
     InteractionGraph,
     LigandReceptor,
     load_interactions,

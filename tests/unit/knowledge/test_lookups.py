@@ -3,7 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from gca_core.knowledge.lookups import drug_targets, ligand_receptors, neighbours, pathways_of, resolve_tissue
+from gca_core.knowledge.bundled.lookups import drug_targets, ligand_receptors, neighbours, pathways_of, resolve_tissue
 
 
 def test_the_targets_of_a_drug_have_a_direction() -> None:
@@ -62,6 +62,6 @@ def test_what_a_gene_acts_with_is_limited() -> None:
 
 def test_importing_the_lookups_loads_no_heavy_module() -> None:
     heavy = ["torch", "scanpy", "anndata", "pandas", "sklearn", "numpy", "httpx", "rapidfuzz"]
-    code = f"import sys, gca_core.knowledge.lookups; print([m for m in {heavy!r} if m in sys.modules])"
+    code = f"import sys, gca_core.knowledge.bundled.lookups; print([m for m in {heavy!r} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

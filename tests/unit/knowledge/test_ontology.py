@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gca_core.errors import DataValidationError
-from gca_core.knowledge.ontology import CellOntology, load_ontology
+from gca_core.knowledge.bundled.ontology import CellOntology, load_ontology
 
 CLASSICAL, NON_CLASSICAL = "CL:0002057", "CL:0002396"
 

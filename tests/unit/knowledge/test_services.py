@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 
 from gca_core.knowledge.online import services
 from gca_core.knowledge.online.client import RefusedError
-from tests.integration import knowledge_loopback as usual
+from tests.helpers import knowledge_loopback as usual
 
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8)
 ANY_JSON = LEAVES | st.lists(LEAVES, max_size=2) | st.dictionaries(st.text(max_size=4), LEAVES, max_size=2)

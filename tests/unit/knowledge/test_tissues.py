@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gca_core.errors import DataValidationError
-from gca_core.knowledge.files import BUNDLED
-from gca_core.knowledge.tissues import Tissues, load_tissues, resolve_tissue, tissue_label, tissue_synonyms
+from gca_core.knowledge.bundled.files import BUNDLED
+from gca_core.knowledge.bundled.tissues import Tissues, load_tissues, resolve_tissue, tissue_label, tissue_synonyms
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from gca_core.errors import DataValidationError
-from gca_core.latent.data_adapter import DataAdapter
-from gca_core.latent.splits import stratified_split
+from gca_core.latent.data.adapter import DataAdapter
+from gca_core.latent.data.splits import stratified_split
 from tests.unit.latent.conftest import Configure, Save, counts_with_groups, scaled_with_raw
 
 

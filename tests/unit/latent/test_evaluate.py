@@ -6,7 +6,7 @@ import scipy.sparse as sp
 from sklearn.metrics import f1_score, roc_auc_score
 
 from gca_core.errors import DataValidationError
-from gca_core.latent.evaluate import (
+from gca_core.latent.evaluation.evaluate import (
     evaluable_cells,
     evaluate_latent,
     held_out_cells,
@@ -82,7 +82,7 @@ def test_fewer_cells_than_neighbours_are_refused() -> None:
 def test_components_are_those_of_the_singular_value_decomposition(
     monkeypatch: pytest.MonkeyPatch, max_dense_genes: int
 ) -> None:
-    monkeypatch.setattr("gca_core.latent.evaluate.MAX_DENSE_GENES", max_dense_genes)
+    monkeypatch.setattr("gca_core.latent.evaluation.evaluate.MAX_DENSE_GENES", max_dense_genes)
     counts, _ = labelled()
     found = principal_components(counts, 3)
     dense = counts.toarray().astype(float)

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gca_core.latent.likelihood import (
+from gca_core.latent.model.likelihood import (
     CountParameters,
     CountTensor,
     Decoded,

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from gca_core.latent.config import LatentConfig
-from gca_core.latent.data_adapter import DataAdapter
-from gca_core.latent.fitting import device_of
+from gca_core.latent.data.adapter import DataAdapter
+from gca_core.latent.model.fitting import device_of
 from tests.unit.latent.conftest import Configure, Save, counts_with_groups
 
 

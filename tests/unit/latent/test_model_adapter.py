@@ -13,9 +13,9 @@ from sklearn.model_selection import cross_val_score
 
 from gca_core.errors import DataValidationError
 from gca_core.io import sha256_file
-from gca_core.latent.data_adapter import DataAdapter, Registry
-from gca_core.latent.fitting import reproducible
-from gca_core.latent.model_adapter import EpochRecord, ModelAdapter, TorchVAE, require_same_genes
+from gca_core.latent.data.adapter import DataAdapter, Registry
+from gca_core.latent.model.adapter import EpochRecord, ModelAdapter, TorchVAE, require_same_genes
+from gca_core.latent.model.fitting import reproducible
 from tests.unit.latent.conftest import Configure, Save, counts_with_groups
 
 

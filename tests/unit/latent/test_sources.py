@@ -13,10 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gca_core.errors import ConfigurationError, DataValidationError
-from gca_core.latent import sources
-from gca_core.latent.count_store import MemoryStore, ScratchStore, memory_store
-from gca_core.latent.data_adapter import DataAdapter
-from gca_core.latent.model_adapter import TorchVAE
+from gca_core.latent.data import sources
+from gca_core.latent.data.adapter import DataAdapter
+from gca_core.latent.data.count_store import MemoryStore, ScratchStore, memory_store
+from gca_core.latent.model.adapter import TorchVAE
 from gca_core.matrix.normalise import log_normalise
 from tests.unit.latent.conftest import N_GENES, Configure, Save, counts_with_groups, scaled_with_raw
 
@@ -27,7 +27,7 @@ PLENTY = 1000.0
 def tiny_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing fits: files are read in parts, and counts go to a scratch file."""
     monkeypatch.setattr(sources, "memory_left", lambda _: 1.0)
-    monkeypatch.setattr("gca_core.latent.data_adapter.memory_left", lambda _: 1.0)
+    monkeypatch.setattr("gca_core.latent.data.adapter.memory_left", lambda _: 1.0)
     monkeypatch.setattr(sources, "MAX_CHUNK_CELLS", 40)
 
 

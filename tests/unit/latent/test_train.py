@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from gca_core.cli.vae import app
+from gca_core.cli.vae.commands import app
 from gca_core.errors import ConfigurationError, DataValidationError, GcaError
 from gca_core.latent import TorchVAE
 from gca_core.latent.train import run_training

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gca_core.knowledge.catalogue import load_catalogue
+from gca_core.knowledge.bundled.catalogue import load_catalogue
 from gca_core.llm.embeddings import HashedTextEmbeddings, calibrate, similarity_threshold
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from airflow_provider_gca.connection_forms import LLM_PROVIDERS
+from airflow_provider_gca.hooks.connection_forms import LLM_PROVIDERS
 from gca_core.errors import ConfigurationError
 from gca_core.llm.models import PROVIDERS, LlmConfig, TokenPrice, parse_model, parse_price
 

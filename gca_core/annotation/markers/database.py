@@ -1,0 +1,216 @@
+"""The marker database: which genes speak for and against a cell type."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import math
+import os
+from collections.abc import Iterable, Sequence
+from importlib import resources
+from io import StringIO
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from gca_core.errors import MarkerDatabaseError
+from gca_core.io import sha256_bytes
+from gca_core.knowledge.bundled.ontology import CellOntology, load_ontology
+
+COLUMNS = (
+    "source",
+    "cell_type",
+    "ontology_id",
+    "gene_symbol",
+    "species",
+    "tissue",
+    "evidence",
+    "reference",
+    "evidence_score",
+    "role",
+    "parent_id",
+)
+ANY_TISSUE = "any"
+_REQUIRED = ("cell_type", "gene_symbol")
+_Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+
+
+class Marker(BaseModel):
+    """One gene that marks a cell type (positive), or speaks against it (negative)."""
+
+    model_config = ConfigDict(frozen=True, str_strip_whitespace=True)
+
+    source: str = ""
+    cell_type: _Text
+    ontology_id: _Text
+    gene_symbol: _Text
+    species: str = "human"
+    tissue: str = ANY_TISSUE
+    evidence: str = ""
+    reference: str = ""
+    evidence_score: float = Field(default=1.0, ge=0.0, le=1.0)
+    role: Literal["positive", "negative"] = "positive"
+    parent_id: str = ""
+
+
+class CellTypeMarkers(BaseModel):
+    """A cell type with its own markers; those of its ancestors are looked up on the ontology.
+
+    Attributes:
+        positive, negative: gene to evidence score, in file order.
+        tissues: where the type is found; ``any`` means it is found in many.
+        parent_id: the nearest type above it, where the table names one.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    ontology_id: str
+    label: str
+    tissues: frozenset[str]
+    positive: dict[str, float]
+    negative: dict[str, float]
+    parent_id: str = ""
+
+
+class MarkerDatabase:
+    """Markers of one species, by Cell Ontology term.
+
+    Args:
+        markers: rows; repeated genes of a type keep their highest score.
+        name: where they come from, for reports.
+        content_hash: SHA-256 of the file.
+    """
+
+    def __init__(self, markers: Sequence[Marker], *, name: str, content_hash: str) -> None:
+        if not markers:
+            raise MarkerDatabaseError(f"the marker database {name!r} has no rows for this species")
+        self.name = name
+        self.content_hash = content_hash
+        # whether the rows came from a parsed copy of the table
+        self.from_cache = False
+        self.n_markers = len(markers)
+        self.types: tuple[CellTypeMarkers, ...] = tuple(_by_type(markers))
+        self._counts: dict[str, int] = {}
+        for cell_type in self.types:
+            for gene in cell_type.positive:
+                self._counts[gene] = self._counts.get(gene, 0) + 1
+
+    @property
+    def genes(self) -> frozenset[str]:
+        """Every gene of the database."""
+        return frozenset(self._counts) | {gene for cell_type in self.types for gene in cell_type.negative}
+
+    def get(self, ontology_id: str) -> CellTypeMarkers | None:
+        """The markers of a term, if it has its own."""
+        return next((t for t in self.types if t.ontology_id == ontology_id), None)
+
+    def specificity(self, gene: str) -> float:
+        """How much a gene narrows the choice, 0 to 1: log(1 + N / df) / log(1 + N) over N cell types."""
+        n = len(self.types)
+        return math.log1p(n / self._counts.get(gene, 1)) / math.log1p(n)
+
+
+def load_marker_database(path: str | os.PathLike[str] | None = None, *, species: str = "human") -> MarkerDatabase:
+    """Read a marker table: the bundled one, a CSV or TSV file with the columns of :data:`COLUMNS`, or another format.
+
+    The others are PanglaoDB, CellMarker 2.0, ScType, the CellTypist encyclopedia and GMT.
+
+    ``cell_type`` and ``gene_symbol`` are needed. Where ``ontology_id`` is missing, the cell type's name is
+    resolved on the Cell Ontology. Labels are taken from the ontology.
+
+    Raises:
+        MarkerDatabaseError: missing file or columns, unreadable rows, unknown terms, or no rows of the species.
+    """
+    if path is None:
+        return _bundled(species)
+    from gca_core.annotation.markers.formats import load_markers
+
+    return load_markers(path, species=species)
+
+
+def parse_markers(text: str, *, species: str = "human", ontology: CellOntology | None = None) -> list[Marker]:
+    """The markers of one species in the text of a CSV or TSV file; see :func:`load_marker_database`.
+
+    Raises:
+        MarkerDatabaseError: as there; names up to five faulty lines.
+    """
+    ontology = ontology or load_ontology()
+    markers: list[Marker] = []
+    faults: list[str] = []
+    reader = csv.DictReader(StringIO(text.lstrip("\ufeff"), newline=""), delimiter=_delimiter(text))
+    try:
+        _check_header(reader.fieldnames or [])
+        for row in reader:
+            marker = _parse_row(row, ontology)
+            if isinstance(marker, str):
+                faults.append(f"line {reader.line_num}: {marker}")
+            elif marker.species.casefold() == species.casefold():
+                markers.append(marker)
+    except csv.Error as error:
+        faults.append(f"line {reader.line_num}: {error}")
+    if faults:
+        more = f" and {len(faults) - 5} more" if len(faults) > 5 else ""
+        raise MarkerDatabaseError(f"the marker table has faulty rows: {'; '.join(faults[:5])}{more}")
+    return markers
+
+
+@functools.cache
+def symbol_aliases() -> dict[str, str]:
+    """Previous gene symbols that older annotations use, with the current one."""
+    text = (resources.files("gca_core.annotation") / "data" / "symbol_aliases.csv").read_text(encoding="utf-8")
+    return {row["previous"]: row["current"] for row in csv.DictReader(text.splitlines())}
+
+
+@functools.cache
+def _bundled(species: str) -> MarkerDatabase:
+    text = (resources.files("gca_core.annotation") / "data" / "markers.csv").read_text(encoding="utf-8")
+    return MarkerDatabase(
+        parse_markers(text, species=species), name="bundled", content_hash=sha256_bytes(text.encode())
+    )
+
+
+def _delimiter(text: str) -> str:
+    return "\t" if "\t" in text.split("\n", 1)[0] else ","
+
+
+def _check_header(names: Sequence[str]) -> None:
+    missing = [name for name in _REQUIRED if name not in names]
+    if missing:
+        raise MarkerDatabaseError(
+            f"the marker table lacks the columns {', '.join(missing)}; found {', '.join(names) or 'none'}, "
+            f"expected {', '.join(COLUMNS)}"
+        )
+
+
+def _parse_row(row: dict[str, str | None], ontology: CellOntology) -> Marker | str:
+    given = {name: value for name in COLUMNS if (value := (row.get(name) or "").strip())}
+    name = given.get("ontology_id") or given.get("cell_type", "")
+    term = ontology.resolve(name)
+    if name and term is None:
+        close = ", ".join(ontology.suggest(given.get("cell_type", name)))
+        return f"{name!r} is no Cell Ontology term" + (f"; close: {close}" if close else "")
+    if term is not None:
+        given |= {"ontology_id": term, "cell_type": ontology.label(term)}
+    try:
+        return Marker.model_validate(given)
+    except ValidationError as error:
+        return "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+
+
+def _by_type(markers: Iterable[Marker]) -> Iterable[CellTypeMarkers]:
+    rows: dict[str, list[Marker]] = {}
+    for marker in markers:
+        rows.setdefault(marker.ontology_id, []).append(marker)
+    for identifier, group in rows.items():
+        roles: dict[str, dict[str, float]] = {"positive": {}, "negative": {}}
+        for marker in group:
+            genes = roles[marker.role]
+            genes[marker.gene_symbol] = max(marker.evidence_score, genes.get(marker.gene_symbol, 0.0))
+        tissues = frozenset(t.strip().casefold() for m in group for t in m.tissue.split(";") if t.strip())
+        yield CellTypeMarkers(
+            ontology_id=identifier,
+            label=group[0].cell_type,
+            tissues=tissues,
+            parent_id=group[0].parent_id,
+            **roles,
+        )

@@ -1,0 +1,177 @@
+"""The annotation report: one self-contained HTML page, and a CSV with a row per cluster."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Mapping
+from importlib import resources
+from io import StringIO
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from gca_core.annotation.models import UNKNOWN, Annotation, DatasetReport, FlagReason, Status
+from gca_core.annotation.report.dot_plot import MAX_CLUSTERS
+from gca_core.annotation.report.palette import label_colours, shown_label
+from gca_core.annotation.report.words import flag_advice, flag_name
+
+CSV_COLUMNS = (
+    "cluster",
+    "n_cells",
+    "label",
+    "ontology_id",
+    "confidence",
+    "status",
+    "flag_reasons",
+    "proposed_label",
+    "score",
+    "margin",
+    "supporting_markers",
+    "contradicting_markers",
+    "missing_markers",
+    "alternatives",
+    "caveats",
+    "rationale",
+    "common_name",
+    "reviewed_by",
+    "reviewed_at",
+    "replaced_label",
+    "review_note",
+    "vocabulary_label",
+)
+_NUMBER = re.compile(r"-\d+(\.\d+)?")
+
+
+def render_html(report: DatasetReport, figures: Mapping[str, bytes], *, title: str) -> str:
+    """The page; all text from data is escaped, nothing is loaded from elsewhere.
+
+    Args:
+        report: with or without cells.
+        figures: PNGs named ``label``, ``confidence`` and ``dotplot``, as
+            :func:`gca_core.annotation.report.umap_figure.report_figures` makes them; missing ones are left out.
+        title: of the page.
+    """
+    return render_page(
+        "report.html.j2",
+        title=title,
+        report=report,
+        pictures={name: base64.b64encode(png).decode("ascii") for name, png in figures.items()},
+        colours=label_colours(report.annotations),
+        composition=_composition(report),
+        levels=Counter(a.confidence.value for a in report.annotations),
+        reviewed=[a for a in report.annotations if a.override is not None],
+        flags=_flags(report),
+        max_clusters=MAX_CLUSTERS,
+        unnamed="label" in figures,
+        shown_label=shown_label,
+        flag_name=flag_name,
+        flag_advice=flag_advice,
+    )
+
+
+def render_page(template: str, **values: Any) -> str:
+    """A page from a template of this package, with its style, and the only script that it may run."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("gca_core.annotation"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    folder = resources.files("gca_core.annotation") / "templates"
+    style, script = ((folder / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    return environment.get_template(template).render(
+        style=Markup(style),  # noqa: S704
+        script=Markup(script),  # noqa: S704
+        script_hash=f"sha256-{digest}",
+        **values,
+    )
+
+
+def _composition(report: DatasetReport) -> list[dict[str, Any]]:
+    """Labels with their clusters and cells, the commonest first and unknown last."""
+    colours = label_colours(report.annotations)
+    groups: dict[str, list[Annotation]] = {}
+    for a in report.annotations:
+        groups.setdefault(shown_label(a), []).append(a)
+    cells = {label: sum(a.n_cells or 0 for a in members) for label, members in groups.items()}
+    total = max(sum(cells.values()), 1)
+    order = sorted(groups, key=lambda label: (label == UNKNOWN, -cells[label], -len(groups[label])))
+    return [
+        {
+            "label": label,
+            "full": "; ".join(dict.fromkeys(a.primary_label for a in groups[label])),
+            "unknown": label == UNKNOWN,
+            "clusters": len(groups[label]),
+            "cells": cells[label],
+            "share": cells[label] / total,
+            "colour": colours[label],
+        }
+        for label in order
+    ]
+
+
+def _flags(report: DatasetReport) -> list[dict[str, Any]]:
+    """The flags that stand, in plain words, with their clusters."""
+    found: dict[FlagReason, list[str]] = {}
+    for a in report.annotations:
+        if a.status is Status.FLAGGED:
+            for reason in a.flag_reasons:
+                found.setdefault(reason, []).append(a.cluster)
+    return [
+        {"name": flag_name(reason), "advice": flag_advice(reason), "clusters": found[reason]}
+        for reason in FlagReason
+        if reason in found
+    ]
+
+
+def render_csv(report: DatasetReport) -> str:
+    """A row per cluster, in cluster order; lists are joined by semicolons."""
+    buffer = StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(CSV_COLUMNS)
+    for a in report.annotations:
+        writer.writerow([safe_cell(cell) if isinstance(cell, str) else cell for cell in _row(a)])
+    return buffer.getvalue()
+
+
+def _row(a: Annotation) -> tuple[str | float | None, ...]:
+    e, o = a.evidence, a.override
+    return (
+        a.cluster,
+        a.n_cells,
+        a.primary_label,
+        a.ontology_id or "",
+        a.confidence.value,
+        a.status.value,
+        "; ".join(a.flag_reasons),
+        a.proposed_label or "",
+        e.score,
+        e.margin,
+        "; ".join(g.gene for g in e.supporting),
+        "; ".join(g.gene for g in e.contradicting),
+        "; ".join(e.missing),
+        "; ".join(f"{x.label} ({x.score:.2f})" for x in a.alternatives),
+        "; ".join(a.caveats),
+        a.rationale,
+        a.common_name or "",
+        *(("", "", "", "") if o is None else (o.who, o.when, o.replaced, o.note)),
+        a.vocabulary_label or "",
+    )
+
+
+def safe_cell(text: str) -> str:
+    """Text from data, marked as text with an apostrophe where a spreadsheet would take it for a formula."""
+    risky = text[:1] in {"=", "+", "@", "\t", "\r"} or (text[:1] == "-" and not _NUMBER.fullmatch(text))
+    return f"'{text}" if risky else text
+
+
+def plain_cell(text: str) -> str:
+    """What :func:`safe_cell` was given."""
+    return text[1:] if text[:1] == "'" and safe_cell(text[1:]) == text else text

@@ -1,0 +1,143 @@
+"""``gca annotate``: label the clusters of a table of marker genes."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gca_core.cli import failures
+from gca_core.cli.annotation import options
+from gca_core.errors import DataValidationError
+
+if TYPE_CHECKING:
+    from gca_core.annotation.markers.gene_lists import GeneListTable
+    from gca_core.annotation.models import DatasetReport
+
+log = logging.getLogger(__name__)
+
+STDIO = "-"
+
+
+def annotate(
+    table: Annotated[
+        str,
+        typer.Argument(metavar="CSV", help="A CSV or TSV with a row per cluster, by path or URI; - reads stdin."),
+    ],
+    cluster_column: Annotated[
+        str | None, typer.Option(help="Column with the clusters' names. Left out: cluster, leiden and the like.")
+    ] = None,
+    markers_column: Annotated[
+        str | None,
+        typer.Option(help="Column with the genes, best first, joined by commas. Left out: markers, genes and so on."),
+    ] = None,
+    species: options.Species = None,
+    tissue: options.Tissue = None,
+    out_csv: Annotated[
+        str | None, typer.Option(help="The table with the labels; ends in .tsv for tabs. Left out: stdout.")
+    ] = None,
+    out_json: Annotated[str | None, typer.Option(help="The whole report, as 'gca schema' describes it.")] = None,
+    marker_db: options.MarkerDb = None,
+    vocabulary: options.Vocabulary = None,
+    top_n_markers: options.TopNMarkers = None,
+    min_overlap: options.MinOverlap = None,
+    force_unknown: options.ForceUnknown = True,
+    model: options.Model = None,
+    offline: options.Offline = False,
+    chunk_size: options.ChunkSize = options.CHUNK_SIZE,
+    max_tokens: options.MaxTokens = None,
+    max_cost: options.MaxCost = None,
+    price: options.Price = None,
+    cache_dir: options.CacheDir = None,
+    use_cache: options.UseCache = True,
+    assets_home: options.AssetsHome = None,
+    request_id: options.RequestId = None,
+    fail_on_flagged: options.FailOnFlagged = False,
+    debug: options.Debug = False,
+) -> None:
+    """Label clusters by plain lists of marker genes; one row out for each row in, in the same order.
+
+    The columns label, ontology_id, confidence, status, proposed_label, alternatives and flag_reasons are added behind
+    those of the table, and with --vocabulary vocabulary_label. A row without genes is Unknown or Novel.
+
+    Example: gca annotate clusters.csv --cluster-column cluster --markers-column markers --tissue blood
+    """
+    failures.debug(wanted=debug)
+    found = options.settings(marker_db=marker_db, cache_dir=cache_dir, assets_home=assets_home, request_id=request_id)
+    models = options.chosen_models(model, offline=offline, found=found)
+    llm = options.llm_options(
+        chunk_size=chunk_size,
+        max_tokens=max_tokens,
+        max_cost=max_cost,
+        prices=price or (),
+        cache_dir=None if found.cache_dir is None else str(found.cache_dir),
+        use_cache=use_cache,
+    )
+    lists = _read(table, cluster_column, markers_column)
+
+    from gca_core.annotation.config import TOP_N_MARKERS
+    from gca_core.annotation.defaults import MIN_OVERLAP
+    from gca_core.annotation.lists import annotate_from_markers
+
+    with options.at_work(found):
+        report = annotate_from_markers(
+            list(zip(lists.clusters, lists.genes, strict=True)),
+            species=species or "human",
+            tissue=tissue,
+            marker_db=found.marker_db_path,
+            vocabulary=vocabulary,
+            top_n_markers=top_n_markers or TOP_N_MARKERS,
+            min_overlap=min_overlap or MIN_OVERLAP,
+            force_unknown=force_unknown,
+            model=models or None,
+            llm_options=llm,
+            request_id=found.request_id,
+        )
+    _write(lists, report, out_csv, out_json)
+    options.end(report.n_flagged, fail_on_flagged=fail_on_flagged)
+
+
+def _read(table: str, cluster_column: str | None, markers_column: str | None) -> GeneListTable:
+    from gca_core.annotation.markers.delimited import decode_table
+    from gca_core.annotation.markers.gene_lists import parse_gene_lists
+    from gca_core.io import require_file
+
+    name = "stdin" if table == STDIO else table
+    data = sys.stdin.buffer.read() if table == STDIO else require_file(table, what="table").read_bytes()
+    try:
+        lists = parse_gene_lists(
+            decode_table(data, name=name), cluster_column=cluster_column, markers_column=markers_column
+        )
+    except DataValidationError as error:
+        raise DataValidationError(f"{name}: {error}") from None
+    if lists.looks_long:
+        log.warning(
+            "every row of %s holds one gene, and clusters repeat; each row is labelled by itself. if it is a row a "
+            "gene, join the genes of each cluster first",
+            name,
+        )
+    return lists
+
+
+def _write(lists: GeneListTable, report: DatasetReport, out_csv: str | None, out_json: str | None) -> None:
+    from gca_core.annotation.markers.gene_lists import render_gene_lists
+    from gca_core.cli.annotation.tables import annotator_line
+    from gca_core.io import write_json, write_text
+
+    delimiter = "\t" if out_csv is not None and out_csv.endswith(".tsv") else ","
+    named = report.vocabulary is not None
+    text = render_gene_lists(lists, report.annotations, delimiter=delimiter, vocabulary=named)
+    if out_json is not None:
+        log.info("report: %s", write_json(out_json, report))
+    if out_csv is None or out_csv == STDIO:
+        sys.stdout.write(text)
+    else:
+        log.info("table: %s", write_text(out_csv, text))
+    log.info(
+        "%d clusters, %d flagged; %s",
+        len(report.annotations),
+        report.n_flagged,
+        annotator_line(report.model, report.model_stats),
+    )

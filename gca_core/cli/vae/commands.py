@@ -1,0 +1,165 @@
+"""``gca vae``: latent models of counts."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gca_core.cli.vae import options
+from gca_core.cli.vae import runs as vae_runs
+from gca_core.cli.vae.runs import as_text, require_torch
+from gca_core.cli.vae.tables import print_result
+
+if TYPE_CHECKING:
+    from gca_core.latent.config import LatentConfig
+    from gca_core.machine import MachineProfile
+
+log = logging.getLogger(__name__)
+
+app = typer.Typer(no_args_is_help=True, cls=options.TrainByDefault)
+HASHED = 8
+
+
+@app.callback()
+def group() -> None:
+    """Train a latent model on counts, report how good it is, and use it on other cells.
+
+    Without a command, 'train' is meant.
+    """
+
+
+@app.command("pipeline", help="Train, evaluate and draw everything in one go: the same as train --pipeline.")
+@app.command("train", help="Train and evaluate; options given here win over the configuration's.")
+def train(
+    ctx: typer.Context,
+    input_uri: options.OptionalInput = None,
+    config: options.Config = None,
+    output_dir: options.OutputDir = None,
+    pipeline: Annotated[
+        bool, typer.Option("--pipeline", help="Also draw a t-SNE; the other pictures are always drawn.")
+    ] = False,
+    dry_run: options.DryRun = False,
+    label_column: options.LabelColumn = None,
+    batch_column: options.BatchColumn = None,
+    counts_layer: options.CountsLayer = None,
+    recover_counts: options.RecoverCounts = None,
+    likelihood: options.Likelihood = None,
+    latent_dim: options.LatentDim = None,
+    epochs: options.Epochs = None,
+    batch_size: options.BatchSize = None,
+    threads: options.Threads = None,
+    device: options.DeviceChoice = None,
+    seed: options.Seed = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Train and evaluate, and with ``pipeline`` draw the t-SNE as well."""
+    from gca_core.machine import find_profile
+
+    given: dict[str, Any] = {
+        "input_uri": input_uri,
+        "output_dir": output_dir,
+        "label_key": label_column,
+        "batch_key": batch_column,
+        "counts_layer": counts_layer,
+        "recover_counts": recover_counts,
+        "likelihood": likelihood.value if likelihood else None,
+        "latent_dim": latent_dim,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "threads": threads,
+        "device": device.value if device else None,
+        "seed": seed,
+    }
+    profile = find_profile()
+    with _run_config(config, given, profile, dry_run=dry_run) as run_config:
+        result = _train(run_config)
+        if pipeline or ctx.info_name == "pipeline":
+            from gca_core.latent.evaluation.figures import draw_run
+
+            keep = profile is not None and profile.keep_intermediate_files
+            drawn = draw_run(run_config.output_dir, pictures=("tsne",), keep_coordinates=keep)
+            result = {**result, "uris": {**result["uris"], **drawn}}
+    _show(result, as_json=as_json)
+
+
+app.command("eval")(vae_runs.evaluate)
+app.command("viz")(vae_runs.visualize)
+app.command("embed")(vae_runs.embed)
+app.command("map")(vae_runs.map_cells)
+
+
+@contextmanager
+def _run_config(
+    config: str | None, given: dict[str, Any], profile: MachineProfile | None, *, dry_run: bool
+) -> Iterator[LatentConfig]:
+    """The run's configuration; that of a dry run has synthetic cells in a temporary file for the time of the block."""
+    from gca_core.config import load_settings
+    from gca_core.latent.config import load_config
+    from gca_core.machine import training_options
+
+    settings = load_settings()
+    defaults = {"seed": settings.seed, **(training_options(profile) if profile else {})}
+    # known once everything else is
+    defaults["output_dir"] = "-"
+    if dry_run:
+        defaults["input_uri"] = "synthetic"
+    run_config = load_config(config, defaults=defaults, **given)
+    if run_config.output_dir == "-":
+        root = f"{settings.results_uri}/latent" if settings.results_uri else "outputs"
+        run_config = run_config.model_copy(update={"output_dir": f"{root}/{_run_id(run_config, dry_run=dry_run)}"})
+    if not dry_run:
+        yield run_config
+        return
+    with _synthetic_input(run_config.seed, keep=profile is not None and profile.keep_temp_files) as path:
+        from gca_core.latent.data.synthetic import as_dry_run
+
+        yield as_dry_run(run_config, input_uri=str(path), output_dir=run_config.output_dir)
+
+
+@contextmanager
+def _synthetic_input(seed: int, *, keep: bool) -> Iterator[Path]:
+    require_torch()
+    from gca_core.latent.data.synthetic import synthetic_cells
+
+    path = Path(tempfile.mkdtemp(prefix="gca-dry-run-")) / "synthetic.h5ad"
+    try:
+        synthetic_cells(seed=seed).write_h5ad(path)
+        yield path
+    finally:
+        if keep:
+            log.info("the synthetic cells stay in %s", path)
+        else:
+            shutil.rmtree(path.parent, ignore_errors=True)
+
+
+def _run_id(config: LatentConfig, *, dry_run: bool) -> str:
+    """A name that equal configurations share: they write to the same folder."""
+    from gca_core.io import safe_name
+    from gca_core.latent.config import dump_config
+
+    if dry_run:
+        return "dry-run"
+    stem = safe_name(PurePosixPath(config.input_uri).stem or "input")
+    return f"{stem}-{hashlib.sha256(dump_config(config).encode()).hexdigest()[:HASHED]}"
+
+
+def _train(config: LatentConfig) -> dict[str, Any]:
+    require_torch()
+    from gca_core.latent.train import run_training
+
+    return run_training(config)
+
+
+def _show(result: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(as_text(result))
+    else:
+        print_result(result)

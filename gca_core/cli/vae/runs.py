@@ -1,0 +1,144 @@
+"""The ``gca vae`` commands that take a finished run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+from typing import Annotated, Any
+
+import typer
+
+from gca_core.cli.vae import options
+from gca_core.cli.vae.tables import print_evaluation, print_transfer, print_uris
+
+Output = Annotated[
+    str | None,
+    typer.Option("--output-dir", "--output_dir", help="Folder for the results. Default: RUN/mapped/<input>."),
+]
+
+
+def evaluate(
+    run: options.RunFolder,
+    input_uri: Annotated[
+        str | None, typer.Option("--input", help="Other cells with the model's genes. Default: those of the run.")
+    ] = None,
+    label_column: options.LabelColumn = None,
+    output_dir: Annotated[
+        str | None, typer.Option("--output-dir", "--output_dir", help="Folder for evaluation.json. Default: RUN.")
+    ] = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Score a run's latent space against labels, beside PCA and genes; nothing is trained."""
+    require_torch()
+    from gca_core.latent.evaluation.rescore import evaluate_run
+
+    result = evaluate_run(run, input_uri=input_uri, label_key=label_column, output_dir=output_dir)
+    if as_json:
+        typer.echo(as_text(result))
+        return
+    print_evaluation(result)
+
+
+def visualize(
+    run: options.RunFolder,
+    color: Annotated[str | None, typer.Option(help="obs column to colour by. Default: the labels.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the coordinates. Default: the run's.")] = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Draw UMAP, t-SNE and training curves of a run anew."""
+    require_torch()
+    from gca_core.latent.evaluation.figures import draw_run
+    from gca_core.machine import profile_uri, read_profile
+
+    uri = profile_uri()
+    keep = uri is not None and read_profile(uri).keep_intermediate_files
+    uris = draw_run(run, color=color, seed=seed, keep_coordinates=keep)
+    if as_json:
+        typer.echo(as_text(uris))
+        return
+    print_uris(uris)
+
+
+def embed(
+    run: options.RunFolder,
+    input_uri: options.Input,
+    output_dir: Output = None,
+    counts_layer: options.CountsLayer = None,
+    recover_counts: options.RecoverCounts = None,
+    batch_column: options.BatchColumn = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Write the latent means of other cells; genes that they lack are counted."""
+    require_torch()
+    from gca_core.io import join_uri
+    from gca_core.latent.transfer.mapping import embed as embed_cells
+
+    target = join_uri(output_dir or _mapped(run, input_uri), "latent.h5ad")
+    result = embed_cells(
+        input_uri,
+        join_uri(run, "model"),
+        target,
+        counts_layer=counts_layer,
+        recover_counts=bool(recover_counts),
+        batch_key=batch_column,
+    )
+    if as_json:
+        typer.echo(as_text(result))
+        return
+    for name, value in result.items():
+        typer.echo(f"{name}: {value}")
+
+
+def map_cells(
+    run: options.RunFolder,
+    input_uri: options.Input,
+    output_dir: Output = None,
+    counts_layer: options.CountsLayer = None,
+    recover_counts: options.RecoverCounts = None,
+    batch_column: options.BatchColumn = None,
+    label_column: Annotated[str | None, typer.Option(help="obs column with known labels, to compare with.")] = None,
+    min_probability: Annotated[
+        float | None, typer.Option(help="Share of the neighbours' votes that a label needs. Default: 0.5.")
+    ] = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Label other cells by their neighbours in the run's latent space, or leave them unlabelled."""
+    require_torch()
+    from gca_core.latent.transfer.config import make_transfer_config
+    from gca_core.latent.transfer.labels import transfer_labels
+
+    given = {
+        "input_uri": input_uri,
+        "run_uri": run,
+        "output_dir": output_dir or _mapped(run, input_uri),
+        "counts_layer": counts_layer,
+        "recover_counts": recover_counts,
+        "batch_key": batch_column,
+        "label_key": label_column,
+        "min_probability": min_probability,
+    }
+    result = transfer_labels(make_transfer_config(given))
+    if as_json:
+        typer.echo(as_text(result))
+        return
+    print_transfer(result)
+
+
+def require_torch() -> None:
+    """Refuse to go on without the packages of the extra ``vae``."""
+    from gca_core.config import require
+
+    for module in ("torch", "sklearn", "umap", "anndata"):
+        require(module, "vae")
+
+
+def as_text(result: Mapping[str, Any]) -> str:
+    """A result as indented JSON."""
+    return json.dumps(result, indent=2)
+
+
+def _mapped(run: str, input_uri: str) -> str:
+    from gca_core.io import join_uri, safe_name
+
+    return join_uri(run, "mapped", safe_name(PurePosixPath(input_uri).stem or "input"))

@@ -1,0 +1,166 @@
+"""What a finished run leaves: AnnData, HTML report, figure and JSON log."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import TYPE_CHECKING, Any
+
+import anndata as ad
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from gca_core import io
+from gca_core.errors import CellRetrievalError
+from gca_core.grounding.score import score_prediction
+from gca_core.haystack.decide import best_of
+from gca_core.haystack.models import (
+    Baseline,
+    CandidateEvaluation,
+    GateDecision,
+    GeneChange,
+    HaystackOutputs,
+    HaystackRun,
+    TerminationReason,
+)
+from gca_core.haystack.prompts.strategies import CandidatePool, make_candidate_pool
+from gca_core.haystack.results.report import draw_figure, render_report
+from gca_core.matrix.compare import log_fold_change, pearson
+
+if TYPE_CHECKING:
+    from gca_core.haystack.context import HaystackContext
+
+log = logging.getLogger(__name__)
+
+TOP_GENES = 50
+KIND = "haystack"
+
+
+def write_outputs(
+    run: HaystackRun, state_uri: str, decision: GateDecision, context: HaystackContext
+) -> HaystackOutputs:
+    """Write the results of the best iteration of all and return where they lie."""
+    best = best_of(run.evaluations())
+    iteration = next((r.iteration for r in run.iterations if best in r.evaluations), None) if best else None
+    reason = decision.reason or TerminationReason.MAX_ITERATIONS
+    h5ad_uri = figure_uri = None
+    image = b""
+    baseline = Baseline(available=False, description="no prediction to compare with")
+    if best is not None and best.prediction_uri and best.query_uri:
+        h5ad_uri = write_anndata(run, best, io.join_uri(run.results_uri, "result.h5ad"))
+        baseline = make_baseline(run, best, context)
+        image = draw_figure(run, best)
+        figure_uri = _write_bytes(io.join_uri(run.results_uri, "figure.png"), image)
+    outputs = HaystackOutputs(
+        run_id=run.run_id,
+        h5ad_uri=h5ad_uri,
+        html_uri=io.join_uri(run.results_uri, "report.html"),
+        json_uri=io.join_uri(run.results_uri, "run.json"),
+        figure_uri=figure_uri,
+        state_uri=state_uri,
+        best_score=best.score if best else None,
+        best_iteration=iteration,
+        best_candidate_id=best.candidate.candidate_id if best else None,
+        termination_reason=reason,
+        n_iterations=len(run.iterations),
+        n_evaluations=len(run.evaluations()),
+        status="succeeded",
+    )
+    detail = decision.detail if decision.reason else "the number of built iterations is reached"
+    io.write_text(outputs.html_uri, render_report(run, best, outputs, detail, baseline, image))
+    io.write_json(outputs.json_uri, _log(run, outputs, detail, baseline))
+    log.info("report %s", outputs.html_uri)
+    return outputs
+
+
+def write_anndata(run: HaystackRun, best: CandidateEvaluation, uri: str) -> str:
+    """Predicted and control cells in one file, told apart by ``obs["haystack"]``; X holds counts."""
+    predicted, control = _read(best.prediction_uri or ""), _read(best.query_uri or "")
+    predicted.obs[KIND], control.obs[KIND] = "prediction", "control"
+    both = ad.concat([predicted, control], join="inner", merge="same")
+    both.obs[KIND] = pd.Categorical(both.obs[KIND], categories=["control", "prediction"])
+    lfc = _changes(predicted, control)
+    both.var["predicted_change"] = lfc
+    both.uns["gca"] = {
+        "run_id": run.run_id,
+        "question": run.query.question,
+        "query": run.query.model_dump_json(),
+        "candidate": best.candidate.model_dump_json(),
+        "grounding": best.grounding.model_dump_json() if best.grounding else "",
+        "provenance": run.provenance.model_dump_json(),
+        "backend": best.backend,
+        "model": best.model,
+        "note": "generated cells are not replicates: rank genes by effect size, not by p-values over these cells",
+    }
+    for column in both.obs.select_dtypes("object").columns:
+        both.obs[column] = both.obs[column].astype("category")
+    with io.staged(uri) as path:
+        both.write_h5ad(path, compression="gzip")
+    return io.as_uri(uri)
+
+
+def make_baseline(run: HaystackRun, best: CandidateEvaluation, context: HaystackContext) -> Baseline:
+    """The mean shift of all other cell types under the asked perturbation, scored the same way."""
+    try:
+        pool = make_candidate_pool(run.query, run.config, context)
+    except CellRetrievalError as error:
+        return Baseline(available=False, description=str(error))
+    shift = mean_shift(pool, context)
+    if shift is None:
+        return Baseline(available=False, description="the atlas has no other type under this perturbation")
+    lfc, genes, n_groups = shift
+    predicted = _read(best.prediction_uri or "")
+    place = pd.Index(genes).get_indexer(predicted.var_names)
+    shared = place >= 0
+    ours = _changes(predicted, _read(best.query_uri or ""))[shared]
+    theirs = lfc[place[shared]]
+    names = [str(name) for name in predicted.var_names[shared]]
+    order = np.argsort(-np.abs(theirs), kind="stable")[:TOP_GENES]
+    return Baseline(
+        available=True,
+        description="mean shift of all other cell types under the same perturbation, without any choice",
+        n_groups=n_groups,
+        grounding=score_prediction(theirs, names, run.query.expectation, context.knowledge, run.config.grounding),
+        pearson_with_prediction=round(pearson(ours, theirs), 4),
+        top_genes=tuple(GeneChange(gene=names[i], change=round(float(theirs[i]), 6)) for i in order),
+    )
+
+
+def mean_shift(pool: CandidatePool, context: HaystackContext) -> tuple[npt.NDArray[np.float64], list[str], int] | None:
+    """Mean over other types of the mean over groups of (perturbed - control); None where there is none."""
+    types = [t for t in pool.same if pool.distances[t] > 0]
+    groups = [g for t in types for g in pool.same[t]]
+    if not groups:
+        return None
+    atlas = context.require_atlas()
+    treated, genes = atlas.group_means([g.group_id for g in groups])
+    untreated, _ = atlas.group_means([g.control_group_id or "" for g in groups])
+    changes = treated - untreated
+    labels = np.array([g.cell_type_id for g in groups])
+    per_type = np.array([changes[labels == t].mean(axis=0) for t in types])
+    return per_type.mean(axis=0), genes, len(groups)
+
+
+def _changes(predicted: ad.AnnData, control: ad.AnnData) -> npt.NDArray[np.float64]:
+    return log_fold_change(predicted.X, control.X)
+
+
+def _read(uri: str) -> ad.AnnData:
+    with io.local_copy(uri, what="prediction") as path:
+        return ad.read_h5ad(path)
+
+
+def _write_bytes(uri: str, data: bytes) -> str:
+    with io.staged(uri) as path:
+        path.write_bytes(data)
+    return io.as_uri(uri)
+
+
+def _log(run: HaystackRun, outputs: HaystackOutputs, detail: str, baseline: Baseline) -> dict[str, Any]:
+    return {
+        "outputs": outputs.model_dump(mode="json"),
+        "termination_detail": detail,
+        "baseline": baseline.model_dump(mode="json"),
+        "run": json.loads(run.model_dump_json()),
+    }

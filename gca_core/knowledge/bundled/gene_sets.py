@@ -1,0 +1,105 @@
+"""The bundled gene sets: MSigDB Hallmark, Reactome and GO biological process, as human gene symbols."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Mapping
+from functools import cache
+from types import MappingProxyType
+
+from gca_core.errors import ConfigurationError, DataValidationError
+from gca_core.knowledge.bundled.files import data_file
+from gca_core.knowledge.bundled.footprints import load_footprints
+
+COLLECTIONS = ("hallmark", "reactome")
+GO_BP = "go_bp"
+
+
+@cache
+def load_gene_sets(collection: str) -> Mapping[str, frozenset[str]]:
+    """Gene sets by name, in name order.
+
+    Args:
+        collection: ``hallmark`` (names such as ``HALLMARK_INTERFERON_ALPHA_RESPONSE``), ``reactome``
+            (``Interferon alpha/beta signaling``) or ``go_bp`` (``response to type I interferon (GO:0034340)``).
+
+    Raises:
+        ConfigurationError: there is no such collection.
+    """
+    if collection == GO_BP:
+        return load_go_bp()
+    if collection not in COLLECTIONS:
+        raise ConfigurationError(
+            f"there is no gene-set collection {collection!r}; bundled are {', '.join((*COLLECTIONS, GO_BP))}"
+        )
+    sets: dict[str, frozenset[str]] = {}
+    with gzip.open(data_file(f"{collection}.tsv.gz"), "rt", encoding="utf-8") as source:
+        for line in source:
+            name, _, genes = line.rstrip("\n").split("\t")
+            sets[name] = frozenset(genes.split())
+    return MappingProxyType(sets)
+
+
+@cache
+def load_go_bp() -> Mapping[str, frozenset[str]]:
+    """GO biological processes of 5 to 500 human genes, annotations propagated to parents, by name.
+
+    The names carry their id, as in ``response to type I interferon (GO:0034340)``. The file holds the genes
+    once, and per set a line of name and member places; each place after the first is the gap to the one before.
+    """
+    with gzip.open(data_file("go_bp.tsv.gz"), "rt", encoding="utf-8") as source:
+        genes = source.readline().split()
+        sets = {}
+        for line in source:
+            name, gaps = line.rstrip("\n").split("\t")
+            sets[name] = frozenset(_members(gaps, genes))
+    return MappingProxyType(sets)
+
+
+def _members(gaps: str, genes: list[str]) -> list[str]:
+    place, found = 0, []
+    for gap in gaps.split():
+        place += int(gap)
+        if place >= len(genes):
+            raise DataValidationError("the bundled GO file is damaged; install the package again")
+        found.append(genes[place])
+    return found
+
+
+@cache
+def set_ids(collection: str) -> Mapping[str, str]:
+    """The stable id of each set by name; sets without one are absent."""
+    if collection == GO_BP:
+        return MappingProxyType({name: name[name.rindex("(GO:") + 1 : -1] for name in load_go_bp()})
+    load_gene_sets(collection)
+    with gzip.open(data_file(f"{collection}.tsv.gz"), "rt", encoding="utf-8") as source:
+        rows = [line.split("\t", 2)[:2] for line in source]
+    return MappingProxyType({name: identifier for name, identifier in rows if identifier})
+
+
+def find_gene_set(name: str) -> frozenset[str] | None:
+    """The genes of a set of Hallmark or Reactome, else of GO where the name carries a GO id, else None."""
+    for collection in COLLECTIONS:
+        if (genes := load_gene_sets(collection).get(name)) is not None:
+            return genes
+    return load_go_bp().get(name) if "(GO:" in name else None
+
+
+@cache
+def sets_of_gene(collection: str) -> Mapping[str, tuple[str, ...]]:
+    """Gene to the names of the sets that hold it, smallest set first."""
+    sets = load_gene_sets(collection)
+    found: dict[str, list[str]] = {}
+    for name in sorted(sets, key=lambda n: (len(sets[n]), n)):
+        for gene in sets[name]:
+            found.setdefault(gene, []).append(name)
+    return MappingProxyType({gene: tuple(names) for gene, names in found.items()})
+
+
+@cache
+def known_symbols() -> frozenset[str]:
+    """Every human gene symbol that a bundled gene set or footprint holds."""
+    return frozenset().union(
+        *(genes for collection in (*COLLECTIONS, GO_BP) for genes in load_gene_sets(collection).values()),
+        *(frozenset(genes) for genes in load_footprints().values()),
+    )
