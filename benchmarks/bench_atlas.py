@@ -35,10 +35,10 @@ from memory import peak_gib
 from threadpoolctl import threadpool_limits
 
 from gca_core.atlas import Atlas, IngestConfig, IngestReport, open_atlas, search
+from gca_core.atlas.ingest import ingest
 from gca_core.atlas.ingest.names import load_name_resolver
 from gca_core.atlas.ingest.plan import IngestPlan, match_controls
 from gca_core.atlas.ingest.rows import embed_all, group_text, write_rows
-from gca_core.atlas.ingest.run import ingest
 from gca_core.atlas.models import CellGroup, make_group_id
 from gca_core.config import Settings, load_settings
 from gca_core.errors import GcaError, QueryParsingError

@@ -20,7 +20,7 @@ import pandas as pd
 from scipy.stats import spearmanr
 
 from gca_core.atlas import IngestConfig, open_atlas
-from gca_core.atlas.ingest.run import ingest
+from gca_core.atlas.ingest import ingest
 from gca_core.config import Settings, load_settings
 from gca_core.datasets import kang2018_mini
 from gca_core.grounding.score import score_prediction

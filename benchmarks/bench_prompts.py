@@ -28,7 +28,7 @@ import scipy.sparse as sp
 
 from gca_core import io
 from gca_core.atlas import Atlas, IngestConfig, open_atlas
-from gca_core.atlas.ingest.run import ingest
+from gca_core.atlas.ingest import ingest
 from gca_core.atlas.models import CellGroup
 from gca_core.config import Settings, load_settings
 from gca_core.errors import CellRetrievalError

@@ -34,7 +34,7 @@ OWN_FIELDS = (
 class IngestAtlasOperator(BaseOperator):
     """Take an h5ad file with raw counts into the atlas that HAYSTACK draws its prompts from.
 
-    Runs :func:`gca_core.atlas.ingest.run.ingest`. The same file again changes nothing; other content under the same
+    Runs :func:`gca_core.atlas.ingest.ingest`. The same file again changes nothing; other content under the same
     name replaces the dataset in one transaction. A retry after the worker was killed goes on where it stopped, when
     it runs on the same machine. Returns the report: cells, genes and groups taken, and what could not be used.
 
@@ -108,8 +108,8 @@ class IngestAtlasOperator(BaseOperator):
     def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002
         """Ingest and return the report as JSON."""
         with as_task_failure():
+            from gca_core.atlas.ingest import ingest
             from gca_core.atlas.ingest.names import load_name_resolver
-            from gca_core.atlas.ingest.run import ingest
             from gca_core.atlas.models import IngestConfig
             from gca_core.llm.embeddings import open_embeddings
 

@@ -17,7 +17,7 @@ import pytest
 import scipy.sparse as sp
 
 from gca_core.atlas import Atlas, IngestConfig, IngestReport, open_atlas
-from gca_core.atlas.ingest.run import ingest
+from gca_core.atlas.ingest import ingest
 from gca_core.config import Settings, load_settings
 from gca_core.llm.embeddings import HashedTextEmbeddings
 from gca_core.store import embedded

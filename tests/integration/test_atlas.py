@@ -14,7 +14,7 @@ import pytest
 import scipy.sparse as sp
 
 from gca_core.atlas import Atlas, IngestConfig, IngestReport, open_atlas, reader
-from gca_core.atlas.ingest.run import ingest
+from gca_core.atlas.ingest import ingest
 from gca_core.atlas.models import make_group_id
 from gca_core.config import Settings
 from gca_core.errors import CellRetrievalError, ConfigurationError, DataValidationError, StoreError
@@ -359,13 +359,13 @@ def test_a_killed_ingest_leaves_the_state_before(
     config = ingest_config(path, "killed")
     code = f"""
 import os, signal, sys
-from gca_core.atlas import IngestConfig, open_atlas, expression
+from gca_core.atlas import IngestConfig, open_atlas
 from gca_core.atlas.ingest import run as module
-from gca_core.atlas.ingest import rows
+from gca_core.atlas.ingest import rows, store
 from gca_core.config import load_settings
 from gca_core.llm.embeddings import HashedTextEmbeddings
 def die(*args, **named): os.kill(os.getpid(), signal.SIGKILL)
-setattr(expression if {moment!r} == "write_groups" else rows, {moment!r}, die)
+setattr(store if {moment!r} == "write_groups" else rows, {moment!r}, die)
 atlas = open_atlas(load_settings(home=sys.argv[1]), role="admin")
 table = {CELL_TYPES!r}
 module.ingest(IngestConfig.model_validate_json(sys.argv[2]), atlas, embed=HashedTextEmbeddings().embed_documents,

@@ -36,7 +36,7 @@ import sys, time
 from gca_core.atlas import IngestConfig, open_atlas
 from gca_core.atlas.ingest import checkpoint as progress
 from gca_core.atlas.ingest import source
-from gca_core.atlas.ingest.run import ingest
+from gca_core.atlas.ingest import ingest
 from gca_core.config import load_settings
 from gca_core.llm.embeddings import HashedTextEmbeddings
 source.BLOCK_ROWS = 20
@@ -150,7 +150,7 @@ def hostile_file(tmp_path: Path) -> Path:
 def test_hostile_names_are_only_names_everywhere(
     admin_atlas: Atlas, atlas: Atlas, agent: Atlas, hostile_file: Path
 ) -> None:
-    from gca_core.atlas.ingest.run import ingest
+    from gca_core.atlas.ingest import ingest
     from gca_core.llm.embeddings import HashedTextEmbeddings
 
     embeddings = HashedTextEmbeddings()

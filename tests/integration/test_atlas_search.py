@@ -11,8 +11,8 @@ import pytest
 from pgvector.psycopg import register_vector
 
 from gca_core.atlas import Atlas, IngestReport, search
+from gca_core.atlas.ingest import ingest
 from gca_core.atlas.ingest.names import NameResolver
-from gca_core.atlas.ingest.run import ingest
 from gca_core.config import Settings
 from gca_core.errors import CellRetrievalError, StoreError
 from gca_core.llm.embeddings import HashedTextEmbeddings

@@ -23,12 +23,12 @@ class IngestCheckpoint:
     Args:
         folder: where it is kept, beside the files that are being written.
         n_cells: cells of the file.
-        n_figures: figures kept per cell.
+        n_columns: numbers kept per cell.
     """
 
-    def __init__(self, folder: Path, n_cells: int, n_figures: int) -> None:
+    def __init__(self, folder: Path, n_cells: int, n_columns: int) -> None:
         self._path = folder / PROGRESS_FILE
-        self._shape = (n_cells, n_figures)
+        self._shape = (n_cells, n_columns)
         self._saved = time.monotonic()
         self.next_row = 0
         self.counted = False

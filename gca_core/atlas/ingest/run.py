@@ -14,8 +14,8 @@ from pathlib import Path
 import pandas as pd
 
 from gca_core import io
-from gca_core.atlas import expression
-from gca_core.atlas.ingest import rows
+from gca_core.atlas.expression import CELLS_FILE, GROUPS_FILE, QUALITY, STORE_VERSION, ExpressionStore
+from gca_core.atlas.ingest import rows, store
 from gca_core.atlas.ingest.checkpoint import IngestCheckpoint
 from gca_core.atlas.ingest.names import NameResolver, Resolve
 from gca_core.atlas.ingest.plan import IngestPlan, check_columns, make_plan
@@ -82,7 +82,7 @@ def ingest(
             store_uri = io.join_uri(atlas.store_root_uri, io.safe_name(config.dataset), digest[:16])
             if _is_complete(store_uri):
                 log.info("the expression store was written before; only the tables are missing")
-                cells, resumed_at = expression.ExpressionStore(store_uri).cells(), source.n_cells
+                cells, resumed_at = ExpressionStore(store_uri).cells(), source.n_cells
             else:
                 with _store(store_uri) as folder:
                     cells, resumed_at = _write_store(folder, source, plan)
@@ -91,7 +91,13 @@ def ingest(
         report = report.model_copy(update={"seconds": seconds, "resumed_at": resumed_at})
         report = rows.write_rows(atlas.dsn, report, plan, cells, embed=embed, vocabulary=words)
         _prune(store_uri)
-    log.info("ingested %d cells in %d groups as %s in %.1f s", *_figures(report))
+    log.info(
+        "ingested %d cells in %d groups as %s in %.1f s",
+        report.n_cells,
+        report.n_groups,
+        report.dataset,
+        report.seconds,
+    )
     return report
 
 
@@ -107,7 +113,7 @@ def _content_hash(path: Path, config: IngestConfig, plan: IngestPlan) -> str:
     """A hash of the file and of everything that decides what becomes of it."""
     options = config.model_dump(exclude={"input_uri", "preset"})
     groups = [group.model_dump() for group in plan.groups]
-    return io.content_hash([expression.STORE_VERSION, io.sha256_file(path), options, groups, plan.unmapped])
+    return io.content_hash([STORE_VERSION, io.sha256_file(path), options, groups, plan.unmapped])
 
 
 def _known(atlas: Atlas, dataset: str, digest: str) -> IngestReport | None:
@@ -122,7 +128,7 @@ def _known(atlas: Atlas, dataset: str, digest: str) -> IngestReport | None:
 
 def _is_complete(store_uri: str) -> bool:
     """Whether both files are there; they come by renaming, so each is whole."""
-    files = (expression.CELLS_FILE, expression.GROUPS_FILE)
+    files = (CELLS_FILE, GROUPS_FILE)
     return all(io.as_path(io.join_uri(store_uri, name)).exists() for name in files)
 
 
@@ -136,7 +142,7 @@ def _store(store_uri: str) -> Iterator[Path]:
     if target.protocol not in {"", "file", "local"}:
         with tempfile.TemporaryDirectory(prefix="gca-ingest-") as name:
             yield Path(name)
-            for file in (expression.CELLS_FILE, expression.GROUPS_FILE):
+            for file in (CELLS_FILE, GROUPS_FILE):
                 with io.staged(io.join_uri(store_uri, file)) as staging:
                     shutil.move(Path(name) / file, staging)
         return
@@ -157,15 +163,15 @@ def _store(store_uri: str) -> Iterator[Path]:
 
 def _write_store(folder: Path, source: CountSource, plan: IngestPlan) -> tuple[pd.DataFrame, int]:
     """Write the files; returns the cells in the order of the store, and the row at which it went on."""
-    progress = IngestCheckpoint(folder, source.n_cells, len(expression.QUALITY))
+    progress = IngestCheckpoint(folder, source.n_cells, len(QUALITY))
     resumed_at = progress.next_row
     if resumed_at:
         log.info("going on at cell %d, where an ingest of the same stopped", resumed_at)
-    cells = expression.write_cells(folder, source, plan, progress)
+    cells = store.write_cells(folder, source, plan, progress)
     progress.save()
-    expression.write_groups(folder, plan)
+    store.write_groups(folder, plan)
     progress.remove()
-    cells.insert(0, "cell_name", source.cell_names()[expression.store_order(plan)])
+    cells.insert(0, "cell_name", source.cell_names()[store.store_order(plan)])
     return cells, resumed_at
 
 
@@ -211,7 +217,3 @@ def _prune(store_uri: str) -> None:
     others = [path for path in current.parent.iterdir() if path != current and not path.name.startswith(".")]
     for old in sorted(others, key=lambda path: path.stat().st_mtime)[:-1]:
         shutil.rmtree(old, ignore_errors=True)
-
-
-def _figures(report: IngestReport) -> tuple[int, int, str, float]:
-    return report.n_cells, report.n_groups, report.dataset, report.seconds

@@ -124,8 +124,8 @@ def ingest(
 
     from gca_core import io
     from gca_core.atlas import open_atlas
+    from gca_core.atlas.ingest import ingest as take_in
     from gca_core.atlas.ingest.names import load_name_resolver
-    from gca_core.atlas.ingest.run import ingest as take_in
     from gca_core.llm.embeddings import open_embeddings
 
     io.require_file(file, what="h5ad file")

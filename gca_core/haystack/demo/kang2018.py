@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from gca_core import io
 from gca_core.atlas import open_atlas
-from gca_core.atlas.ingest.run import ingest
+from gca_core.atlas.ingest import ingest
 from gca_core.atlas.models import IngestConfig
 from gca_core.config import Settings
 from gca_core.errors import CellRetrievalError

@@ -13,8 +13,8 @@ import scipy.sparse as sp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gca_core.atlas import expression
-from gca_core.atlas.ingest import source
+from gca_core.atlas.expression import ExpressionStore
+from gca_core.atlas.ingest import source, store
 from gca_core.atlas.ingest.checkpoint import IngestCheckpoint
 from gca_core.atlas.ingest.names import NameResolver
 from gca_core.atlas.ingest.plan import IngestPlan, make_plan
@@ -53,8 +53,8 @@ def write(folder: Path, cells: ad.AnnData) -> IngestPlan:
     with source.open_counts(path, "in.h5ad", None) as opened:
         words = NameResolver({"T": "CL:0000084", "B": "CL:0000236"}.get)
         plan = make_plan(opened.table(["condition", "cell_type"]), config, words)
-        expression.write_cells(folder, opened, plan, IngestCheckpoint(folder, opened.n_cells, 3))
-    expression.write_groups(folder, plan)
+        store.write_cells(folder, opened, plan, IngestCheckpoint(folder, opened.n_cells, 3))
+    store.write_groups(folder, plan)
     return plan
 
 
@@ -63,7 +63,7 @@ def test_cells_are_sorted_by_group_whatever_the_block(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int
 ) -> None:
     monkeypatch.setattr(source, "BLOCK_ROWS", rows)
-    monkeypatch.setattr(expression, "BLOCK_ROWS", rows)
+    monkeypatch.setattr(store, "BLOCK_ROWS", rows)
     cells = make_cells()
     plan = write(tmp_path, cells)
     stored = ad.read_h5ad(tmp_path / "cells.h5ad")
@@ -81,8 +81,8 @@ def test_cells_are_sorted_by_group_whatever_the_block(
 def test_statistics_are_those_of_all_cells_of_a_group(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int, groups: int
 ) -> None:
-    monkeypatch.setattr(expression, "BLOCK_ROWS", rows)
-    monkeypatch.setattr(expression, "_BLOCK_GROUPS", groups)
+    monkeypatch.setattr(store, "BLOCK_ROWS", rows)
+    monkeypatch.setattr(store, "_BLOCK_GROUPS", groups)
     cells = make_cells()
     plan = write(tmp_path, cells)
     stored = ad.read_h5ad(tmp_path / "groups.h5ad")
@@ -91,7 +91,7 @@ def test_statistics_are_those_of_all_cells_of_a_group(
         logged = log_normalise(cells.X[plan.codes == row], dtype=np.float64).toarray()
         np.testing.assert_allclose(stored.X[row], logged.mean(axis=0), rtol=1e-6, atol=1e-7)
         np.testing.assert_allclose(stored.layers["variance"][row], logged.var(axis=0, ddof=1), rtol=1e-5, atol=1e-6)
-    means = expression.ExpressionStore(tmp_path.as_uri()).means([stored.obs_names[1], stored.obs_names[0]])
+    means = ExpressionStore(tmp_path.as_uri()).means([stored.obs_names[1], stored.obs_names[0]])
     np.testing.assert_array_equal(means, stored.X[[1, 0]])
 
 
@@ -128,7 +128,7 @@ def test_what_fails_late_leaves_the_progress_before_it(tmp_path: Path, monkeypat
 def test_rows_are_read_as_asked(tmp_path: Path, rows: list[int]) -> None:
     write(tmp_path, make_cells())
     stored = ad.read_h5ad(tmp_path / "cells.h5ad")
-    counts, names = expression.ExpressionStore(tmp_path.as_uri()).rows(np.array(rows))
+    counts, names = ExpressionStore(tmp_path.as_uri()).rows(np.array(rows))
     assert (counts != stored.X[rows]).nnz == 0
     assert names == stored.obs["cell_name"].iloc[rows].tolist()
 
