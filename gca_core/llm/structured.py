@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -15,7 +16,13 @@ T = TypeVar("T", bound=BaseModel)
 
 MAX_ANSWER_CHARS = 1_000_000
 MAX_FAULTS = 8
-_FENCE = re.compile(r"```(?:json)?\s*\n(.*?)```", re.DOTALL | re.IGNORECASE)
+# brackets at which a value is tried, so that a text full of them ends
+MAX_TRIES = 10_000
+_THOUGHTS_END = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
+_OPENING = re.compile(r"[{\[]")
+# strings are matched too, to be left as they are
+_TRAILING_COMMA = re.compile(r'("(?:[^"\\\n]|\\.)*")|,(?=\s*[}\]])')
+_DECODER = json.JSONDecoder()
 
 
 def ask(client: ChatClient, messages: Messages, schema: type[T], *, repair_prompt: str) -> T:
@@ -44,35 +51,47 @@ def ask(client: ChatClient, messages: Messages, schema: type[T], *, repair_promp
 
 
 def parse_answer(text: str, schema: type[T]) -> T:
-    """The value that a text holds as JSON: alone, in a code fence, or between other words.
+    """The value that a text holds as JSON; of several that fit, the last.
+
+    It may stand alone, in a code fence, between other words or behind a model's thoughts (``<think>``), whose drafts
+    count only where no JSON comes after them.
 
     Raises:
-        InvalidAnswerError: there is no JSON, or it doesn't fit the schema.
+        InvalidAnswerError: there is no JSON, or none that fits the schema.
     """
-    data = find_json(text)
+    found = find_json(_THOUGHTS_END.split(text)[-1]) or find_json(text)
+    for data in reversed(found):
+        # a schema whose fields all have defaults would fit any object
+        if isinstance(data, dict) and data.keys() & schema.model_fields.keys():
+            with suppress(ValidationError):
+                return schema.model_validate(data)
+    if not found:
+        raise InvalidAnswerError("the answer holds no valid JSON")
+    data = max(found, key=lambda data: len(json.dumps(data)))
     try:
         return schema.model_validate(data)
     except ValidationError as error:
         faults = [f"{'.'.join(map(str, e['loc'])) or 'answer'}: {e['msg']}" for e in error.errors()[:MAX_FAULTS]]
-        raise InvalidAnswerError("; ".join(faults), data=data) from None
+    raise InvalidAnswerError("; ".join(faults), data=data)
 
 
-def find_json(text: str) -> Any:
-    """The first JSON object or array in a text.
+def find_json(text: str) -> list[Any]:
+    """The JSON objects and arrays in a text, in order, without those inside others; a trailing comma does no harm.
 
     Raises:
-        InvalidAnswerError: there is none.
+        InvalidAnswerError: the text is too long.
     """
     if len(text) > MAX_ANSWER_CHARS:
         raise InvalidAnswerError(f"the answer has {len(text):,} characters; expected at most {MAX_ANSWER_CHARS:,}")
-    fenced = _FENCE.search(text)
-    for candidate in (text, fenced[1] if fenced else ""):
-        start = min((i for i in (candidate.find("{"), candidate.find("[")) if i >= 0), default=-1)
-        if start < 0:
-            continue
+    text = _TRAILING_COMMA.sub(lambda match: match[1] or "", text)
+    found, end = [], 0
+    for _ in range(MAX_TRIES):
+        opening = _OPENING.search(text, end)
+        if opening is None:
+            break
         try:
-            found, _ = json.JSONDecoder().raw_decode(candidate[start:])
+            data, end = _DECODER.raw_decode(text, opening.start())
+            found.append(data)
         except (json.JSONDecodeError, RecursionError):
-            continue
-        return found
-    raise InvalidAnswerError("the answer holds no valid JSON")
+            end = opening.end()
+    return found

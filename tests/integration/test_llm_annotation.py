@@ -290,6 +290,21 @@ def test_missing_clusters_are_asked_once_more_and_invented_ones_dropped(
     assert "hepatocyte" not in {a.primary_label for a in report.annotations}
 
 
+@pytest.mark.parametrize(("shift", "prefix", "taken"), [(1, "", True), (0, "", False), (0, "k", False)])
+def test_other_ids_never_give_a_cluster_the_label_of_another(
+    blood: ad.AnnData, serve: Serve, name_types: Namer, tmp_path: Path, shift: int, prefix: str, taken: bool
+) -> None:
+    def respond(request: Request, _: int) -> Answer:
+        ids = [n + shift if prefix == "" else f"{prefix}{n + shift}" for n in range(len(request.clusters))]
+        return say([c | {"id": i} for c, i in zip(name_types(request), ids, strict=True)])
+
+    report = annotate(blood, "truth", model=config_for(serve(respond)), llm_options=options_in(tmp_path))
+    if taken:
+        expect_right(report)
+    else:
+        assert all(FlagReason.OFFLINE_FALLBACK in a.flag_reasons for a in report.annotations)
+
+
 def test_a_label_that_is_no_ontology_name_is_kept_as_a_proposal(
     blood: ad.AnnData, serve: Serve, name_types: Namer, tmp_path: Path
 ) -> None:

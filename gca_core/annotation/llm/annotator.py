@@ -7,7 +7,7 @@ on from there.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass, field
@@ -29,6 +29,7 @@ from gca_core.progress import report_progress
 log = logging.getLogger(__name__)
 
 NOT_ANSWERED = "the model left the cluster out, also when it was asked again"
+ID_PREFIX = "k"
 NO_SYMBOLS = "the cluster has no gene symbols to ask about"
 
 
@@ -83,7 +84,7 @@ def ask_model(
     ]
     cached = sum(a is not None for a in answers)
     failures: list[str | None] = [None if a or g else NO_SYMBOLS for a, g in zip(answers, genes, strict=True)]
-    ids = {f"k{i + 1}": i for i, (a, g) in enumerate(zip(answers, genes, strict=True)) if a is None and g}
+    ids = {f"{ID_PREFIX}{i + 1}": i for i, (a, g) in enumerate(zip(answers, genes, strict=True)) if a is None and g}
     batches = _batches({name: genes[i] for name, i in ids.items()}, options.chunk_size)
     log.info("%s: %d answers from the cache, %d clusters to ask about", client.config.name, cached, len(ids))
 
@@ -171,15 +172,28 @@ def _ask_once(batch: _Batch, wanted: Mapping[str, tuple[str, ...]], client: Chat
         found, usable = _salvage(error.data), False
         batch.failure = f"the model's answer could not be used: {error}"
         batch.notes.append(batch.failure)
+    names = _names(wanted, {answer.id for answer in found})
     for answer in found:
-        if answer.id not in wanted:
+        name = names.get(answer.id)
+        if name is None:
             batch.notes.append(f"an answer for a cluster that does not exist was dropped: {answer.label}")
-        elif answer.id in batch.answers:
+        elif name in batch.answers:
             batch.notes.append(f"a second answer for one cluster was dropped: {answer.label}")
         else:
             # without the opaque id, which means nothing outside this prompt
-            batch.answers[answer.id] = ClusterAnswer.model_validate(answer.model_dump(exclude={"id"}))
+            batch.answers[name] = ClusterAnswer.model_validate(answer.model_dump(exclude={"id"}))
     return usable
+
+
+def _names(wanted: Iterable[str], given: set[str]) -> dict[str, str]:
+    """The ids that were asked about, by those of an answer.
+
+    Bare numbers count only where all are the asked ones, and none where the model counts from 0: its ids are shifted.
+    """
+    bare = {name.removeprefix(ID_PREFIX): name for name in wanted}
+    if bare.keys() == given:
+        return bare
+    return {} if f"{ID_PREFIX}0" in given else {name: name for name in bare.values()}
 
 
 def _salvage(data: Any) -> list[IdentifiedAnswer]:

@@ -49,6 +49,10 @@ def _title(value: Any) -> Any:
     return value.strip().capitalize() if isinstance(value, str) else value
 
 
+def _id(value: Any) -> Any:
+    return str(value) if type(value) is int else value
+
+
 Label = Annotated[str, BeforeValidator(lambda v: clean_text(v, MAX_LABEL)), Field(min_length=1)]
 Text = Annotated[str, BeforeValidator(lambda v: "" if v is None else clean_text(v))]
 
@@ -79,7 +83,7 @@ class ClusterAnswer(_Answer):
 class IdentifiedAnswer(ClusterAnswer):
     """A :class:`ClusterAnswer` with the opaque id of its cluster."""
 
-    id: Annotated[str, Field(min_length=1, max_length=40)]
+    id: Annotated[str, BeforeValidator(_id), Field(min_length=1, max_length=40)]
 
 
 class BatchAnswer(_Answer):
