@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
+import socket
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -26,8 +30,12 @@ from upath import UPath
 
 from gca_core.errors import ConfigurationError, DataValidationError, GcaError
 
+log = logging.getLogger(__name__)
+
 PathInput = str | os.PathLike[str] | UPath
 SCHEMES = ("file", "gs", "memory")
+_STAGING = re.compile(r"\.gca-([0-9a-f]{8})-(\d+)-[a-z0-9_]{8}")
+LEFT_FOR_DEAD = 86_400.0  # seconds
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
 
@@ -144,13 +152,15 @@ def local_copy(uri: PathInput, *, what: str = "file") -> Iterator[Path]:
 def staged(uri: PathInput) -> Iterator[Path]:
     """A local path to write a file or folder to, which becomes ``uri`` when the block ends without an error.
 
-    The temporary name keeps the target's suffixes, since writers choose their format by them.
+    The temporary name keeps the target's suffixes, since writers choose their format by them. What processes that were
+    killed left beside the target is removed.
     """
     path = as_path(uri)
     if _is_local(path):
         target = Path(str(path))
         target.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=".gca-", dir=target.parent))
+        _remove_leftovers(target.parent)
+        folder = Path(tempfile.mkdtemp(prefix=f".gca-{_here()}-{os.getpid()}-", dir=target.parent))
     else:
         target = None
         folder = Path(tempfile.mkdtemp(prefix="gca-"))
@@ -170,6 +180,39 @@ def staged(uri: PathInput) -> Iterator[Path]:
                     _copy_file(temporary, path)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@cache
+def _here() -> str:
+    """A name for this host, this start of it and this container: where the id of a process means the same process."""
+    known = [socket.gethostname()]
+    with suppress(OSError):
+        known += [Path("/proc/sys/kernel/random/boot_id").read_text(), str(Path("/proc/self/ns/pid").readlink())]
+    return sha256_bytes("".join(known).encode())[:8]
+
+
+@cache
+def _remove_leftovers(parent: Path) -> None:
+    """Remove the staging folders in ``parent`` of processes that are gone, once in the life of this one."""
+    for folder in parent.glob(".gca-*"):
+        with suppress(OSError):
+            # killed between two renames: the only copies of a folder and of what was to replace it
+            halfway = (folder / "replaced").exists() and len(list(folder.iterdir())) > 1
+            if not halfway and _is_left(folder):
+                log.info("%s was left by a process that was killed, and is removed", folder)
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_left(folder: Path) -> bool:
+    import psutil
+
+    named = _STAGING.fullmatch(folder.name)
+    if named is None:
+        return False
+    if named[1] == _here():
+        return not psutil.pid_exists(int(named[2]))
+    latest = max(path.stat().st_mtime for path in (folder, *folder.rglob("*")))
+    return time.time() - latest > LEFT_FOR_DEAD
 
 
 def _copy_file(source: Path | UPath, target: Path | UPath) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import os
 import re
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,8 +27,6 @@ FOLDER = "answers"
 FORMAT = 1
 _NAME = re.compile(r"([0-9a-f]{64})\.json")
 _BUCKET = re.compile(r"[0-9a-f]{2}")
-_STAGING = ".gca-"
-_STALE_S = 3600.0
 
 
 class CachedAnswer(BaseModel):
@@ -146,7 +143,6 @@ class AnswerCache:
             except FileNotFoundError:
                 continue
             removed += 1
-        self._sweep()
         return removed
 
     def _path(self, key: str) -> Path:
@@ -162,17 +158,6 @@ class AnswerCache:
     def _files(self) -> Iterator[Path]:
         for bucket in self._buckets():
             yield from (path for path in sorted(bucket.iterdir()) if _NAME.fullmatch(path.name))
-
-    def _sweep(self) -> None:
-        """Remove what processes that died left while writing."""
-        for bucket in self._buckets():
-            for left in bucket.glob(f"{_STAGING}*"):
-                try:
-                    stale = time.time() - left.stat().st_mtime > _STALE_S
-                except FileNotFoundError:
-                    continue
-                if stale:
-                    shutil.rmtree(left, ignore_errors=True)
 
 
 def _read(path: Path) -> CachedAnswer | None:

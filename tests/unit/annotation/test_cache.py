@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
-import time
 from pathlib import Path
 
 import pytest
@@ -108,21 +106,6 @@ def test_clearing_deletes_answers_and_nothing_else(tmp_path: Path) -> None:
     assert cache.clear() == 0
     assert mine.exists()
     assert (bucket / "README").exists()
-
-
-def test_clearing_sweeps_up_what_a_dead_process_left(tmp_path: Path) -> None:
-    cache = AnswerCache(tmp_path)
-    put(cache)
-    bucket = next(tmp_path.rglob("*.json")).parent
-    old, fresh = bucket / ".gca-old", bucket / ".gca-fresh"
-    for folder in (old, fresh):
-        folder.mkdir()
-        (folder / "half.json").write_text("{")
-    os.utime(old, (time.time() - 7200,) * 2)
-    assert cache.get(KEY) == ANSWER
-    cache.clear()
-    assert not old.exists()
-    assert fresh.exists()
 
 
 def test_a_cache_that_cannot_be_written_is_no_reason_to_fail(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

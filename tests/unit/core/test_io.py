@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import fsspec
@@ -65,6 +68,23 @@ def test_a_failed_write_leaves_the_old_file_and_no_rubbish(tmp_path: Path) -> No
         fail_half_way()
     assert io.read_json(target) == {"a": 1}
     assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
+
+
+def test_what_killed_processes_left_is_removed_by_the_next_and_what_lives_is_not(tmp_path: Path) -> None:
+    script = "import os, sys; from gca_core.io import staged\nwith staged(sys.argv[1]): os.kill(os.getpid(), 9)"
+    subprocess.run([sys.executable, "-c", script, str(tmp_path / "x.h5ad")], check=False)
+    (killed,) = tmp_path.iterdir()
+    names = (".gca-00000000-1-day__old", ".gca-00000000-1-fresh_00", ".gca-home", f"{killed.name[:-4]}half/replaced")
+    for name in (*names, f"{killed.name[:-4]}half/new.zarr"):
+        (tmp_path / name).mkdir(parents=True)
+    for name in names[::2]:
+        os.utime(tmp_path / name, (0, 0))
+    with io.staged(tmp_path / "a.txt") as live:
+        live.write_text("a")
+        io._remove_leftovers.cache_clear()
+        io.write_text(tmp_path / "b.txt", "b")
+    kept = {names[1], names[2], f"{killed.name[:-4]}half", "a.txt", "b.txt"}
+    assert {path.name for path in tmp_path.iterdir()} == kept
 
 
 def test_a_missing_file_is_named() -> None:
