@@ -44,6 +44,7 @@ from gca_core.haystack.prompts.strategies import CandidatePool, PromptDraft, mak
 from gca_core.haystack.question.rules import parse_question
 from gca_core.haystack.results.outputs import write_outputs
 from gca_core.inference.predictor import require_backend
+from gca_core.matrix.cells import read_h5ad
 from gca_core.matrix.compare import log_fold_change
 from gca_core.runs.models import IterationRow, RunPhase, RunRow, RunStatus
 from gca_core.runs.state import StateRef, read_state, write_state
@@ -283,12 +284,8 @@ def predicted_change(prediction_uri: str, control_uri: str) -> tuple[np.ndarray,
     Raises:
         EvaluationError: the files hold different genes.
     """
-    import anndata as ad
-
-    with io.local_copy(prediction_uri, what="prediction") as path:
-        predicted = ad.read_h5ad(path)
-    with io.local_copy(control_uri, what="control file") as path:
-        control = ad.read_h5ad(path)
+    predicted = read_h5ad(prediction_uri, what="prediction")
+    control = read_h5ad(control_uri, what="control file")
     if not predicted.var_names.equals(control.var_names):
         raise EvaluationError("the prediction and its control hold different genes; run the inference again")
     return log_fold_change(predicted.X, control.X), predicted.var_names.astype(str).tolist()

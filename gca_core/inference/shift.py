@@ -20,6 +20,7 @@ from gca_core import __version__, io
 from gca_core.errors import DataValidationError
 from gca_core.inference.models import InferenceRequest
 from gca_core.inference.resample import draw, solve_rates
+from gca_core.matrix.cells import read_h5ad
 from gca_core.matrix.compare import pearson
 from gca_core.matrix.kinds import require_counts
 from gca_core.matrix.normalise import log_normalise
@@ -104,14 +105,8 @@ def paired_shift(prompt: ad.AnnData, control: ad.AnnData, weights: dict[str, flo
 
 
 def _read(request: InferenceRequest) -> _Inputs:
-    loaded = {}
-    for name in ("prompt", "control", "query"):
-        with io.local_copy(getattr(request, f"{name}_uri"), what=f"{name} file") as path:
-            try:
-                loaded[name] = ad.read_h5ad(path)
-            except (OSError, KeyError, ValueError) as error:
-                raise DataValidationError(f"the {name} file {path.name!r} can't be read as h5ad: {error}") from None
-    return _Inputs(**loaded)
+    names = ("prompt", "control", "query")
+    return _Inputs(**{name: read_h5ad(getattr(request, f"{name}_uri"), what=f"{name} file") for name in names})
 
 
 def _check(inputs: _Inputs, request: InferenceRequest) -> None:

@@ -15,6 +15,7 @@ from gca_core.annotation.adata.obs import STORED
 from gca_core.config import require
 from gca_core.errors import ConfigurationError, DataValidationError
 from gca_core.io import as_path, local_copy
+from gca_core.matrix.hostile import refuse_foreign_data
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -106,6 +107,7 @@ def open_data(uri: str, *, backed: bool | None = None) -> Iterator[OpenData]:
     if kind == "loom" and backed:
         raise ConfigurationError("a loom file can't be left on disk; leave backed out, or convert it to h5ad")
     with local_copy(uri, what="AnnData file") as path:
+        refuse_foreign_data(path, uri)
         log.info("reading %s", uri)
         if kind == "loom":
             yield OpenData(read_loom(path), path, kind, backed=False)

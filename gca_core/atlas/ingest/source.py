@@ -17,6 +17,7 @@ import scipy.sparse as sp
 
 from gca_core.errors import DataValidationError
 from gca_core.matrix.anndata_io import read_elem, sparse_dataset
+from gca_core.matrix.hostile import refuse_foreign_data
 from gca_core.matrix.kinds import require_counts
 from gca_core.threads import prefetch
 
@@ -249,6 +250,7 @@ def table_columns(element: Any) -> list[str]:
 
 @contextmanager
 def _opened(path: Path, name: str) -> Iterator[h5py.File]:
+    refuse_foreign_data(path, name)
     try:
         file = h5py.File(path, "r")
     except OSError as error:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import anndata as ad
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from gca_core import io
 from gca_core.errors import DataValidationError
+from gca_core.matrix.cells import read_h5ad
 from gca_core.matrix.compare import de_overlap, log_fold_change, pearson
 
 if TYPE_CHECKING:
@@ -77,8 +76,7 @@ def compare_with_truth(prediction_uri: str, truth: AnnData, control: AnnData) ->
     Raises:
         DataValidationError: the file is no result, or shares too few genes.
     """
-    with io.local_copy(prediction_uri, what="result") as path:
-        result = ad.read_h5ad(path)
+    result = read_h5ad(prediction_uri, what="result")
     if "haystack" not in result.obs:
         raise DataValidationError(f"{prediction_uri!r} has no obs['haystack']; pass the result.h5ad of a run")
     genes = [gene for gene in truth.var_names if gene in set(result.var_names)]

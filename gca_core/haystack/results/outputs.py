@@ -26,6 +26,7 @@ from gca_core.haystack.models import (
 )
 from gca_core.haystack.prompts.strategies import CandidatePool, make_candidate_pool
 from gca_core.haystack.results.report import draw_figure, render_report
+from gca_core.matrix.cells import read_h5ad
 from gca_core.matrix.compare import log_fold_change, pearson
 
 if TYPE_CHECKING:
@@ -76,7 +77,10 @@ def write_outputs(
 
 def write_anndata(run: HaystackRun, best: CandidateEvaluation, uri: str) -> str:
     """Predicted and control cells in one file, told apart by ``obs["haystack"]``; X holds counts."""
-    predicted, control = _read(best.prediction_uri or ""), _read(best.query_uri or "")
+    predicted, control = (
+        read_h5ad(best.prediction_uri or "", what="prediction"),
+        read_h5ad(best.query_uri or "", what="query"),
+    )
     predicted.obs[KIND], control.obs[KIND] = "prediction", "control"
     both = ad.concat([predicted, control], join="inner", merge="same")
     both.obs[KIND] = pd.Categorical(both.obs[KIND], categories=["control", "prediction"])
@@ -110,10 +114,10 @@ def make_baseline(run: HaystackRun, best: CandidateEvaluation, context: Haystack
     if shift is None:
         return Baseline(available=False, description="the atlas has no other type under this perturbation")
     lfc, genes, n_groups = shift
-    predicted = _read(best.prediction_uri or "")
+    predicted = read_h5ad(best.prediction_uri or "", what="prediction")
     place = pd.Index(genes).get_indexer(predicted.var_names)
     shared = place >= 0
-    ours = _changes(predicted, _read(best.query_uri or ""))[shared]
+    ours = _changes(predicted, read_h5ad(best.query_uri or "", what="query"))[shared]
     theirs = lfc[place[shared]]
     names = [str(name) for name in predicted.var_names[shared]]
     order = np.argsort(-np.abs(theirs), kind="stable")[:TOP_GENES]
@@ -144,11 +148,6 @@ def mean_shift(pool: CandidatePool, context: HaystackContext) -> tuple[npt.NDArr
 
 def _changes(predicted: ad.AnnData, control: ad.AnnData) -> npt.NDArray[np.float64]:
     return log_fold_change(predicted.X, control.X)
-
-
-def _read(uri: str) -> ad.AnnData:
-    with io.local_copy(uri, what="prediction") as path:
-        return ad.read_h5ad(path)
 
 
 def _write_bytes(uri: str, data: bytes) -> str:

@@ -20,6 +20,7 @@ from gca_core.errors import ConfigurationError, DataValidationError
 from gca_core.io import as_path, local_copy
 from gca_core.latent.config import LatentConfig
 from gca_core.matrix.anndata_io import read_elem, sparse_dataset
+from gca_core.matrix.hostile import refuse_foreign_data
 from gca_core.matrix.kinds import MatrixKind, classify_matrix, matrix_kinds, require_counts, to_csr
 from gca_core.matrix.normalise import recover_counts
 
@@ -126,6 +127,7 @@ def open_cells(config: LatentConfig) -> Iterator[CellSource]:
         )
     with ExitStack() as stack:
         path = _local_path(uri, stack)
+        refuse_foreign_data(path, uri)
         kind = _kind_of(path, uri)
         try:
             source = _open(path, kind, config, stack)

@@ -14,10 +14,11 @@ from matplotlib.figure import Figure
 from pydantic import ValidationError
 
 from gca_core.errors import ConfigurationError, DataValidationError
-from gca_core.io import as_uri, join_uri, local_copy, read_json, staged
+from gca_core.io import as_uri, join_uri, read_json, staged
 from gca_core.latent.config import LatentConfig, load_config
 from gca_core.latent.evaluation.visualize import png_bytes, training_figure, tsne_embedding, umap_embedding, umap_figure
 from gca_core.latent.model.adapter import TrainingHistory
+from gca_core.matrix.cells import read_h5ad
 
 log = logging.getLogger(__name__)
 
@@ -84,20 +85,7 @@ def read_run(run_uri: str) -> tuple[ad.AnnData, TrainingHistory, LatentConfig]:
     except (ValidationError, KeyError, TypeError):
         raise DataValidationError(f"metrics.json in {run_uri!r} is not that of a latent run; train anew") from None
     config = load_config(join_uri(run_uri, "config.used.yaml"), environ={})
-    return read_latent(join_uri(run_uri, "latent.h5ad")), history, config
-
-
-def read_latent(uri: str) -> ad.AnnData:
-    """The cells of a latent.h5ad: latent means as ``X``, and the obs of the input.
-
-    Raises:
-        DataValidationError: there is no such file, or it is damaged.
-    """
-    with local_copy(uri, what="file with latent cells") as path:
-        try:
-            return ad.read_h5ad(path)
-        except (OSError, KeyError, TypeError, ValueError) as error:
-            raise DataValidationError(f"the latent cells {uri!r} can't be read: {error}") from None
+    return read_h5ad(join_uri(run_uri, "latent.h5ad"), what="file with latent cells"), history, config
 
 
 def _groups(obs: pd.DataFrame, config: LatentConfig, color: str | None) -> tuple[npt.NDArray[np.object_] | None, str]:

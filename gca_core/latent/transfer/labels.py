@@ -20,9 +20,10 @@ from gca_core.errors import DataValidationError
 from gca_core.io import as_uri, join_uri, staged, write_json
 from gca_core.latent.config import load_config
 from gca_core.latent.data.adapter import mapped_labels
-from gca_core.latent.evaluation.figures import LABEL_COLUMN, read_latent
+from gca_core.latent.evaluation.figures import LABEL_COLUMN
 from gca_core.latent.transfer.config import TransferConfig as TransferConfig
 from gca_core.latent.transfer.mapping import embed
+from gca_core.matrix.cells import read_h5ad
 
 log = logging.getLogger(__name__)
 
@@ -159,7 +160,7 @@ def transfer_labels(config: TransferConfig) -> dict[str, Any]:
             recover_counts=config.recover_counts,
             batch_key=config.batch_key,
         )
-        cells = read_latent(scratch)
+        cells = read_h5ad(scratch, what="file with latent cells")
     votes = neighbour_votes(
         np.asarray(reference.X),
         labels,
@@ -175,7 +176,7 @@ def transfer_labels(config: TransferConfig) -> dict[str, Any]:
 
 
 def _reference(run_uri: str) -> tuple[ad.AnnData, Labels]:
-    cells = read_latent(join_uri(run_uri, "latent.h5ad"))
+    cells = read_h5ad(join_uri(run_uri, "latent.h5ad"), what="file with latent cells")
     if LABEL_COLUMN not in cells.obs:
         raise DataValidationError(
             f"the run in {run_uri!r} was trained without a label column; name one in label_key and train anew"
