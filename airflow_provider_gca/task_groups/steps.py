@@ -94,17 +94,20 @@ def start(
     from gca_core.haystack import steps
     from gca_core.haystack.models import IterationConfig, StructuredQuery
     from gca_core.io import join_uri
+    from gca_core.runs.models import Claim
 
     values = {**config, "max_iterations": checked_bound(max_iterations, bound)}
     bounds = make_model("haystack_loop", IterationConfig, values)
     context = AtlasHook(gca_atlas_conn_id).get_haystack_context()
     run_id = _own_run_id(group_id)
+    ti = get_current_context()["ti"]
     state = steps.start_run(
         StructuredQuery.model_validate(query),
         run_id=run_id,
         results_uri=_text(results_uri) or join_uri(context.settings.results_root(), "haystack", run_id),
         config=bounds,
         context=context,
+        claim=Claim(owner=f"Airflow DAG {ti.dag_id}, run {ti.run_id}", retry=ti.try_number > 1),
     )
     return {"run_id": run_id, **_dump(state)}
 

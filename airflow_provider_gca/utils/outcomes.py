@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 class RunOutcome(BaseModel):
     """What the run records say at one moment.
 
-    ``done`` means that waiting is over: the score is reached, or the run has ended.
+    ``done`` means that waiting is over: the score is reached, the run has ended, or its process is dead (``stale``).
     """
 
     model_config = ConfigDict(frozen=True)
@@ -58,5 +58,5 @@ def look_up(store: RunStore, run_id: str, min_score: float) -> RunOutcome:
         best_iteration=row.best_iteration,
         termination_reason=row.termination_reason,
         reached=reached,
-        done=reached or row.status.is_final,
+        done=reached or row.status.is_over,
     )

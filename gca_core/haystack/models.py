@@ -6,6 +6,7 @@ from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from gca_core import io
 from gca_core.grounding.models import Expectation, GroundingConfig, GroundingScore, GroundingStatus
 from gca_core.inference.models import InferenceJob, InferenceRequest, InferenceResult, InferenceStatus
 from gca_core.knowledge.bundled.catalogue import PerturbationType
@@ -274,6 +275,11 @@ class HaystackRun(BaseModel):
     config: IterationConfig
     provenance: Provenance
     iterations: tuple[IterationRecord, ...] = ()
+
+    @property
+    def work_uri(self) -> str:
+        """The folder below the results that holds states, proposals, jobs and candidates."""
+        return io.join_uri(self.results_uri, "work")
 
     def evaluations(self) -> tuple[CandidateEvaluation, ...]:
         """All evaluations so far, in order."""

@@ -18,9 +18,12 @@ from gca_core.haystack.models import (
     IterationConfig,
 )
 from gca_core.inference.local import DEFAULT_TIMEOUT, run_local_job
+from gca_core.runs.models import Claim
+from gca_core.runs.store import BEAT_SECONDS
 
 log = logging.getLogger(__name__)
 
+STALE_AFTER_SECONDS = int(6 * BEAT_SECONDS)
 _WORD = re.compile(r"[^a-z0-9]+")
 
 
@@ -41,8 +44,8 @@ def run_haystack(
         question: one human cell type and one perturbation.
         config: bounds of the run and its backend.
         settings: settings; read from the environment where None.
-        run_id: identity of the run; made from the question and config where None, so that the same call
-            gives the same run.
+        run_id: identity of the run; made from the question, config and place of the results where None, so that the
+            same call gives the same run.
         results_uri: folder of the results; ``<results root>/haystack/<run id>`` where None.
         dataset: restricts the run to one dataset of the atlas.
         context: opened from the settings where None.
@@ -52,26 +55,31 @@ def run_haystack(
         QueryParsingError: the question can't be read.
         CellRetrievalError: the atlas lacks what the question needs.
         InferenceError: every inference of an iteration failed.
-        StoreError: the database can't be reached.
+        StoreError: the same run, or another with this folder of results, is at work; the database can't be reached.
     """
     settings = settings or load_settings()
     config = config or IterationConfig(seed=settings.seed)
     context = context or open_context(settings)
     query = steps.understand(question, context, dataset=dataset)
-    run_id = run_id or make_run_id(question, config, dataset)
+    run_id = run_id or make_run_id(question, config, dataset, results_uri)
     uri = results_uri or io.join_uri(settings.results_root(), "haystack", io.safe_name(run_id))
-    state = steps.start_run(query, run_id=run_id, results_uri=uri, config=config, context=context)
+    claim = Claim(stale_after_seconds=STALE_AFTER_SECONDS)
+    state = steps.start_run(query, run_id=run_id, results_uri=uri, config=config, context=context, claim=claim)
     begun = time.monotonic()
     iteration = 0
-    while steps.gate(state, iteration, context).go:
-        jobs = steps.propose(state, iteration, context)
-        results = [result for job in jobs for result in infer(job, timeout)]
-        evaluations: list[CandidateEvaluation] = [
-            steps.evaluate(state, iteration, result, context) for result in results
-        ]
-        state = steps.record(state, iteration, evaluations, context)
-        iteration += 1
-    outputs = steps.finalize(state, context)
+    with context.require_runs().alive(run_id, claim.owner) as check:
+        while steps.gate(state, iteration, context).go:
+            jobs = steps.propose(state, iteration, context)
+            results = [result for job in jobs for result in infer(job, timeout)]
+            check()
+            evaluations: list[CandidateEvaluation] = [
+                steps.evaluate(state, iteration, result, context) for result in results
+            ]
+            check()
+            state = steps.record(state, iteration, evaluations, context)
+            iteration += 1
+        check()
+        outputs = steps.finalize(state, context)
     log.info("finished in %.1f s: %s", time.monotonic() - begun, outputs.termination_reason)
     return outputs
 
@@ -81,8 +89,11 @@ def infer(job: InferenceJob, timeout: float = DEFAULT_TIMEOUT) -> list[Inference
     return run_local_job(job.requests, job.job_uri, timeout=timeout, job_id=job.job_id)
 
 
-def make_run_id(question: str, config: IterationConfig, dataset: str | None = None) -> str:
+def make_run_id(
+    question: str, config: IterationConfig, dataset: str | None = None, results_uri: str | None = None
+) -> str:
     """An id made of the question's words and a hash of everything that is asked."""
     words = _WORD.sub("-", question.casefold()).strip("-")[:40].strip("-")
-    digest = io.content_hash({"question": question, "config": config.model_dump(mode="json"), "dataset": dataset})
-    return f"{words or 'run'}-{digest[:8]}"
+    asked = {"question": question, "config": config.model_dump(mode="json"), "dataset": dataset}
+    place = {} if results_uri is None else {"results_uri": io.as_uri(results_uri)}
+    return f"{words or 'run'}-{io.content_hash(asked | place)[:8]}"

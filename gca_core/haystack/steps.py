@@ -46,7 +46,7 @@ from gca_core.haystack.results.outputs import write_outputs
 from gca_core.inference.predictor import require_backend
 from gca_core.matrix.cells import read_h5ad
 from gca_core.matrix.compare import log_fold_change
-from gca_core.runs.models import IterationRow, RunPhase, RunRow, RunStatus
+from gca_core.runs.models import Claim, IterationRow, RunPhase, RunRow, RunStatus
 from gca_core.runs.state import StateRef, read_state, write_state
 
 log = logging.getLogger(__name__)
@@ -86,16 +86,21 @@ def suggest(query: StructuredQuery, config: IterationConfig, context: HaystackCo
 
 
 def start_run(
-    query: StructuredQuery, *, run_id: str, results_uri: str, config: IterationConfig, context: HaystackContext
+    query: StructuredQuery,
+    *,
+    run_id: str,
+    results_uri: str,
+    config: IterationConfig,
+    context: HaystackContext,
+    claim: Claim | None = None,
 ) -> StateRef:
-    """Write the first state and the run's row; a run of this id that is there begins anew.
+    """Write the first state and the run's row; a run of this id that has ended begins anew.
 
     Raises:
         ConfigurationError: the backend can't run here.
-        StoreError: the database can't be reached.
+        StoreError: the run is at work already; the database can't be reached.
     """
     require_backend(config.backend)
-    store = context.require_runs()
     uri = io.as_uri(results_uri)
     run = HaystackRun(run_id=run_id, results_uri=uri, query=query, config=config, provenance=context.provenance(config))
     row = RunRow(
@@ -106,10 +111,9 @@ def start_run(
         phase=RunPhase.PROPOSE,
         config=config.model_dump(mode="json"),
     )
-    store.upsert_run(row)
-    store.cut_back(run_id, 0)
-    state = write_state(uri, 0, run, rewrite=True)
-    store.upsert_run(row.model_copy(update={"state_uri": state.uri}))
+    context.require_runs().begin(row, claim or Claim())
+    state = write_state(run.work_uri, 0, run, rewrite=True)
+    context.require_runs().upsert_run(row.model_copy(update={"state_uri": state.uri}))
     return state
 
 
@@ -149,16 +153,16 @@ def propose(state: StateRef, iteration: int, context: HaystackContext) -> list[I
     proposal = proposal.model_copy(update={"notes": (*proposal.notes, *notes)})
     atlas = context.require_atlas()
     if proposal.candidates:
-        query = write_query(atlas, proposal.candidates[0].query_group_ids, run.results_uri, run.config)
-        requests = [write_candidate(atlas, c, run.results_uri, query, run.config) for c in proposal.candidates]
-        jobs = tuple(write_jobs(requests, run.results_uri, run.config))
+        query = write_query(atlas, proposal.candidates[0].query_group_ids, run.work_uri, run.config)
+        requests = [write_candidate(atlas, c, run.work_uri, query, run.config) for c in proposal.candidates]
+        jobs = tuple(write_jobs(requests, run.work_uri, run.config))
         proposal = proposal.model_copy(update={"jobs": jobs})
     io.write_json(_proposal_uri(run, iteration), proposal)
     for candidate in proposal.candidates:
         log.info("candidate %s (%s): %s", candidate.candidate_id, candidate.strategy, candidate.rationale)
     if proposal.empty_reason:
         log.info("nothing proposed: %s", proposal.empty_reason)
-    _set_phase(run, state, RunPhase.INFER, context)
+    _update_row(run, state, context, phase=RunPhase.INFER)
     return list(proposal.jobs)
 
 
@@ -179,7 +183,7 @@ def evaluate(state: StateRef, iteration: int, result: InferenceResult, context: 
             model=result.model,
             error=result.error or f"the inference ended as {result.status}",
         )
-    query = query_uri(run.results_uri)
+    query = query_uri(run.work_uri)
     lfc, genes = predicted_change(result.prediction_uri, query)
     score = score_prediction(lfc, genes, run.query.expectation, context.knowledge, run.config.grounding)
     log.info(
@@ -225,15 +229,13 @@ def record(
         duration_seconds=round(sum(e.duration_seconds for e in ordered), 3),
     )
     if ordered and best is None:
-        _set_status(run, state, RunStatus.FAILED, context)
+        _update_row(run, state, context, status=RunStatus.FAILED)
         reasons = "; ".join(f"{e.candidate.candidate_id}: {e.error}" for e in ordered)
         raise InferenceError(f"every inference of iteration {iteration} failed: {reasons}")
     after = run.model_copy(update={"iterations": (*run.iterations, done)})
     store = context.require_runs()
-    # cutting back marks the run as running again, which must not undo a cancellation
-    cancelled = _is_cancelled(run, context)
     store.cut_back(run.run_id, iteration)
-    following = write_state(run.results_uri, iteration + 1, after, previous=state, rewrite=True)
+    following = write_state(run.work_uri, iteration + 1, after, previous=state, rewrite=True)
     store.upsert_iteration(
         run.run_id,
         iteration,
@@ -244,8 +246,7 @@ def record(
             record=_summary(done),
         ),
     )
-    row = _row(after, following, context).model_copy(update={"phase": RunPhase.RECORD})
-    store.upsert_run(row.model_copy(update={"status": RunStatus.CANCELLED}) if cancelled else row)
+    _update_row(after, following, context, phase=RunPhase.RECORD)
     log.info("iteration %d: best score %s", iteration, "none" if done.best_score is None else f"{done.best_score:.2f}")
     return following
 
@@ -256,16 +257,8 @@ def finalize(state: StateRef, context: HaystackContext) -> HaystackOutputs:
     cancelled = _is_cancelled(run, context)
     outputs = write_outputs(run, state.uri, decide(run, cancelled=cancelled), context)
     status = RunStatus.CANCELLED if cancelled else RunStatus.SUCCEEDED
-    row = _row(run, state, context).model_copy(
-        update={
-            "status": status,
-            "phase": RunPhase.DONE,
-            "best_score": outputs.best_score,
-            "best_iteration": outputs.best_iteration,
-            "termination_reason": outputs.termination_reason.value,
-        }
-    )
-    context.require_runs().upsert_run(row)
+    reason = outputs.termination_reason.value
+    _update_row(run, state, context, status=status, phase=RunPhase.DONE, termination_reason=reason)
     return outputs.model_copy(update={"status": status.value})
 
 
@@ -305,7 +298,7 @@ def _model_answer(
     if name is None:
         return None
     key = [state.sha256, name, run.config.max_model_calls]
-    uri = io.join_uri(run.results_uri, f"model-prompts-{iteration}-{io.content_hash(key)[:12]}.json")
+    uri = io.join_uri(run.work_uri, f"model-prompts-{iteration}-{io.content_hash(key)[:12]}.json")
     if io.as_path(uri).exists():
         return ModelAnswer.model_validate(io.read_json(uri, what="answer of a model"))
     answer = ask_for_prompts(run.query, pool, run.config, context, run.evaluations())
@@ -355,7 +348,7 @@ def _in_order(proposal: Proposal, evaluations: Sequence[CandidateEvaluation]) ->
 
 
 def _proposal_uri(run: HaystackRun, iteration: int) -> str:
-    return io.join_uri(run.results_uri, f"proposal-{iteration}.json")
+    return io.join_uri(run.work_uri, f"proposal-{iteration}.json")
 
 
 def _summary(done: IterationRecord) -> dict[str, object]:
@@ -379,25 +372,17 @@ def _is_cancelled(run: HaystackRun, context: HaystackContext) -> bool:
     return row is not None and row.status is RunStatus.CANCELLED
 
 
-def _row(run: HaystackRun, state: StateRef, context: HaystackContext) -> RunRow:
-    """The row that a state projects to; a run that was cancelled stays so."""
+def _update_row(run: HaystackRun, state: StateRef, context: HaystackContext, **changes: object) -> None:
+    """Project a state into the run's row."""
     best = best_of(run.evaluations())
-    iteration = next((r.iteration for r in run.iterations if best in r.evaluations), None) if best else None
-    return RunRow(
+    row = RunRow(
         run_id=run.run_id,
         question=run.query.question,
         results_uri=run.results_uri,
-        status=RunStatus.CANCELLED if _is_cancelled(run, context) else RunStatus.RUNNING,
+        status=RunStatus.RUNNING,
         best_score=best.score if best else None,
-        best_iteration=iteration,
+        best_iteration=next((r.iteration for r in run.iterations if best in r.evaluations), None) if best else None,
         state_uri=state.uri,
         config=run.config.model_dump(mode="json"),
     )
-
-
-def _set_phase(run: HaystackRun, state: StateRef, phase: RunPhase, context: HaystackContext) -> None:
-    context.require_runs().upsert_run(_row(run, state, context).model_copy(update={"phase": phase}))
-
-
-def _set_status(run: HaystackRun, state: StateRef, status: RunStatus, context: HaystackContext) -> None:
-    context.require_runs().upsert_run(_row(run, state, context).model_copy(update={"status": status}))
+    context.require_runs().upsert_run(row.model_copy(update=changes))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -17,11 +19,18 @@ class RunStatus(StrEnum):
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
+    STALE = "stale"
+    """said by readers of a run that is pending or running and whose process was silent for too long; never stored."""
 
     @property
     def is_final(self) -> bool:
         """Whether nothing more will happen."""
         return self in {RunStatus.SUCCEEDED, RunStatus.FAILED, RunStatus.CANCELLED}
+
+    @property
+    def is_over(self) -> bool:
+        """Whether there is nothing to wait for: it has ended, or its process is dead."""
+        return self.is_final or self is RunStatus.STALE
 
 
 class RunPhase(StrEnum):
@@ -36,8 +45,25 @@ class RunPhase(StrEnum):
     DONE = "done"
 
 
+class Claim(BaseModel):
+    """Who works on a run.
+
+    Attributes:
+        owner: for messages, and to tell whether another has taken the run over.
+        stale_after_seconds: after that time without a sign of life the run counts as dead. A day by default: tasks of
+            a workflow may wait that long for a machine.
+        retry: the owner begins its own run anew.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    owner: str = Field(default_factory=lambda: f"pid {os.getpid()} on {socket.gethostname()}")
+    stale_after_seconds: int = Field(default=86_400, ge=1)
+    retry: bool = False
+
+
 class RunRow(BaseModel):
-    """One run; the times are the database's and are ignored when written."""
+    """One run; owner and times are the database's and are ignored when written."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -51,8 +77,11 @@ class RunRow(BaseModel):
     termination_reason: str | None = None
     state_uri: str | None = None
     config: dict[str, Any] = Field(default_factory=dict)
+    owner: str | None = None
     created_at: datetime | None = None
     updated_at: datetime | None = None
+    started_at: datetime | None = None
+    heartbeat_at: datetime | None = None
 
 
 class IterationRow(BaseModel):

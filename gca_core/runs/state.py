@@ -1,4 +1,4 @@
-"""The chain of immutable states of a run: ``state-<i>.json`` beside its results.
+"""The chain of immutable states of a run: ``state-<i>.json`` in its work folder.
 
 Each file holds the state, its index and the hash of the file before it; a reference holds the URI and
 the hash of the file itself. So whoever keeps the last reference can tell a change anywhere in the chain.
@@ -35,20 +35,13 @@ class _Envelope(BaseModel):
     state: dict[str, Any]
 
 
-def state_uri(results_uri: str, iteration: int) -> str:
-    """Where the state of an iteration lies."""
-    if iteration < 0:
-        raise StoreError(f"the iteration of a state is {iteration}; expected 0 or more")
-    return io.join_uri(results_uri, f"state-{iteration}.json")
-
-
 def write_state(
-    results_uri: str, iteration: int, data: BaseModel, *, previous: StateRef | None = None, rewrite: bool = False
+    folder_uri: str, iteration: int, data: BaseModel, *, previous: StateRef | None = None, rewrite: bool = False
 ) -> StateRef:
     """Write the state of an iteration; writing the same again changes nothing.
 
     Args:
-        results_uri: folder of the run.
+        folder_uri: work folder of the run.
         iteration: index in the chain.
         data: the state.
         previous: the state it followed from.
@@ -61,7 +54,7 @@ def write_state(
     """
     if previous is not None and previous.iteration >= iteration:
         raise StoreError(f"state {iteration} can't follow from state {previous.iteration}; expected an earlier one")
-    uri = state_uri(results_uri, iteration)
+    uri = io.join_uri(folder_uri, f"state-{iteration}.json")
     envelope = _Envelope(
         iteration=iteration,
         previous=None if previous is None else previous.sha256,
@@ -70,7 +63,7 @@ def write_state(
     text = _text(envelope)
     reference = StateRef(uri=uri, sha256=io.sha256_bytes(text.encode()), iteration=iteration)
     if rewrite:
-        remove_states(results_uri, iteration + 1)
+        remove_states(folder_uri, iteration + 1)
     if io.as_path(uri).exists():
         if io.sha256_file(uri) == reference.sha256:
             return reference
@@ -98,35 +91,9 @@ def read_state(ref: StateRef, model: type[Model]) -> Model:
         raise StoreError(f"{ref.uri} does not hold a {model.__name__}: {error.error_count()} fields differ") from error
 
 
-def verify_chain(ref: StateRef) -> list[int]:
-    """Check every state that ``ref`` followed from; returns their indices, oldest first.
-
-    Raises:
-        StoreError: a state is missing or was changed.
-    """
-    envelope = _read(ref.uri, ref.sha256)
-    folder = io.as_path(ref.uri).parent
-    indices, earlier = [envelope.iteration], envelope.iteration
-    while envelope.previous is not None:
-        earlier -= 1
-        while earlier > 0 and not (folder / f"state-{earlier}.json").exists():
-            earlier -= 1
-        envelope = _read(io.as_uri(folder / f"state-{earlier}.json"), envelope.previous)
-        indices.append(envelope.iteration)
-    return indices[::-1]
-
-
-def find_state(results_uri: str, iteration: int) -> StateRef | None:
-    """The reference of the state that stands at an index, as it is now; None when there is none."""
-    uri = state_uri(results_uri, iteration)
-    if not io.as_path(uri).exists():
-        return None
-    return StateRef(uri=uri, sha256=io.sha256_file(uri), iteration=iteration)
-
-
-def remove_states(results_uri: str, from_iteration: int) -> list[int]:
+def remove_states(folder_uri: str, from_iteration: int) -> list[int]:
     """Remove the states at and after an index, last first; returns their indices."""
-    folder = io.as_path(results_uri)
+    folder = io.as_path(folder_uri)
     if not folder.exists():
         return []
     found = (_NAME.fullmatch(path.name) for path in folder.iterdir())

@@ -3,28 +3,50 @@
 from __future__ import annotations
 
 import logging
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import datetime, timedelta
+from typing import Any
 
 import psycopg
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
 from gca_core.errors import StoreError
-from gca_core.runs.models import IterationRow, RunPhase, RunRow, RunStatus, StoredIteration
+from gca_core.runs.models import Claim, IterationRow, RunPhase, RunRow, RunStatus, StoredIteration
 from gca_core.store.connect import connect
 
 log = logging.getLogger(__name__)
 
+BEAT_SECONDS = 10.0
 _UPSERT_RUN = """
 insert into runs (run_id, question, status, phase, best_score, best_iteration, termination_reason, state_uri,
                   results_uri, config)
 values (%(run_id)s, %(question)s, %(status)s, %(phase)s, %(best_score)s, %(best_iteration)s, %(termination_reason)s,
         %(state_uri)s, %(results_uri)s, %(config)s)
 on conflict (run_id) do update set
-    question = excluded.question, status = excluded.status, phase = excluded.phase,
+    question = excluded.question, phase = excluded.phase,
+    status = case when runs.status = 'cancelled' and excluded.status = 'running' then runs.status
+                  else excluded.status end,
     best_score = excluded.best_score, best_iteration = excluded.best_iteration,
     termination_reason = excluded.termination_reason, state_uri = excluded.state_uri,
-    results_uri = excluded.results_uri, config = excluded.config, updated_at = now()
+    results_uri = excluded.results_uri, config = excluded.config, updated_at = now(),
+    heartbeat_at = now()
 """
+_ALIVE = "status in ('pending', 'running') and heartbeat_at > now() - make_interval(secs => stale_after_seconds)"
+# the id and the folder of results are one run's while it lives
+_HOLDER = f"""
+select run_id, owner, started_at, now() - heartbeat_at from runs
+where {_ALIVE} and (run_id = %(run_id)s and not %(retry)s or run_id <> %(run_id)s and results_uri = %(results_uri)s)
+"""  # noqa: S608 - made of constants
+_BEGIN = """
+update runs set status = %(status)s, owner = %(owner)s, stale_after_seconds = %(stale_after_seconds)s,
+    started_at = now(), heartbeat_at = now() where run_id = %(run_id)s
+"""
+_READ = f"""
+select *, case when status in ('pending', 'running') and not ({_ALIVE}) then 'stale' else status end as status from runs
+"""  # noqa: S608 - made of constants
 _UPSERT_ITERATION = """
 insert into run_iterations (run_id, iteration, score, state_uri, state_sha256, record)
 values (%(run_id)s, %(iteration)s, %(score)s, %(state_uri)s, %(state_sha256)s, %(record)s)
@@ -35,7 +57,8 @@ on conflict (run_id, iteration) do update set
 # the best of the iterations that are left; the earlier one of equals
 _CUT_BACK_RUN = """
 update runs set
-    status = %(status)s, phase = %(phase)s, termination_reason = null, updated_at = now(),
+    status = case when status = 'cancelled' then status else 'running' end, phase = %(phase)s,
+    termination_reason = null, updated_at = now(), heartbeat_at = now(),
     (best_score, best_iteration) = (
         select score, iteration from run_iterations
         where run_id = %(run_id)s and score is not null order by score desc, iteration limit 1
@@ -62,15 +85,86 @@ class RunStore:
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
 
+    def begin(self, row: RunRow, claim: Claim) -> None:
+        """Write a run that begins now, or anew: its iterations are forgotten. Of several at once one gets it.
+
+        Raises:
+            StoreError: a living run has this id or this folder of results; the database can't be reached.
+        """
+        values = _values(row) | claim.model_dump()
+        with self._transaction() as connection:
+            # what the role agent may not take
+            _execute(connection, "lock table runs in share row exclusive mode", {})
+            found = _execute(connection, _HOLDER, values).fetchone()
+            if found is not None:
+                raise StoreError(_in_the_way(row, *found))
+            _execute(connection, _UPSERT_RUN, values)
+            _execute(connection, "delete from run_iterations where run_id = %(run_id)s", values)
+            _execute(connection, _BEGIN, values)
+
+    def beat(self, run_id: str, owner: str) -> bool:
+        """A sign of life of a run; False where it is no longer this owner's."""
+        query = "update runs set heartbeat_at = now() where run_id = %(run_id)s and owner = %(owner)s"
+        with self._transaction() as connection:
+            return bool(_execute(connection, query, {"run_id": run_id, "owner": owner}).rowcount)
+
+    def close(self, run_id: str, status: RunStatus, reason: str, *, owner: str | None = None) -> bool:
+        """End the record of a run that has not ended, of this owner where one is named; False where there is none.
+
+        A process that still works on it stops at its next gate.
+        """
+        query = (
+            "update runs set status = %(status)s, termination_reason = %(reason)s, updated_at = now() "
+            "where run_id = %(run_id)s and status in ('pending', 'running') "
+            "and (%(owner)s::text is null or owner = %(owner)s)"
+        )
+        values = {"run_id": run_id, "status": status, "reason": reason.replace("\0", ""), "owner": owner}
+        with self._transaction() as connection:
+            return bool(_execute(connection, query, values).rowcount)
+
+    @contextmanager
+    def alive(self, run_id: str, owner: str) -> Iterator[Callable[[], None]]:
+        """Give signs of life from a thread while the block works on a run, and close its record when that fails.
+
+        Yields:
+            A check to call before each step.
+
+        Raises:
+            StoreError: by the check, when another process took the run over.
+        """
+
+        def check() -> None:
+            if not self.beat(run_id, owner):
+                raise StoreError(f"another process took the run {run_id} over; this one stops and leaves it alone")
+
+        def go_on() -> None:
+            while not done.wait(BEAT_SECONDS):
+                with suppress(StoreError):
+                    self.beat(run_id, owner)
+
+        done = threading.Event()
+        thread = threading.Thread(target=go_on, name="signs-of-life", daemon=True)
+        thread.start()
+        try:
+            yield check
+        except BaseException as error:
+            failed = isinstance(error, Exception)
+            status, reason = (RunStatus.FAILED, f"failed: {error}") if failed else (RunStatus.CANCELLED, "interrupted")
+            with suppress(StoreError):
+                self.close(run_id, status, reason, owner=owner)
+            raise
+        finally:
+            done.set()
+            thread.join()
+
     def upsert_run(self, row: RunRow) -> None:
-        """Write a run, or change the one with this id.
+        """Write a run, or change the one with this id; a cancelled one does not run again by that.
 
         Raises:
             StoreError: the database can't be reached or refuses.
         """
-        values = row.model_dump(exclude={"created_at", "updated_at"}) | {"config": Jsonb(row.config)}
         with self._transaction() as connection:
-            _execute(connection, _UPSERT_RUN, values)
+            _execute(connection, _UPSERT_RUN, _values(row))
 
     def upsert_iteration(self, run_id: str, iteration: int, row: IterationRow) -> None:
         """Write an iteration of a run, or change the one with this number.
@@ -85,17 +179,12 @@ class RunStore:
     def cut_back(self, run_id: str, from_iteration: int) -> int:
         """Forget the iterations from a number on, since they are to be computed again.
 
-        The run counts as running again, its best and its last state are those of what is left.
+        The run counts as running again unless it was cancelled, its best and its last state are those of what is left.
 
         Returns:
             How many iterations were forgotten.
         """
-        values = {
-            "run_id": run_id,
-            "iteration": from_iteration,
-            "status": RunStatus.RUNNING,
-            "phase": RunPhase.PROPOSE,
-        }
+        values = {"run_id": run_id, "iteration": from_iteration, "phase": RunPhase.PROPOSE}
         with self._transaction() as connection:
             doomed = "delete from run_iterations where run_id = %(run_id)s and iteration >= %(iteration)s"
             count = _execute(connection, doomed, values).rowcount
@@ -106,30 +195,46 @@ class RunStore:
 
     def get(self, run_id: str) -> RunRow | None:
         """A run, or None."""
-        with self._transaction() as connection, connection.cursor(row_factory=dict_row) as cursor:
-            found = cursor.execute("select * from runs where run_id = %s", [run_id]).fetchone()
-        return None if found is None else RunRow.model_validate(found)
+        rows = self._read(f"{_READ} where run_id = %(run_id)s", {"run_id": run_id})
+        return RunRow.model_validate(rows[0]) if rows else None
 
     def list_runs(self, limit: int = 100) -> list[RunRow]:
         """The latest runs, newest first."""
-        query = "select * from runs order by created_at desc, run_id limit %s"
-        with self._transaction() as connection, connection.cursor(row_factory=dict_row) as cursor:
-            return [RunRow.model_validate(row) for row in cursor.execute(query, [limit]).fetchall()]
+        rows = self._read(f"{_READ} order by created_at desc, run_id limit %(limit)s", {"limit": limit})
+        return [RunRow.model_validate(row) for row in rows]
 
     def iterations(self, run_id: str) -> list[StoredIteration]:
         """The iterations of a run, in order."""
-        query = "select * from run_iterations where run_id = %s order by iteration"
-        with self._transaction() as connection, connection.cursor(row_factory=dict_row) as cursor:
-            return [StoredIteration.model_validate(row) for row in cursor.execute(query, [run_id]).fetchall()]
+        query = "select * from run_iterations where run_id = %(run_id)s order by iteration"
+        return [StoredIteration.model_validate(row) for row in self._read(query, {"run_id": run_id})]
+
+    def _read(self, query: str, values: dict[str, object]) -> list[dict[str, Any]]:
+        with self._transaction() as connection:
+            cursor = _execute(connection, query, values)
+            return [dict_row(cursor)(found) for found in cursor.fetchall()]
 
     def _transaction(self) -> psycopg.Connection:
         return connect(self._dsn)
 
 
-def _execute(connection: psycopg.Connection, query: str, values: dict[str, object]) -> psycopg.Cursor:
+def _values(row: RunRow) -> dict[str, Any]:
+    return row.model_dump() | {"config": Jsonb(row.config)}
+
+
+def _in_the_way(row: RunRow, run_id: str, owner: str, since: datetime, silence: timedelta) -> str:
+    who = f"({owner}, since {since:%Y-%m-%d %H:%M:%S %Z}, last sign of life {silence.total_seconds():.0f} s ago)"
+    what = (
+        f"the run {run_id} is already running {who}"
+        if run_id == row.run_id
+        else f"the run {run_id} is already writing to {row.results_uri} {who}"
+    )
+    return f"{what}; wait for it, or end it with: gca haystack runs close {run_id}"
+
+
+def _execute(connection: psycopg.Connection, query: str, values: Mapping[str, object]) -> psycopg.Cursor:
     try:
         return connection.execute(query, values)
     except psycopg.errors.ForeignKeyViolation:
         raise StoreError(f"there is no run {values['run_id']!r}; write the run before its iterations") from None
-    except psycopg.Error as error:
-        raise StoreError(f"the run record can't be written: {' '.join(str(error).split())}") from error
+    except (psycopg.Error, UnicodeEncodeError) as error:
+        raise StoreError(f"the run records can't be used: {' '.join(str(error).split())}") from error

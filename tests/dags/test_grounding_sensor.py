@@ -18,7 +18,7 @@ from airflow_provider_gca.sensors.grounding import GroundingSensor
 from airflow_provider_gca.triggers.grounding import GroundingTrigger
 from airflow_provider_gca.utils.compat import AirflowException, AirflowFailException, AirflowSensorTimeout
 from gca_core.errors import ConfigurationError
-from gca_core.runs.models import RunRow, RunStatus
+from gca_core.runs.models import Claim, RunRow, RunStatus
 from gca_core.runs.store import RunStore
 
 pytestmark = pytest.mark.usefixtures("airflow_home", "gca_home")
@@ -81,6 +81,13 @@ def test_fails_with_the_runs_own_reason_when_it_ended_below(store: RunStore) -> 
     write(store, RunStatus.SUCCEEDED, 4.25, "plateau")
     with pytest.raises(AirflowFailException, match=r"because of plateau with a best score of 4.25, below 6"):
         sensor().execute({})
+
+
+def test_a_run_whose_process_is_dead_ends_the_waiting(store: RunStore) -> None:
+    row = RunRow(run_id=RUN, question="?", results_uri="file:///nowhere", status=RunStatus.RUNNING)
+    store.begin(row, Claim(stale_after_seconds=1))
+    with pytest.raises(AirflowFailException, match="ended as stale with no score"):
+        sensor(timeout=20).execute({})
 
 
 def test_a_run_that_ended_below_can_be_taken_as_it_is(store: RunStore) -> None:

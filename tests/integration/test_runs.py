@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from gca_core.errors import StoreError
-from gca_core.runs.models import IterationRow, RunPhase, RunRow, RunStatus
+from gca_core.runs.models import Claim, IterationRow, RunPhase, RunRow, RunStatus
 from gca_core.runs.store import RunStore
+from tests.integration.conftest import in_python
 
 
 @pytest.fixture
@@ -19,7 +24,9 @@ def test_a_run_is_written_once_and_then_changed(runs: RunStore) -> None:
     runs.upsert_run(row)
     first = runs.get("r1")
     assert first is not None
-    assert first.model_copy(update={"created_at": None, "updated_at": None}) == row
+    assert first.model_dump(include={"question", "config", "status"}) == row.model_dump(
+        include={"question", "config", "status"}
+    )
     runs.upsert_run(row.model_copy(update={"status": RunStatus.SUCCEEDED, "phase": RunPhase.DONE, "best_score": 7.5}))
     second = runs.get("r1")
     assert second is not None
@@ -70,6 +77,70 @@ def test_cutting_back_forgets_what_is_recomputed(runs: RunStore) -> None:
     assert row is not None
     assert (row.best_score, row.best_iteration, row.state_uri) == (None, None, None)
     assert runs.cut_back("nobody", 0) == 0
+
+
+def test_of_many_that_begin_a_run_at_once_one_gets_it(runs: RunStore) -> None:
+    row = RunRow(run_id="r4", question="q", results_uri="file:///r4", status=RunStatus.RUNNING)
+
+    def begin(number: int) -> str:
+        try:
+            runs.begin(row, Claim(owner=f"pid {number}"))
+        except StoreError as error:
+            return str(error)
+        return "begun"
+
+    with ThreadPoolExecutor(8) as pool:
+        said = sorted(pool.map(begin, range(8)))
+    assert said[0] == "begun"
+    assert all(re.match(r"the run r4 is already running \(pid \d, since 20", text) for text in said[1:])
+    with pytest.raises(StoreError, match="the run r4 is already writing to file:///r4"):
+        runs.begin(row.model_copy(update={"run_id": "r5"}), Claim())
+    assert runs.close("r4", RunStatus.CANCELLED, "closed by hand")
+    runs.upsert_run(row)
+    found = runs.get("r4")
+    assert found is not None
+    assert (found.status, found.termination_reason) == (RunStatus.CANCELLED, None)
+    assert begin(9) == "begun"
+    assert not runs.beat("r4", "pid 1")
+
+
+def test_a_run_whose_process_was_killed_is_stale_and_can_begin_anew(runs: RunStore, embedded_dsn: str) -> None:
+    code = """
+import sys, time
+from gca_core.runs import models, store
+store.BEAT_SECONDS = 0.1
+runs, claim = store.RunStore(sys.argv[1]), models.Claim(owner="me", stale_after_seconds=1)
+row = models.RunRow(run_id="r6", question="q", results_uri="file:///r6", status="running")
+runs.begin(row, claim)
+with runs.alive("r6", "me"):
+    print("begun", flush=True)
+    time.sleep(60)
+"""
+    process = in_python(code, embedded_dsn)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "begun\n"
+    time.sleep(1.5)
+    row = runs.get("r6")
+    assert row is not None
+    assert row.status is RunStatus.RUNNING
+    process.kill()
+    process.communicate()
+    time.sleep(1.2)
+    assert [found.status for found in runs.list_runs() if found.run_id == "r6"] == [RunStatus.STALE]
+    runs.begin(row, Claim())
+    with pytest.raises(KeyboardInterrupt), runs.alive("r6", Claim().owner):
+        raise KeyboardInterrupt
+    row = runs.get("r6")
+    assert row is not None
+    assert (row.status, row.termination_reason) == (RunStatus.CANCELLED, "interrupted")
+
+
+@pytest.mark.parametrize("text", ["nul\0", "half \ud800"])
+def test_text_that_postgresql_cannot_hold_is_refused_in_one_sentence(runs: RunStore, text: str) -> None:
+    with pytest.raises(StoreError, match="the run records can't be used"):
+        runs.upsert_run(RunRow(run_id="r7", question=text, results_uri="file:///r7"))
+    with pytest.raises(StoreError, match="the run records can't be used"):
+        runs.get(text)
 
 
 def test_the_record_store_shows_no_password(runs: RunStore, embedded_dsn: str) -> None:

@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from gca_core.cli.haystack import runs
+
 if TYPE_CHECKING:
     from gca_core.haystack.demo.holdout import TruthComparison
     from gca_core.haystack.models import HaystackOutputs
 
 app = typer.Typer(no_args_is_help=True)
+app.add_typer(runs.app, name="runs")
 
 EXIT_EXPECTED_FAILURE = 2
 Question = Annotated[

@@ -22,25 +22,25 @@ log = logging.getLogger(__name__)
 PAIR = "pair"
 
 
-def query_uri(results_uri: str) -> str:
+def query_uri(work_uri: str) -> str:
     """Where the query cells of a run lie."""
-    return io.join_uri(results_uri, "query.h5ad")
+    return io.join_uri(work_uri, "query.h5ad")
 
 
-def write_query(atlas: Atlas, group_ids: Sequence[str], results_uri: str, config: IterationConfig) -> str:
+def write_query(atlas: Atlas, group_ids: Sequence[str], work_uri: str, config: IterationConfig) -> str:
     """Write the unperturbed cells of the target type and return their URI."""
     query = atlas.materialise(list(group_ids), max_cells=config.query_cells, seed=config.seed)
-    return _write(query, query_uri(results_uri))
+    return _write(query, query_uri(work_uri))
 
 
 def write_candidate(
-    atlas: Atlas, candidate: PromptCandidate, results_uri: str, query: str, config: IterationConfig
+    atlas: Atlas, candidate: PromptCandidate, work_uri: str, query: str, config: IterationConfig
 ) -> InferenceRequest:
     """Write a candidate's prompt and control cells and return its request.
 
     Each perturbed group is one pair; control cells that serve several groups are written once for each.
     """
-    folder = io.as_uri(io.as_path(results_uri) / "candidates" / io.safe_name(candidate.candidate_id))
+    folder = io.as_uri(io.as_path(work_uri) / "candidates" / io.safe_name(candidate.candidate_id))
     prompt = atlas.materialise(list(candidate.cell_group_ids), max_cells=config.prompt_cells, seed=config.seed)
     prompt.obs[PAIR] = prompt.obs["cell_group_id"].astype(str).astype("category")
     control = _paired_control(atlas, candidate, config)
@@ -60,13 +60,13 @@ def write_candidate(
     )
 
 
-def write_jobs(requests: Sequence[InferenceRequest], results_uri: str, config: IterationConfig) -> list[InferenceJob]:
+def write_jobs(requests: Sequence[InferenceRequest], work_uri: str, config: IterationConfig) -> list[InferenceJob]:
     """Write job files of at most ``candidates_per_job`` requests each; the same requests give the same jobs."""
     jobs = []
     for start in range(0, len(requests), config.candidates_per_job):
         part = tuple(requests[start : start + config.candidates_per_job])
         job_id = job_hash(part)
-        job_uri = io.as_uri(io.as_path(results_uri) / "jobs" / job_id / "job.json")
+        job_uri = io.as_uri(io.as_path(work_uri) / "jobs" / job_id / "job.json")
         write_job(part, job_uri, job_id=job_id)
         jobs.append(InferenceJob(job_id=job_id, job_uri=job_uri, requests=part))
     return jobs
