@@ -17,7 +17,7 @@ import platformdirs
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from gca_core.errors import ConfigurationError
+from gca_core.errors import ConfigurationError, complaints
 
 DEFAULT_SEED = 0
 
@@ -84,8 +84,13 @@ def load_settings(**overrides: Any) -> Settings:
     try:
         return Settings(_env_file=env_file, **given)
     except ValidationError as error:
-        lines = (f"GCA_{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors())
-        raise ConfigurationError(f"the settings are not valid: {'; '.join(lines)}. see .env.example") from None
+        found = complaints(error, name=variable_name)
+        raise ConfigurationError(f"the settings are not valid: {found}. see .env.example") from None
+
+
+def variable_name(field: str) -> str:
+    """The environment variable of a setting."""
+    return f"GCA_{field.upper().replace('.', '_')}"
 
 
 def require(module: str, extra: str) -> ModuleType:

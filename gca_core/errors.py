@@ -6,6 +6,12 @@ expected failures alike catch :class:`GcaError`; anything else that escapes is a
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
 
 class GcaError(Exception):
     """Root of all expected failures."""
@@ -61,3 +67,27 @@ class EvaluationError(HaystackError):
 
 class ExternalAPIError(HaystackError):
     """A public service failed after its retries."""
+
+
+def complaints(
+    error: ValidationError,
+    *,
+    name: Callable[[str], str] = str,
+    without: Collection[str] = (),
+    at_most: int | None = None,
+) -> str:
+    """What pydantic refused, for users: ``field: what is wrong`` of each field, in one line; no values.
+
+    Args:
+        name: what users call a field.
+        without: fields that are passed over.
+        at_most: fields that are named.
+    """
+    found = []
+    for item in error.errors(include_url=False, include_input=False):
+        if item["loc"] and str(item["loc"][0]) in without:
+            continue
+        place = ".".join(map(str, item["loc"]))
+        words = item["msg"].removeprefix("Value error, ")
+        found.append(f"{name(place)}: {words}" if place else words)
+    return "; ".join(found[:at_most])

@@ -21,7 +21,7 @@ import psutil
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from gca_core.errors import ConfigurationError
+from gca_core.errors import ConfigurationError, complaints
 from gca_core.io import as_path, read_text, write_text
 
 log = logging.getLogger(__name__)
@@ -205,8 +205,7 @@ def read_profile(uri: str | os.PathLike[str]) -> MachineProfile:
     try:
         return MachineProfile.model_validate(values)
     except ValidationError as error:
-        complaints = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
-        raise ConfigurationError(f"the machine profile {shown} is not valid: {complaints}") from None
+        raise ConfigurationError(f"the machine profile {shown} is not valid: {complaints(error)}") from None
 
 
 def _unknown(key: str, known: list[str]) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from gca_core.errors import ConfigurationError
+from gca_core.errors import ConfigurationError, complaints
 
 M = TypeVar("M", bound=BaseModel)
 NOTHING = ("", "None")
@@ -70,8 +70,8 @@ def check_literals(operator: str, model: type[BaseModel], values: Mapping[str, A
     try:
         model.model_validate(dict(values))
     except ValidationError as error:
-        if complaints := _complaints(error, without=waiting):
-            raise ConfigurationError(f"{operator}: {complaints}") from None
+        if found := complaints(error, without=waiting):
+            raise ConfigurationError(f"{operator}: {found}") from None
 
 
 def make_model(operator: str, model: type[M], values: Mapping[str, Any]) -> M:
@@ -83,7 +83,7 @@ def make_model(operator: str, model: type[M], values: Mapping[str, Any]) -> M:
     try:
         return model.model_validate(dict(values))
     except ValidationError as error:
-        raise ConfigurationError(f"{operator}: {_complaints(error, without=())}") from None
+        raise ConfigurationError(f"{operator}: {complaints(error)}") from None
 
 
 def given(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -133,15 +133,3 @@ def as_flag(operator: str, name: str, value: Any) -> bool:
         return _FLAG.validate_python(value.strip() if isinstance(value, str) else value)
     except ValidationError:
         raise ConfigurationError(f"{operator}: {name} has to be true or false, found {value!r}") from None
-
-
-def _complaints(error: ValidationError, *, without: Iterable[str]) -> str:
-    skipped = set(without)
-    found = []
-    for item in error.errors(include_input=False, include_url=False):
-        if item["loc"] and str(item["loc"][0]) in skipped:
-            continue
-        place = ".".join(map(str, item["loc"]))
-        message = item["msg"].removeprefix("Value error, ")
-        found.append(f"{place}: {message}" if place else message)
-    return "; ".join(found)

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 import traceback
+from collections.abc import Sequence
+
+import typer
+from typer.core import TyperGroup, TyperOption
+from typer.main import get_command
 
 from gca_core.errors import (
     CellRetrievalError,
@@ -31,12 +37,29 @@ def debug(*, wanted: bool) -> None:
         logging.getLogger("gca_core").setLevel(logging.DEBUG)
 
 
-def report(error: GcaError | OSError) -> int:
+def report(error: GcaError | OSError, app: typer.Typer, arguments: Sequence[str]) -> int:
     """Write an expected failure to stderr as one line, and return the exit code that goes with it."""
     if _shown["traceback"] or os.environ.get("GCA_LOG_LEVEL", "").upper() == "DEBUG":
         traceback.print_exception(error, file=sys.stderr)
-    sys.stderr.write(f"error: {_words(error)}\n")
+    sys.stderr.write(f"error: {_in_options(_words(error), app, arguments)}\n")
     return EXIT_BAD_INPUT if isinstance(error, _BAD_INPUT) else EXIT_FAILURE
+
+
+def _in_options(message: str, app: typer.Typer, arguments: Sequence[str]) -> str:
+    """The message with the options of the command that was run in the place of their Python names.
+
+    Names of one word are read as such only where a complaint begins with them, as in ``seed: expected ...``.
+    """
+    command = get_command(app)
+    for word in arguments:
+        if isinstance(command, TyperGroup):
+            command = command.get_command(typer.Context(command), word) or command
+    options = {p.name: max(p.opts, key=len) for p in command.params if isinstance(p, TyperOption)}
+    return re.sub(
+        r"(?<![\w'\"/.-])[a-z]+(?:_[a-z0-9]+)+(?![\w'\"/.-])|(?:^|(?<=[;:] ))[a-z]+(?=: )",
+        lambda found: options.get(found[0], found[0]),
+        message,
+    )
 
 
 def _words(error: GcaError | OSError) -> str:

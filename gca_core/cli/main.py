@@ -130,10 +130,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Exit codes: 0; 2 where the input, an option or a setting can't be used; 1 after any other failure; 3 where labels
     are flagged and that was to count as a failure. Expected failures are one line on stderr.
     """
+    words = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        app(None if arguments is None else list(arguments), prog_name="gca")
+        app(words, prog_name="gca")
     except (GcaError, OSError) as error:
-        raise SystemExit(failures.report(error)) from None
+        raise SystemExit(failures.report(error, app, words)) from None
 
 
 if __name__ == "__main__":

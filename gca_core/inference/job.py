@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pydantic import ValidationError
 
 from gca_core import io
-from gca_core.errors import DataValidationError, GcaError
+from gca_core.errors import DataValidationError, GcaError, complaints
 from gca_core.inference.models import InferenceRequest, InferenceResult, InferenceStatus, JobFile, JobResults
 from gca_core.inference.predictor import Predictor, load_predictor
 
@@ -45,7 +45,7 @@ def read_job(job_uri: str) -> JobFile:
     try:
         return JobFile.model_validate(data)
     except ValidationError as error:
-        raise DataValidationError(f"the job file {job_uri!r} is not valid: {_first_line(error)}") from None
+        raise DataValidationError(f"the job file {job_uri!r} is not valid: {complaints(error, at_most=1)}") from None
 
 
 def run_job(job_uri: str) -> JobResults:
@@ -112,11 +112,6 @@ def _failure(request: InferenceRequest, error: Exception, seconds: float = 0.0, 
         backend=request.backend,
         model=model,
     )
-
-
-def _first_line(error: ValidationError) -> str:
-    first = error.errors()[0]
-    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
 
 
 def _exit_with_parent(parent: int) -> None:

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from gca_core.errors import ConfigurationError
+from gca_core.errors import ConfigurationError, complaints
 from gca_core.io import read_text
 
 Likelihood = Literal["nb", "zinb", "gaussian"]
@@ -201,16 +201,6 @@ def make_config(values: Mapping[str, Any]) -> LatentConfig:
         return LatentConfig.model_validate(dict(values))
     except ValidationError as error:
         raise ConfigurationError(f"the latent configuration is not valid: {complaints(error)}") from None
-
-
-def complaints(error: ValidationError) -> str:
-    """All that pydantic has to say of a configuration, in one line."""
-    lines = []
-    for item in error.errors():
-        place = ".".join(map(str, item["loc"]))
-        message = item["msg"].removeprefix("Value error, ")
-        lines.append(f"{place}: {message}" if place else message)
-    return "; ".join(lines)
 
 
 def load_config(

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from gca_core.errors import complaints
 from gca_core.llm.chat import ChatClient, Messages
 from gca_core.llm.failures import InvalidAnswerError
 
@@ -71,8 +72,8 @@ def parse_answer(text: str, schema: type[T]) -> T:
     try:
         return schema.model_validate(data)
     except ValidationError as error:
-        faults = [f"{'.'.join(map(str, e['loc'])) or 'answer'}: {e['msg']}" for e in error.errors()[:MAX_FAULTS]]
-    raise InvalidAnswerError("; ".join(faults), data=data)
+        faults = complaints(error, at_most=MAX_FAULTS)
+    raise InvalidAnswerError(faults, data=data)
 
 
 def find_json(text: str) -> list[Any]:

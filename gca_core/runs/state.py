@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gca_core import io
-from gca_core.errors import StoreError
+from gca_core.errors import StoreError, complaints
 
 Model = TypeVar("Model", bound=BaseModel)
 _NAME = re.compile(r"state-(\d+)\.json")
@@ -88,7 +88,7 @@ def read_state(ref: StateRef, model: type[Model]) -> Model:
     try:
         return model.model_validate(envelope.state)
     except ValidationError as error:
-        raise StoreError(f"{ref.uri} does not hold a {model.__name__}: {error.error_count()} fields differ") from error
+        raise StoreError(f"{ref.uri} does not hold a {model.__name__}: {complaints(error, at_most=3)}") from None
 
 
 def remove_states(folder_uri: str, from_iteration: int) -> list[int]:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from gca_core.annotation.labels.names import common_name
 from gca_core.annotation.models import UNKNOWN, Annotation, Override, Status
-from gca_core.errors import DataValidationError
+from gca_core.errors import DataValidationError, complaints
 from gca_core.io import PathInput, read_json
 
 log = logging.getLogger(__name__)
@@ -140,10 +140,8 @@ def load_corrections(uri: PathInput) -> Corrections:
     try:
         return Corrections.model_validate(read_json(uri, what="file of corrections"))
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "the whole"
         raise DataValidationError(
-            f"{str(uri)!r} is no file of corrections: {place}: {first['msg']}; 'gca review --apply' writes one"
+            f"{str(uri)!r} is no file of corrections: {complaints(error, at_most=1)}; 'gca review --apply' writes one"
         ) from None
 
 

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from gca_core.errors import MarkerDatabaseError
+from gca_core.errors import MarkerDatabaseError, complaints
 from gca_core.io import sha256_bytes
 from gca_core.knowledge.bundled.ontology import CellOntology, load_ontology
 
@@ -194,7 +194,7 @@ def _parse_row(row: dict[str, str | None], ontology: CellOntology) -> Marker | s
     try:
         return Marker.model_validate(given)
     except ValidationError as error:
-        return "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        return complaints(error)
 
 
 def _by_type(markers: Iterable[Marker]) -> Iterable[CellTypeMarkers]:

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from gca_core.annotation.labels.corrections import FINGERPRINT_GENES
 from gca_core.annotation.models import Annotation, DatasetReport, Status
-from gca_core.errors import DataValidationError
+from gca_core.errors import DataValidationError, complaints
 from gca_core.io import PathInput, as_path, content_hash, read_text
 
 log = logging.getLogger(__name__)
@@ -128,10 +128,8 @@ def _read_run(path: str, root: str) -> Run:
     try:
         report = DatasetReport.model_validate_json(read_text(path, what="report"))
     except ValidationError as error:
-        first = error.errors()[0]
         raise DataValidationError(
-            f"{path} is no annotation report of this version: {'.'.join(map(str, first['loc']))}: {first['msg']}; "
-            "annotate the file again"
+            f"{path} is no annotation report of this version: {complaints(error, at_most=1)}; annotate the file again"
         ) from None
     name = folder.removeprefix(root).strip("/") or HERE
     return Run(name, folder, report, as_path(f"{folder}/{PAGE}").exists())

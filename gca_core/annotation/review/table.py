@@ -15,7 +15,7 @@ from gca_core.annotation.models import UNKNOWN, Annotation
 from gca_core.annotation.report.page import plain_cell, safe_cell
 from gca_core.annotation.report.words import flag_name
 from gca_core.annotation.review.queue import HERE, Entry, Queue, Run, cluster_key
-from gca_core.errors import DataValidationError
+from gca_core.errors import DataValidationError, complaints
 from gca_core.knowledge.bundled.ontology import CellOntology, load_ontology
 
 # the reviewer writes into the last two
@@ -276,8 +276,7 @@ def _correction(row: Row, a: Annotation, label: str, term: str | None, who: str,
             replaced=a.primary_label if a.override is None else a.override.replaced,
         )
     except ValidationError as error:
-        first = error.errors()[0]
-        raise DataValidationError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        raise DataValidationError(complaints(error, at_most=1)) from None
 
 
 def _refuse(faults: Sequence[str]) -> None:

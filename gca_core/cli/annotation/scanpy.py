@@ -9,7 +9,7 @@ import typer
 
 from gca_core.cli import failures
 from gca_core.cli.annotation import options
-from gca_core.errors import ConfigurationError
+from gca_core.errors import ConfigurationError, complaints
 
 if TYPE_CHECKING:
     from gca_core.annotation.config import AnnotationConfig
@@ -180,12 +180,7 @@ def make_config(given: Mapping[str, Any]) -> AnnotationConfig:
     try:
         return AnnotationConfig(**given)
     except ValidationError as error:
-        raise ConfigurationError("; ".join(_fault(e["loc"], e["msg"]) for e in error.errors())) from None
-
-
-def _fault(place: tuple[int | str, ...], message: str) -> str:
-    words = message.removeprefix("Value error, ")
-    return f"{' '.join(map(str, place)).replace('_', ' ')}: {words}" if place else words
+        raise ConfigurationError(complaints(error)) from None
 
 
 def _annotate(given: Mapping[str, Any], models: tuple[str, ...], llm: LlmOptions) -> AnnotationResult:

@@ -32,8 +32,6 @@ class CellsChoice(StrEnum):
     query = "query"
 
 
-# what pydantic puts before a validator's own words
-_PREFIX = "Value error, "
 _PLAIN: dict[str, Any] = {"box": None, "pad_edge": False}
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
@@ -332,16 +330,12 @@ def _config(values: dict[str, Any]) -> IngestConfig:
     from pydantic import ValidationError
 
     from gca_core.atlas.models import IngestConfig
-    from gca_core.errors import ConfigurationError
+    from gca_core.errors import ConfigurationError, complaints
 
     try:
         return IngestConfig.model_validate(values)
     except ValidationError as error:
-        complaints = [
-            "".join((*(f"--{str(part).replace('_', '-')}: " for part in e["loc"][:1]), e["msg"].removeprefix(_PREFIX)))
-            for e in error.errors()
-        ]
-        raise ConfigurationError("; ".join(complaints)) from None
+        raise ConfigurationError(complaints(error)) from None
 
 
 def _print_report(report: IngestReport) -> None:

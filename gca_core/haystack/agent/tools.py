@@ -18,7 +18,7 @@ from pydantic import Field, ValidationError
 from gca_core.atlas import open_atlas
 from gca_core.atlas.models import CellGroup
 from gca_core.config import require
-from gca_core.errors import CellRetrievalError, ExternalAPIError, GcaError, QueryParsingError
+from gca_core.errors import CellRetrievalError, ExternalAPIError, GcaError, QueryParsingError, complaints
 from gca_core.haystack.context import HaystackContext
 from gca_core.haystack.models import IterationConfig, PromptCandidate, Strategy, StructuredQuery
 from gca_core.haystack.prompts.perturbation_similarity import perturbation_similarity, shared
@@ -358,8 +358,7 @@ def _guarded(method: Callable[..., Value]) -> Callable[..., Value]:
 
 
 def _invalid(error: ValidationError) -> str:
-    faults = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:5]]
-    return json.dumps({"error": f"the arguments don't fit: {'; '.join(faults)}", "suggestions": []})
+    return json.dumps({"error": f"the arguments don't fit: {complaints(error, at_most=5)}", "suggestions": []})
 
 
 def _group(group: CellGroup) -> Value:

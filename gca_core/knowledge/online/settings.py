@@ -14,8 +14,8 @@ import platformdirs
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from gca_core.config import load_settings
-from gca_core.errors import ConfigurationError
+from gca_core.config import load_settings, variable_name
+from gca_core.errors import ConfigurationError, complaints
 
 KEGG_TERMS = (
     "KEGG's REST service is offered to academic users for academic use; everyone else needs a licence "
@@ -142,7 +142,7 @@ def load_online_settings(**overrides: object) -> OnlineSettings:
         settings = OnlineSettings(_env_file=env_file, **given)  # type: ignore[arg-type]
     except ValidationError as error:
         names = ", ".join(source.value for source in Source)
-        lines = "; ".join(f"GCA_{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors())
+        lines = complaints(error, name=variable_name)
         raise ConfigurationError(f"the online settings are not valid: {lines}. the sources are {names}") from None
     if Source.KEGG in settings.online_sources and not settings.enable_kegg:
         raise ConfigurationError(f"KEGG is named as a source, but GCA_ENABLE_KEGG is not set. {KEGG_TERMS}")

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
 from gca_core import __version__
-from gca_core.errors import ConfigurationError, DataValidationError
+from gca_core.errors import ConfigurationError, DataValidationError, complaints
 from gca_core.io import as_path, as_uri, join_uri, read_json, require_file, safe_name, sha256_bytes, staged, write_json
 from gca_core.latent.data.adapter import Registry
 from gca_core.latent.model.network import Architecture
@@ -87,9 +87,8 @@ def load_checkpoint(uri: str) -> tuple[dict[str, Tensor], Architecture, Registry
     try:
         checkpoint = Checkpoint.model_validate(read_json(join_uri(uri, REGISTRY), what="checkpoint's registry"))
     except ValidationError as error:
-        places = ", ".join(sorted({".".join(map(str, e["loc"])) for e in error.errors()}))
         raise DataValidationError(
-            f"{uri!r} holds no checkpoint of format {FORMAT}: see {places} in {REGISTRY}"
+            f"{uri!r} holds no checkpoint of format {FORMAT}; {REGISTRY}: {complaints(error, at_most=5)}"
         ) from None
     if safe_name(checkpoint.weights) != checkpoint.weights:
         raise DataValidationError(f"{REGISTRY} in {uri!r} names weights {checkpoint.weights!r}, which is no file name")

@@ -7,8 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from gca_core.errors import ConfigurationError
-from gca_core.latent.config import complaints
+from gca_core.errors import ConfigurationError, complaints
 
 
 class TransferConfig(BaseModel):

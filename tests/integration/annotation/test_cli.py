@@ -125,7 +125,7 @@ def test_a_ranking_that_is_there_is_used(source, tmp_path):
         (("--preset", "mouse_brain", "--tissue", "blood"), "the preset mouse_brain means tissue 'brain'"),
         (("--preset", "rat_tail"), "the preset 'rat_tail' is not known; use one of human_pbmc"),
         (("--skip-recompute-markers",), "name their column as cluster_key"),
-        (("--request-id", "a b"), "request id: "),
+        (("--request-id", "a b"), "request_id: "),
         (("--validate-only",), "no column of labels to judge is named"),
     ],
 )

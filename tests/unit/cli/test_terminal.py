@@ -4,7 +4,8 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from gca_core.cli import terminal
+from gca_core.cli import failures, main, terminal
+from gca_core.errors import ConfigurationError
 from gca_core.progress import Progress, listening, report_progress
 
 
@@ -51,3 +52,16 @@ def test_anything_else_shows_none(monkeypatch):
     with terminal.progress_shown():
         report_progress("rank")
     assert screen.getvalue() == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "message", "told"),
+    [
+        (["scanpy", "annotate", "a.h5ad"], "seed: too low; name the clusters as cluster_key", "--seed: too low; "),
+        (["scanpy", "annotate", "a.h5ad"], "no column 'cluster_key' in my_cluster_key.h5ad", "no column 'cluster_key'"),
+        (["vae", "train", "a.h5ad"], "a.h5ad: counts_layer is needed, in cluster_key", "a.h5ad: --counts-layer is"),
+    ],
+)
+def test_errors_name_the_options_of_the_command(words, message, told, capsys):
+    assert failures.report(ConfigurationError(message), main.app, words) == failures.EXIT_BAD_INPUT
+    assert capsys.readouterr().err.startswith(f"error: {told}")
