@@ -9,22 +9,21 @@ import sys
 from collections.abc import Sequence
 from enum import StrEnum
 from importlib import metadata
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
-from rich.logging import RichHandler
+from typer.core import TyperCommand, TyperGroup
 
-from gca_core import __version__, observability
+from gca_core import __version__
 from gca_core.cli import failures
-from gca_core.cli.annotation.annotate import annotate
-from gca_core.cli.annotation.review import review
-from gca_core.cli.annotation.schema import schema
-from gca_core.cli.terminal import console
-from gca_core.cli.tools.machine_profile import machine_profile
 from gca_core.errors import GcaError
 
-# name: module and help
-GROUPS = {
+# name: module, and help in the list; the module is imported when its command is called
+COMMANDS = {
+    "annotate": ("annotation.annotate", "Label the clusters of a table of marker genes."),
+    "review": ("annotation.review", "List flagged clusters, take decisions and keep them."),
+    "schema": ("annotation.schema", "Print the JSON schema (draft 2020-12) of the report, or of another file."),
+    "machine-profile": ("tools.machine_profile", "Write a profile of this machine, for training."),
     "scanpy": ("annotation.scanpy", "Label the clusters of an AnnData file, or judge labels that are there."),
     "markers": ("annotation.markers", "Build, list and check marker databases."),
     "vae": (
@@ -49,8 +48,36 @@ class LogFormat(StrEnum):
     JSON = "json"
 
 
+class LazyCommands(TyperGroup):
+    """Knows its commands by name and help, and loads the one that is called."""
+
+    def __init__(self, **attrs: Any) -> None:
+        super().__init__(**attrs)
+        self.commands.update({name: TyperCommand(name, help=text) for name, (_, text) in COMMANDS.items()})
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that the first argument names, with its module loaded."""
+        if args and args[0] in COMMANDS:
+            self.commands[args[0]] = _load(args[0])
+        return super().resolve_command(ctx, args)
+
+
+def _load(name: str) -> Any:
+    """A group of commands, or the one that the module has as a function."""
+    module = importlib.import_module(f"gca_core.cli.{COMMANDS[name][0]}")
+    if hasattr(module, "app"):
+        command: Any = typer.main.get_group(module.app)
+    else:
+        alone = typer.Typer(add_completion=False)
+        alone.command()(getattr(module, name.replace("-", "_")))
+        command = typer.main.get_command(alone)
+    command.name = name
+    return command
+
+
 app = typer.Typer(
     name="gca",
+    cls=LazyCommands,
     help="Cell-type annotation, latent models and perturbation prediction for single-cell data.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -79,6 +106,8 @@ def configure(
         raise typer.BadParameter(f"{log_level!r} is not a log level; use DEBUG, INFO, WARNING or ERROR")
     logging.basicConfig(level=logging.WARNING, handlers=[_handler(log_format)], force=True)
     logging.getLogger("gca_core").setLevel(log_level.upper())
+    from gca_core import observability
+
     context.with_resource(observability.bind_request())
     if metrics_file is not None or metrics_gateway is not None:
         observability.require_metrics()
@@ -86,6 +115,11 @@ def configure(
 
 
 def _handler(log_format: LogFormat) -> logging.Handler:
+    from rich.logging import RichHandler
+
+    from gca_core import observability
+    from gca_core.cli.terminal import console
+
     if log_format is LogFormat.JSON:
         return observability.json_handler(sys.stderr)
     handler = RichHandler(console=console, show_path=False, rich_tracebacks=False)
@@ -95,6 +129,8 @@ def _handler(log_format: LogFormat) -> logging.Handler:
 
 def _hand_on_metrics(file: str | None, gateway: str | None) -> None:
     """Write and push the counters; what goes wrong with it is told, and doesn't undo the work."""
+    from gca_core import observability
+
     try:
         if file is not None:
             observability.write_metrics(file)
@@ -114,14 +150,6 @@ def version() -> None:
             typer.echo(f"{name} {metadata.version(name)}")
         except metadata.PackageNotFoundError:
             typer.echo(f"{name} not installed")
-
-
-app.command(name="annotate")(annotate)
-app.command(name="review")(review)
-app.command(name="schema")(schema)
-app.command(name="machine-profile")(machine_profile)
-for _name, (_module, _help) in GROUPS.items():
-    app.add_typer(importlib.import_module(f"gca_core.cli.{_module}").app, name=_name, help=_help)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
