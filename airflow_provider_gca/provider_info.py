@@ -28,6 +28,5 @@ def get_provider_info() -> dict[str, Any]:
         "hooks": modules("hooks", "atlas", "llm"),
         "triggers": modules("triggers", "grounding"),
         "connection-types": [form.provider_entry() for form in FORMS],
-        "extra-links": [f"{_PACKAGE}.links.ReportLink", f"{_PACKAGE}.links.FigureLink"],
-        "plugins": [{"name": "gca", "plugin-class": f"{_PACKAGE}.plugin.GcaPlugin"}],
+        "extra-links": [f"{_PACKAGE}.utils.results.ReportLink", f"{_PACKAGE}.utils.results.FigureLink"],
     }

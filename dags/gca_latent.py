@@ -103,12 +103,10 @@ def gca_latent() -> None:
         recover_counts=True,
         label_key="bulk_labels",
         label_map=COARSE_TYPES,
-        options={
-            "counts_layer": "raw",
-            "epochs": "{{ params.epochs }}",
-            "latent_dim": "{{ params.latent_dim }}",
-            "seed": "{{ params.seed }}",
-        },
+        counts_layer="raw",
+        epochs="{{ params.epochs }}",
+        latent_dim="{{ params.latent_dim }}",
+        seed="{{ params.seed }}",
         asset_alias="gca_latent_model",
     )
     # [END howto_operator_train_vae]
@@ -122,7 +120,7 @@ def gca_latent() -> None:
         recover_counts=True,
         label_key="bulk_labels",
         label_map=COARSE_TYPES,
-        options={"counts_layer": "raw"},
+        counts_layer="raw",
     )
     # [END howto_operator_transfer_labels]
     train >> good_enough(train.output) >> transfer

@@ -18,9 +18,11 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
@@ -36,10 +38,24 @@ PathInput = str | os.PathLike[str] | UPath
 SCHEMES = ("file", "gs", "memory")
 _STAGING = re.compile(r"\.gca-([0-9a-f]{8})-(\d+)-[a-z0-9_]{8}")
 LEFT_FOR_DEAD = 86_400.0  # seconds
+_bucket_options: ContextVar[Mapping[str, Any]] = ContextVar("gca_bucket_options", default=MappingProxyType({}))
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
 
-def as_path(uri: PathInput, storage_options: Mapping[str, Any] | None = None) -> UPath:
+@contextmanager
+def bucket_options(options: Mapping[str, Any]) -> Iterator[None]:
+    """Open ``gs://`` URIs with these options of their client while the block lasts, such as ``token``.
+
+    They hold for this context alone: other threads and tasks keep theirs.
+    """
+    before = _bucket_options.set(options)
+    try:
+        yield
+    finally:
+        _bucket_options.reset(before)
+
+
+def as_path(uri: PathInput) -> UPath:
     """A path object for ``uri``, a plain path or a URI of a supported scheme.
 
     Raises:
@@ -54,7 +70,7 @@ def as_path(uri: PathInput, storage_options: Mapping[str, Any] | None = None) ->
     if scheme == "file":
         local = Path(url2pathname(text.removeprefix("file://")) if "://" in text else text).expanduser()
         return UPath(local if local.is_absolute() else Path.cwd() / local)
-    remote: UPath = UPath(text, **dict(storage_options or {}))
+    remote: UPath = UPath(text, **(_bucket_options.get() if scheme == "gs" else {}))
     return remote
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.sdk import BaseHook
 
 from airflow_provider_gca.hooks.connection_forms import ATLAS_FORM
-from airflow_provider_gca.utils.compat import AirflowNotFoundException
+from airflow_provider_gca.utils.failures import AirflowNotFoundException
 from gca_core.errors import ConfigurationError, GcaError
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from airflow.sdk import BaseHook
 from pydantic import SecretStr
 
 from airflow_provider_gca.hooks.connection_forms import LLM_FORM
-from airflow_provider_gca.utils.compat import AirflowNotFoundException
+from airflow_provider_gca.utils.failures import AirflowNotFoundException
 from gca_core.errors import ConfigurationError
 from gca_core.llm.models import LlmConfig, checked_config, parse_model
 

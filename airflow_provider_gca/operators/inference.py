@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.sdk import BaseOperator
-
-from airflow_provider_gca.utils.compat import AirflowException
-from airflow_provider_gca.utils.failures import as_task_failure
+from airflow_provider_gca.operators.base import GcaOperator
+from airflow_provider_gca.utils.failures import AirflowException
 from airflow_provider_gca.utils.fields import (
     check_literals,
     is_literal,
@@ -30,7 +28,7 @@ FAIL_MODES = ("all", "any", "never")
 DEFAULT_TIMEOUT_SECONDS = 1800.0
 
 
-class StackBatchOperator(BaseOperator):
+class StackBatchOperator(GcaOperator):
     """Run one inference job: a file of requests that one process works through.
 
     With ``execution="local"`` the job's entrypoint, the same that runs on a GPU machine, is a subprocess of
@@ -39,10 +37,12 @@ class StackBatchOperator(BaseOperator):
     one result per request, as JSON, in the order of the requests; a request that failed is a row with
     ``status`` and ``error``.
 
+    ``gcp_conn_id`` opens the job's own file and results; the subprocess opens the cells with the worker's credentials.
+
     A job that ends without any answer fails the task, whatever ``fail_when`` says.
 
     Args:
-        requests: inference requests, as JSON. Templated, like all that follow except ``execution``.
+        requests: inference requests, as JSON.
         job_uri: where the job file goes; its results lie beside it.
         job_id: the job's name; by default a hash of what is asked.
         execution: ``local``.
@@ -50,7 +50,6 @@ class StackBatchOperator(BaseOperator):
         fail_when: the task fails when ``all`` requests failed (the default), when ``any`` did, or ``never``.
     """
 
-    template_fields: Sequence[str] = ("requests", "job_uri", "job_id", "timeout_seconds", "fail_when")
     template_fields_renderers: ClassVar[dict[str, str]] = {"requests": "json"}
     ui_color = "#efe3d0"
 
@@ -65,7 +64,6 @@ class StackBatchOperator(BaseOperator):
         fail_when: str = "all",
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
         self.requests = requests
         self.job_uri = job_uri
         self.job_id = job_id
@@ -74,26 +72,41 @@ class StackBatchOperator(BaseOperator):
         self.fail_when = fail_when
         self._job: LocalJob | None = None
         self._killed = False
+        super().__init__(**kwargs)
+
+    def _check(self) -> None:
         name = type(self).__name__
-        if execution not in EXECUTIONS:
+        if is_literal(self.execution) and self.execution not in EXECUTIONS:
             raise ConfigurationError(
-                f"{name}: execution is {execution!r}; this version runs jobs with {', '.join(EXECUTIONS)} only, "
+                f"{name}: execution is {self.execution!r}; this version runs jobs with {', '.join(EXECUTIONS)} only, "
                 "Google Batch comes with a later one"
             )
-        require_text(name, job_uri=job_uri)
-        require_choice(name, FAIL_MODES, fail_when=fail_when)
-        require_positive(name, timeout_seconds=timeout_seconds)
-        for position, request in enumerate(requests if is_literal(requests) else ()):
+        require_text(name, job_uri=self.job_uri)
+        require_choice(name, FAIL_MODES, fail_when=self.fail_when)
+        require_positive(name, timeout_seconds=self.timeout_seconds)
+        known = isinstance(self.requests, list | tuple) and is_literal(self.requests)
+        for position, request in enumerate(self.requests if known else ()):
             from gca_core.inference.models import InferenceRequest
 
             check_literals(f"{name}: request {position}", InferenceRequest, request)
 
-    def execute(self, context: Context) -> list[dict[str, Any]]:  # noqa: ARG002
-        """Run the job and return its results as JSON."""
-        with as_task_failure():
-            results = self._run()
-            self._judge(results)
-        return [result.model_dump(mode="json") for result in results]
+    def work(self, context: Context) -> Any:  # noqa: ARG002
+        """Run the job."""
+        results = self._run()
+        self._judge(results)
+        return results
+
+    def inputs(self) -> list[str]:
+        """Cells of prompts, controls and queries."""
+        return sorted({entry[name] for entry in self.requests for name in ("prompt_uri", "control_uri", "query_uri")})
+
+    def outputs(self, result: Any) -> dict[str, str]:
+        """The predicted cells by candidate."""
+        return {row["candidate_id"]: row["prediction_uri"] for row in result if row["prediction_uri"]}
+
+    def metrics(self, result: Any) -> dict[str, Any]:
+        """How many requests succeeded."""
+        return {"n_requests": len(result), "n_succeeded": len(self.outputs(result))}
 
     def on_kill(self) -> None:
         """End the job's whole process group."""
@@ -104,9 +117,7 @@ class StackBatchOperator(BaseOperator):
     def _run(self) -> list[InferenceResult]:
         from gca_core.inference.local import LocalJob, write_job
 
-        name = type(self).__name__
-        require_text(name, job_uri=self.job_uri)
-        require_choice(name, FAIL_MODES, fail_when=self.fail_when)
+        self._check()
         write_job(self._requests(), self.job_uri, job_id=self.job_id)
         self._job = LocalJob(self.job_uri, on_line=self.log.info)
         if not self._killed:

@@ -9,15 +9,19 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseSensorOperator, PokeReturnValue
 
 from airflow_provider_gca.hooks.atlas import AtlasHook
-from airflow_provider_gca.utils.compat import AirflowException, AirflowFailException, AirflowSensorTimeout
-from airflow_provider_gca.utils.failures import as_task_failure
+from airflow_provider_gca.utils.failures import (
+    AirflowException,
+    AirflowFailException,
+    AirflowSensorTimeout,
+    as_task_failure,
+)
 from airflow_provider_gca.utils.fields import is_literal, require_text
 from gca_core.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_provider_gca.utils.outcomes import RunOutcome
+    from airflow_provider_gca.triggers.grounding import RunOutcome
 
 LOWEST_SCORE, HIGHEST_SCORE = 1.0, 10.0
 
@@ -76,7 +80,7 @@ class GroundingSensor(BaseSensorOperator):
 
     def poke(self, context: Context) -> PokeReturnValue:  # noqa: ARG002
         """Look once."""
-        from airflow_provider_gca.utils.outcomes import look_up
+        from airflow_provider_gca.triggers.grounding import look_up
 
         with as_task_failure():
             outcome = look_up(AtlasHook(self.gca_atlas_conn_id).get_run_store(), self.run_id, self._threshold())
@@ -108,7 +112,7 @@ class GroundingSensor(BaseSensorOperator):
 
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG002
         """Settle what the trigger saw."""
-        from airflow_provider_gca.utils.outcomes import RunOutcome
+        from airflow_provider_gca.triggers.grounding import RunOutcome
 
         if event["status"] == "timeout":
             raise AirflowSensorTimeout(event["message"])

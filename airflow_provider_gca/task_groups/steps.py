@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import get_current_context
 
 from airflow_provider_gca.hooks.atlas import AtlasHook
-from airflow_provider_gca.utils.compat import AirflowSkipException
-from airflow_provider_gca.utils.failures import fails_as_task
+from airflow_provider_gca.utils.failures import AirflowSkipException, fails_as_task
 from airflow_provider_gca.utils.fields import NOTHING, make_model
 from gca_core.errors import ConfigurationError
 

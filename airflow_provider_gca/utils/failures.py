@@ -1,4 +1,4 @@
-"""How a failure of the core becomes a failure of a task."""
+"""How a failure of the core becomes a failure of a task, and Airflow's exceptions from where its version has them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import ParamSpec, TypeVar
 
-from airflow_provider_gca.utils.compat import AirflowException, AirflowFailException
 from gca_core.errors import ExternalAPIError, GcaError, InferenceError, LLMError, StoreError
+
+try:
+    from airflow.sdk.exceptions import AirflowException as AirflowException
+    from airflow.sdk.exceptions import AirflowFailException as AirflowFailException
+    from airflow.sdk.exceptions import AirflowNotFoundException as AirflowNotFoundException
+    from airflow.sdk.exceptions import AirflowSensorTimeout as AirflowSensorTimeout
+    from airflow.sdk.exceptions import AirflowSkipException as AirflowSkipException
+except ImportError:  # Airflow 3.1
+    from airflow.exceptions import (  # type: ignore[attr-defined,no-redef,unused-ignore]
+        AirflowException,
+        AirflowFailException,
+    )
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -16,7 +16,7 @@ from airflow.sdk.module_loading import import_string
 from airflow_provider_gca.hooks.atlas import AtlasHook
 from airflow_provider_gca.sensors.grounding import GroundingSensor
 from airflow_provider_gca.triggers.grounding import GroundingTrigger
-from airflow_provider_gca.utils.compat import AirflowException, AirflowFailException, AirflowSensorTimeout
+from airflow_provider_gca.utils.failures import AirflowException, AirflowFailException, AirflowSensorTimeout
 from gca_core.errors import ConfigurationError
 from gca_core.runs.models import Claim, RunRow, RunStatus
 from gca_core.runs.store import RunStore

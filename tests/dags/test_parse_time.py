@@ -13,7 +13,7 @@ from tests.conftest import REPOSITORY
 
 HEAVY = ("torch", "scanpy", "anndata", "pandas", "numpy", "scipy", "sklearn", "matplotlib", "psycopg", "umap", "google")
 HEAVY_PREFIXES = ("langchain",)
-ROOMS = ("hooks", "operators", "sensors", "triggers", "task_groups")
+ROOMS = ("hooks", "operators", "sensors", "triggers", "task_groups", "utils")
 PACKAGE = REPOSITORY / "airflow_provider_gca"
 MODULES = sorted(
     ".".join(path.relative_to(REPOSITORY).with_suffix("").parts)

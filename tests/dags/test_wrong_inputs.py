@@ -15,7 +15,7 @@ from airflow_provider_gca.operators.atlas import IngestAtlasOperator
 from airflow_provider_gca.operators.latent import TrainVAEOperator
 from airflow_provider_gca.task_groups import steps
 from airflow_provider_gca.task_groups.haystack import haystack_loop
-from airflow_provider_gca.utils.compat import AirflowException, AirflowFailException
+from airflow_provider_gca.utils.failures import AirflowException, AirflowFailException
 from gca_core.datasets import kang2018_mini_path, pbmc68k_reduced
 from gca_core.errors import ConfigurationError
 
@@ -110,8 +110,8 @@ def test_prod_without_a_database_is_not_retried(monkeypatch: pytest.MonkeyPatch)
     ("make", "complaint"),
     [
         (lambda: AnnotateAnnDataOperator(task_id="t", input_uri="", output_uri="x"), "input_uri has to be a text"),
-        (lambda: TrainVAEOperator(task_id="t", input_uri="a", output_dir="b", options={"epoch": 3}), "epochs"),
-        (lambda: TrainVAEOperator(task_id="t", input_uri="a", output_dir="b", options={"epochs": 0}), "epochs: Input"),
+        (lambda: TrainVAEOperator(task_id="t", input_uri="a", output_dir="b", config={"epoch": 3}), "epochs"),
+        (lambda: TrainVAEOperator(task_id="t", input_uri="a", output_dir="b", epochs=0), "epochs: Input"),
         (
             lambda: IngestAtlasOperator(
                 task_id="t",
@@ -121,7 +121,7 @@ def test_prod_without_a_database_is_not_retried(monkeypatch: pytest.MonkeyPatch)
                 control_value="c",
                 cell_type_column="t",
             ),
-            "dataset: Field required",
+            "dataset has to be a text",
         ),
         (lambda: haystack_loop(question="?", iterations=11), "from 1 to 10, found 11"),
         (lambda: haystack_loop(question="?", iterations=2, max_iterations=3), "built for 1 to 2 iterations"),
@@ -137,8 +137,8 @@ def test_a_wrong_literal_is_refused_when_the_dag_is_built(make: Any, complaint: 
 
 
 def test_a_rendered_value_is_checked_when_the_task_runs(tmp_path: Path, pbmc: str) -> None:
-    task = TrainVAEOperator(task_id="t", input_uri=pbmc, output_dir=str(tmp_path), options={"epochs": "{{ n }}"})
-    task.options = {"epochs": "many"}
+    task = TrainVAEOperator(task_id="t", input_uri=pbmc, output_dir=str(tmp_path), epochs="{{ n }}")
+    task.epochs = "many"
     with pytest.raises(AirflowFailException, match="not valid: epochs: Input should be a valid integer"):
         task.execute({})
 

@@ -17,9 +17,9 @@ import pytest
 from airflow.sdk import DAG, Asset, AssetAlias
 from google.oauth2.credentials import Credentials
 
-from airflow_provider_gca.operators.annotation import OWN_FIELDS, AnnotateAnnDataOperator, request_id_of
-from airflow_provider_gca.utils.compat import AirflowException, AirflowFailException
-from airflow_provider_gca.utils.lineage import dataset_name
+from airflow_provider_gca.operators.annotation import AnnotateAnnDataOperator
+from airflow_provider_gca.utils.failures import AirflowException, AirflowFailException
+from airflow_provider_gca.utils.results import dataset_name
 from gca_core.annotation.config import AnnotationConfig
 from gca_core.annotation.llm.models import LlmOptions
 from gca_core.errors import ConfigurationError, DataValidationError, LLMError
@@ -59,11 +59,6 @@ FIGURES = {
 }
 
 
-class Result:
-    def model_dump(self, mode: str) -> dict[str, Any]:
-        return json.loads(json.dumps(RESULT))
-
-
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[SimpleNamespace]:
     """What the core was asked for."""
@@ -72,13 +67,13 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[SimpleNamespace]:
 
     found: list[SimpleNamespace] = []
 
-    def annotate_file(config: Any, *, model: Any = None, llm_options: Any = None) -> Result:
+    def annotate_file(config: Any, *, model: Any = None, llm_options: Any = None) -> dict[str, Any]:
         found.append(SimpleNamespace(what="annotate", config=config, model=model, options=llm_options))
-        return Result()
+        return RESULT
 
-    def validate_file(config: Any) -> Result:
+    def validate_file(config: Any) -> dict[str, Any]:
         found.append(SimpleNamespace(what="validate", config=config))
-        return Result()
+        return RESULT
 
     monkeypatch.setattr(gca_core.annotation.run, "annotate_file", annotate_file)
     monkeypatch.setattr(gca_core.annotation.validate, "validate_file", validate_file)
@@ -101,20 +96,7 @@ def rendered(params: dict[str, Any], **fields: Any) -> AnnotateAnnDataOperator:
 
 
 def test_every_option_of_an_annotation_can_be_templated(asked: list[SimpleNamespace]) -> None:
-    options = {
-        "min_overlap": 3,
-        "force_unknown": False,
-        "gene_symbols": "symbol",
-        "ranking": "wilcoxon",
-        "recompute_markers": False,
-        "resolution": 0.5,
-        "seed": 7,
-        "backed": True,
-        "json_report": "a.json",
-        "summary_csv": "a.csv",
-        "html_report": "a.html",
-    }
-    own = {
+    params = {
         "input_uri": "gs://b/in.h5ad",
         "output_uri": "gs://b/out",
         "cluster_key": "leiden",
@@ -130,34 +112,31 @@ def test_every_option_of_an_annotation_can_be_templated(asked: list[SimpleNamesp
         "layer": "counts",
         "corrections": "corrections.json",
         "request_id": "run:1+2",
+        "min_overlap": 3,
+        "force_unknown": False,
+        "gene_symbols": "symbol",
+        "ranking": "wilcoxon",
+        "recompute_markers": False,
+        "resolution": 0.5,
+        "seed": 7,
+        "backed": True,
+        "json_report": "a.json",
+        "summary_csv": "a.csv",
+        "html_report": "a.html",
     }
-    assert set(own) == set(OWN_FIELDS)
-    assert set(own) | set(options) == set(AnnotationConfig.model_fields)
-    params = {**own, **options}
-    task = rendered(
-        params,
-        **{name: f"{{{{ params.{name} }}}}" for name in own},
-        options={name: f"{{{{ params.{name} }}}}" for name in options},
-    )
+    assert set(params) == set(AnnotationConfig.model_fields)
+    task = rendered(params, **{name: f"{{{{ params.{name} }}}}" for name in params})
     task.execute({})
     assert asked[0].config == AnnotationConfig(**params)
 
 
-def test_every_argument_but_the_alias_is_a_template_field() -> None:
-    import inspect
-
-    arguments = set(inspect.signature(AnnotateAnnDataOperator.__init__).parameters) - {"self", "kwargs"}
-    assert arguments - {"asset_alias"} == set(AnnotateAnnDataOperator.template_fields)
-
-
 @pytest.mark.parametrize("nothing", ["", "None", None])
 def test_a_template_that_renders_to_nothing_leaves_the_default(asked: list[SimpleNamespace], nothing: Any) -> None:
-    names = [name for name in OWN_FIELDS if name not in {"input_uri", "output_uri"}]
-    options = {"seed": "{{ params.x }}", "resolution": "{{ params.x }}", "backed": "{{ params.x }}"}
+    names = AnnotationConfig.model_fields.keys() - {"input_uri", "output_uri"}
     llm = {"chunk_size": "{{ params.x }}", "budget": {"max_tokens": "{{ params.x }}"}}
     flags = {"validate_only": "{{ params.x }}", "offline": "{{ params.x }}"}
     fields = dict.fromkeys(names, "{{ params.x }}")
-    task = rendered({"x": nothing}, **fields, **flags, options=options, llm_options=llm, gcp_conn_id="{{ params.x }}")
+    task = rendered({"x": nothing}, **fields, **flags, llm_options=llm, gcp_conn_id="{{ params.x }}")
     task.execute({})
     assert asked[0].config == AnnotationConfig(input_uri="in.h5ad", output_uri="out")
     assert asked[0].options == LlmOptions()
@@ -178,11 +157,10 @@ def test_how_a_model_is_asked_can_be_templated(asked: list[SimpleNamespace], llm
     [
         ({"input_uri": " "}, "input_uri has to be a text"),
         ({"top_n_markers": 4}, "top_n_markers: Input should be greater than or equal to 5"),
-        ({"options": {"sed": 1}}, "sed: Extra inputs are not permitted"),
-        ({"options": {"ranking": "best"}}, "ranking: Input should be"),
-        ({"options": "seed=1"}, "options has to be a mapping, found str"),
+        ({"ranking": "best"}, "ranking: Input should be"),
+        ({"llm_options": "seed=1"}, "llm_options has to be a mapping, found str"),
         ({"preset": "human_pbmc", "species": "mouse"}, "the preset human_pbmc means species 'human'"),
-        ({"options": {"recompute_markers": False}}, "name their column as cluster_key"),
+        ({"recompute_markers": False}, "name their column as cluster_key"),
         ({"llm_options": {"chunk": 3}}, "llm_options: chunk: Extra inputs"),
         ({"llm_options": {"api_key": SECRET}}, "llm_options: api_key: Extra inputs are not permitted$"),
         ({"validate_only": True}, "validate_only needs label_column"),
@@ -200,8 +178,8 @@ def test_what_is_wrong_in_the_dag_is_refused_when_it_is_parsed(fields: dict[str,
     ("fields", "complaint"),
     [
         ({"top_n_markers": "{{ params.x }}"}, "top_n_markers: Input should be a valid integer"),
-        ({"options": {"seed": "{{ params.x }}"}}, "seed: Input should be"),
-        ({"options": "{{ params.x }}"}, "options has to be a mapping"),
+        ({"seed": "{{ params.x }}"}, "seed: Input should be"),
+        ({"llm_options": "{{ params.x }}"}, "options has to be a mapping"),
         ({"llm_options": {"chunk_size": "{{ params.x }}"}}, "llm_options: chunk_size: Input should be"),
         ({"offline": "{{ params.x }}"}, "offline has to be true or false"),
         ({"preset": "{{ params.x }}", "species": "mouse"}, "the preset 'many' is not known"),
@@ -262,7 +240,7 @@ def test_the_settings_name_a_model_and_markers_where_no_connection_does(
     AnnotateAnnDataOperator(**PLACES).execute({})
     assert asked[1].model == LlmConfig(provider="openai", model="small")
     assert (asked[1].config.marker_db, asked[1].config.seed) == ("mine.csv", 5)
-    AnnotateAnnDataOperator(**PLACES, marker_db="other.csv", options={"seed": 6}).execute({})
+    AnnotateAnnDataOperator(**PLACES, marker_db="other.csv", seed=6).execute({})
     assert (asked[2].config.marker_db, asked[2].config.seed) == ("other.csv", 6)
 
 
@@ -285,10 +263,9 @@ def test_a_run_is_named_after_dag_task_and_run(asked: list[SimpleNamespace]) -> 
     AnnotateAnnDataOperator(**PLACES).execute({"ti": instance})
     assert asked[0].config.request_id == "d.g.t.manual__2026-01-01T00:00:00+00:00.3"
     long = SimpleNamespace(dag_id="_d/" * 200, task_id="t", run_id="läuft noch", map_index=-1)
-    found = request_id_of({"ti": long})
+    found = AnnotateAnnDataOperator(**PLACES).request_name({"ti": long})
     AnnotationConfig(input_uri="a", output_uri="b", request_id=found)
     assert found and found.endswith(".t.l-uft-noch")
-    assert request_id_of({}) is None
 
 
 class Events(dict[Any, Any]):
@@ -360,10 +337,7 @@ def _stand_in_for_open_lineage(monkeypatch: pytest.MonkeyPatch) -> None:
             super().__init__(namespace=namespace, name=name, **more)
 
     class OperatorLineage(SimpleNamespace):
-        def merge(self, other: Any) -> OperatorLineage:
-            facets = {**other.run_facets, **self.run_facets}
-            both = {"inputs": self.inputs + other.inputs, "outputs": self.outputs + other.outputs}
-            return OperatorLineage(**both, run_facets=facets)
+        pass
 
     for name in ("DatasetFacet", "RunFacet", "OutputStatisticsOutputDatasetFacet"):
         monkeypatch.setattr(facet, name, Facet)
@@ -386,11 +360,11 @@ def test_lineage_holds_what_was_read_and_written_and_the_figures(
     assert [(d.namespace, d.name) for d in found.inputs] == [("gs://raw", "in.h5ad"), ("file", "/m.csv")]
     outputs = {d.name: d for d in found.outputs}
     assert set(outputs) == {"annotated.h5ad", "my report.html", "umap.png"}
-    facet = outputs["annotated.h5ad"].facets["gca_annotation"]
+    facet = outputs["annotated.h5ad"].facets["gca"]
     assert {name: getattr(facet, name) for name in FIGURES} == FIGURES
     assert outputs["annotated.h5ad"].outputFacets["outputStatistics"].rowCount == 700
     assert outputs["umap.png"].outputFacets == {}
-    assert found.run_facets["gca_annotation"].versions == {"numpy": "2"}
+    assert found.run_facets["gca"].versions == {"numpy": "2"}
 
 
 @pytest.mark.parametrize(("vocabulary", "read"), [("broad", ["in.h5ad"]), ("gs://b/v.csv", ["in.h5ad", "v.csv"])])
@@ -453,7 +427,7 @@ def test_a_google_connection_opens_the_buckets_and_is_forgotten_afterwards(
         from gca_core.io import as_path
 
         as_path("gs://lab/in.h5ad").exists()
-        return Result()
+        return RESULT
 
     monkeypatch.setattr(gca_core.annotation.run, "annotate_file", annotate_file)
     rendered({"id": "lab"}, gcp_conn_id="{{ params.id }}").execute({})
@@ -471,10 +445,34 @@ def test_without_the_google_provider_a_connection_of_it_says_what_to_install(ask
         AnnotateAnnDataOperator(**PLACES, gcp_conn_id="lab").execute({})
 
 
-def test_it_can_be_mapped(asked: list[SimpleNamespace]) -> None:
+MAPPED: dict[str, Any] = {"task_id": "t", "tissue": "blood"}
+
+
+@pytest.mark.parametrize(
+    ("mapped_over", "shared"),
+    [
+        ([{"input_uri": "a", "output_uri": "x"}, {"input_uri": "b", "output_uri": "y"}], False),
+        ([{"input_uri": "a", "output_uri": "x"}, {"input_uri": "b", "output_uri": "x"}], True),
+        ({"output_uri": ["x", "y"], "input_uri": ["a"]}, False),
+        # expand takes every combination
+        ({"output_uri": ["x", "y"], "input_uri": ["a", "b"]}, True),
+        ({"output_uri": ["x", "x"], "input_uri": ["a"]}, True),
+    ],
+)
+def test_mapped_tasks_have_an_output_each(asked: list[SimpleNamespace], mapped_over: Any, shared: bool) -> None:
     with DAG("d", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)):
-        mapped = AnnotateAnnDataOperator.partial(task_id="t", tissue="blood", asset_alias="x").expand_kwargs(
-            [{"input_uri": "a.h5ad", "output_uri": "a"}]
-        )
-    assert mapped.is_mapped
+        made = AnnotateAnnDataOperator.partial(**MAPPED)
+        mapped = made.expand(**mapped_over) if isinstance(mapped_over, dict) else made.expand_kwargs(mapped_over)
     assert [link.name for link in mapped.operator_extra_links] == ["Report", "Figure"]
+    task = mapped.unmap({"input_uri": "a", "output_uri": "x"})
+    if shared:
+        with pytest.raises(AirflowFailException, match="share an output_uri"):
+            task.execute({})
+    else:
+        task.execute({})
+    assert len(asked) == (not shared)
+
+
+def test_one_output_for_all_mapped_tasks_is_refused_when_the_dag_is_parsed() -> None:
+    with pytest.raises(ConfigurationError, match="output_uri is the same for all mapped tasks"):
+        AnnotateAnnDataOperator.partial(**MAPPED, output_uri="out")

@@ -13,7 +13,7 @@ import pytest
 import scipy.sparse as sp
 
 from airflow_provider_gca.operators.inference import StackBatchOperator
-from airflow_provider_gca.utils.compat import AirflowException, AirflowFailException
+from airflow_provider_gca.utils.failures import AirflowException, AirflowFailException
 from gca_core import io
 from gca_core.errors import ConfigurationError
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from airflow_provider_gca.operators.latent import TrainVAEOperator, TransferLabelsOperator
-from airflow_provider_gca.utils.compat import AirflowFailException
-from airflow_provider_gca.utils.links import FigureLink
+from airflow_provider_gca.utils.failures import AirflowFailException
+from airflow_provider_gca.utils.results import FigureLink
 from gca_core.errors import ConfigurationError, DataValidationError
 
 PLACES = {"task_id": "t", "input_uri": "in.h5ad", "output_dir": "out"}
@@ -59,7 +59,7 @@ class Events(dict[Any, list[tuple[str, Any]]]):
 
 
 def test_an_example_is_a_configuration_and_arguments_win_over_it(trained: list[Any]) -> None:
-    operator = TrainVAEOperator(**PLACES, config="pbmc68k_reduced", options={"epochs": "7"})
+    operator = TrainVAEOperator(**PLACES, config="pbmc68k_reduced", epochs="7")
     assert operator.execute({}) == RESULT
     (config,) = trained
     assert (config.recover_counts, config.label_key, config.epochs) == (True, "bulk_labels", 7)
@@ -74,7 +74,7 @@ def test_a_mapping_is_a_configuration_below_the_environment(
 ) -> None:
     monkeypatch.setenv("GCA_VAE__SEED", "5")
     monkeypatch.setenv("GCA_VAE__EPOCHS", "5")
-    TrainVAEOperator(**PLACES, config={"seed": 3, "epochs": 3, "latent_dim": 3}, options={"epochs": 4}).execute({})
+    TrainVAEOperator(**PLACES, config={"seed": 3, "epochs": 3, "latent_dim": 3}, epochs=4).execute({})
     assert (trained[0].seed, trained[0].epochs, trained[0].latent_dim) == (5, 4, 3)
 
 
@@ -97,12 +97,12 @@ def test_none_that_a_template_rendered_counts_as_not_given(trained: list[Any]) -
 @pytest.mark.parametrize(
     ("operator", "options", "message"),
     [
-        (TrainVAEOperator, {"options": {"epocs": 3}}, "did you mean 'epochs'"),
+        (TrainVAEOperator, {"epochs": 0}, "epochs: "),
         (TrainVAEOperator, {"config": {"epochs": 0}}, "epochs: "),
         (TrainVAEOperator, {"config": {"latentdim": 3}}, "did you mean 'latent_dim'"),
         (TrainVAEOperator, {"label_map": {"a": "b"}}, "label_key is not"),
         (TransferLabelsOperator, {"run_uri": "run", "min_probability": 1.5}, "min_probability: "),
-        (TransferLabelsOperator, {"run_uri": "run", "options": {"neighbours": 3}}, "neighbours: "),
+        (TransferLabelsOperator, {"run_uri": "run", "n_neighbors": 0}, "n_neighbors: "),
     ],
 )
 def test_wrong_options_are_refused_when_the_dag_is_parsed(operator: Any, options: dict[str, Any], message: str) -> None:
@@ -111,8 +111,8 @@ def test_wrong_options_are_refused_when_the_dag_is_parsed(operator: Any, options
 
 
 def test_a_wrong_rendered_value_fails_the_task_for_good(trained: list[Any]) -> None:
-    operator = TrainVAEOperator(**PLACES, options={"epochs": "{{ params.epochs }}"})
-    operator.options = {"epochs": "many"}
+    operator = TrainVAEOperator(**PLACES, epochs="{{ params.epochs }}")
+    operator.epochs = "many"
     with pytest.raises(AirflowFailException, match="epochs: "):
         operator.execute({})
     assert not trained
@@ -146,7 +146,8 @@ def test_new_cells_are_labelled_as_the_arguments_say(transferred: list[Any]) -> 
         run_uri="run",
         min_probability="0.7",
         recover_counts="true",
-        options={"n_neighbors": "9", "counts_layer": "raw"},
+        n_neighbors="9",
+        counts_layer="raw",
         asset_alias="labels",
     )
     events = Events()

@@ -55,7 +55,6 @@ def test_every_module_it_names_exists() -> None:
     classes = [
         *info["extra-links"],
         *(entry["hook-class-name"] for entry in info["connection-types"]),
-        *(entry["plugin-class"] for entry in info["plugins"]),
     ]
     for path in classes:
         module, _, name = path.rpartition(".")
@@ -65,7 +64,7 @@ def test_every_module_it_names_exists() -> None:
 def test_every_module_of_the_shell_is_named_or_helps_one_that_is() -> None:
     info = get_provider_info()
     package = Path(importlib.import_module("airflow_provider_gca").__file__ or "").parent
-    helpers = {"airflow_provider_gca.utils.fields"}
+    helpers = {"airflow_provider_gca.operators.base", "airflow_provider_gca.hooks.connection_forms"}
     for room in ("operators", "sensors", "hooks", "triggers"):
         there = {f"airflow_provider_gca.{room}.{path.stem}" for path in (package / room).glob("[a-z]*.py")}
         named = {module for entry in info[room] for module in entry["python-modules"]}

@@ -1,0 +1,136 @@
+"""What a task tells Airflow of its results: links to open, events of assets, and lineage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, unquote, urlsplit
+
+from airflow.sdk import Asset, AssetAlias, BaseOperatorLink
+
+if TYPE_CHECKING:
+    from airflow.providers.openlineage.extractors import (  # type: ignore[import-not-found,unused-ignore]
+        OperatorLineage,
+    )
+    from airflow.sdk import BaseOperator, Context
+    from airflow.sdk.types import TaskInstanceKey
+
+# of an asset's URI, Airflow keeps ASCII only
+_KEPT = ":/?#[]@!$&'()*+,;=%~"
+FACET = "gca"
+
+
+class ReportLink(BaseOperatorLink):
+    """Links to the HTML report that the task wrote.
+
+    Airflow asks for the link on the worker when the task ends and keeps it in the XCom ``gca_report_link``;
+    the operator holds the report's URI in ``report_uri`` by then.
+    """
+
+    name = "Report"
+    xcom_key = "gca_report_link"
+
+    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:  # noqa: ARG002
+        """The address a browser can open, or an empty text where there is no report."""
+        return browsable(getattr(operator, "report_uri", None))
+
+
+class FigureLink(BaseOperatorLink):
+    """Links to the figure that the task drew, ``figure_uri``, as :class:`ReportLink` does to the report."""
+
+    name = "Figure"
+    xcom_key = "gca_figure_link"
+
+    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:  # noqa: ARG002
+        """The address a browser can open, or an empty text where there is no figure."""
+        return browsable(getattr(operator, "figure_uri", None))
+
+
+def browsable(uri: str | None) -> str:
+    """``gs://`` objects open through the Cloud Console's storage page; other URIs stay as they are."""
+    if not uri:
+        return ""
+    if uri.startswith("gs://"):
+        return f"https://storage.cloud.google.com/{quote(uri.removeprefix('gs://'))}"
+    return uri
+
+
+def with_alias(arguments: Mapping[str, Any], alias: str | None) -> dict[str, Any]:
+    """An operator's arguments, with the alias among its outlets."""
+    if alias is None:
+        return dict(arguments)
+    outlets = arguments.get("outlets") or []
+    listed = list(outlets) if isinstance(outlets, list | tuple) else [outlets]
+    return {**arguments, "outlets": [*listed, AssetAlias(alias)]}
+
+
+def note_assets(
+    context: Context, alias: str | None, outlets: Iterable[Any], artefacts: Mapping[str, str], extra: Mapping[str, Any]
+) -> None:
+    """Make each artefact an event of the asset with its URI, under the alias.
+
+    The events of assets that the DAG's author named as outlets get the same extra.
+    """
+    if alias is not None:
+        events = context["outlet_events"][AssetAlias(alias)]
+        for name, uri in artefacts.items():
+            events.add(Asset(quote(uri, safe=_KEPT)), extra={"artefact": name, **extra})
+    for outlet in outlets:
+        if isinstance(outlet, Asset):
+            context["outlet_events"][outlet].extra.update(extra)
+
+
+def dataset_name(uri: str) -> tuple[str, str]:
+    """Namespace and name of a URI, as OpenLineage's naming has them: ``gs://bucket`` and the object, or ``file``."""
+    if "://" not in uri:
+        return "file", uri
+    parts = urlsplit(uri)
+    if parts.scheme == "file":
+        return "file", unquote(parts.path)
+    # the object's name may hold ? and #, which urlsplit takes for its own
+    return f"{parts.scheme}://{parts.netloc}", uri.removeprefix(f"{parts.scheme}://{parts.netloc}").lstrip("/") or "/"
+
+
+def lineage(
+    inputs: Sequence[str],
+    outputs: Mapping[str, str],
+    *,
+    rows: Mapping[str, int],
+    metrics: Mapping[str, Any],
+    run: Mapping[str, Any],
+) -> OperatorLineage:
+    """The datasets that a task read and wrote, with what it found, for OpenLineage.
+
+    Args:
+        inputs: URIs that were read.
+        outputs: URIs that were written, by name.
+        rows: how many cells or clusters an output holds, by the same name; its ``outputStatistics``.
+        metrics: put on every output as the facet ``gca``.
+        run: put on the run as the facet ``gca``.
+    """
+    from airflow.providers.common.compat.openlineage.facet import (
+        DatasetFacet,
+        InputDataset,
+        OutputDataset,
+        OutputStatisticsOutputDatasetFacet,
+        RunFacet,
+    )
+    from airflow.providers.openlineage.extractors import OperatorLineage
+
+    written = []
+    for name, uri in outputs.items():
+        namespace, path = dataset_name(uri)
+        counts = OutputStatisticsOutputDatasetFacet(rowCount=rows[name], fileCount=1) if name in rows else None
+        written.append(
+            OutputDataset(
+                namespace=namespace,
+                name=path,
+                facets={FACET: DatasetFacet().with_additional_properties(artefact=name, **metrics)},
+                outputFacets={} if counts is None else {"outputStatistics": counts},
+            )
+        )
+    return OperatorLineage(
+        inputs=[InputDataset(*dataset_name(uri)) for uri in inputs],
+        outputs=written,
+        run_facets={FACET: RunFacet().with_additional_properties(**run)} if run else {},
+    )
