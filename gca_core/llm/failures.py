@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import re
-from collections.abc import Iterator, Mapping
-from email.utils import parsedate_to_datetime
+from collections.abc import Iterator
 from typing import Any
 
 from gca_core.errors import LLMError
+from gca_core.http import parse_retry_after
 
 _RETRYABLE = {408, 409, 425, 429, 500, 502, 503, 504, 529}
 # exceptions of the providers' clients, by name so that none has to be imported
@@ -84,25 +83,6 @@ def describe_failure(error: BaseException, *, name: str, secret: str | None = No
     unreadable = isinstance(error, (ValueError, TypeError, AttributeError, KeyError))
     what = "gave an answer that can't be read" if unreadable else "could not be asked"
     return ProviderError(f"{name} {what}: {text}", retryable=unreadable, may_be_billed=True)
-
-
-def parse_retry_after(headers: Mapping[str, str], *, now: dt.datetime | None = None) -> float | None:
-    """Seconds that ``retry-after-ms`` or ``Retry-After`` (seconds or an HTTP date) ask to wait."""
-    lower = {key.lower(): value for key, value in headers.items()}
-    for key, unit in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
-        try:
-            seconds = float(lower[key]) / unit
-        except (KeyError, ValueError):
-            continue
-        if 0.0 <= seconds < float("inf"):
-            return seconds
-    try:
-        moment = parsedate_to_datetime(lower["retry-after"])
-    except (KeyError, ValueError):
-        return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=dt.UTC)
-    return max(0.0, (moment - (now or dt.datetime.now(dt.UTC))).total_seconds())
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

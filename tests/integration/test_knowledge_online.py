@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
+from gca_core.cache import FileCache
 from gca_core.errors import ConfigurationError, ExternalAPIError
 from gca_core.knowledge.bundled.lookups import pathways_of
-from gca_core.knowledge.online.cache import ResponseCache
 from gca_core.knowledge.online.client import ServiceClient
 from gca_core.knowledge.online.limits import CircuitBreaker, RateLimit
 from gca_core.knowledge.online.lookups import OnlineKnowledge, ask, shared_online
@@ -237,7 +237,7 @@ def test_an_answer_of_another_form_falls_back_to_the_snapshot(tmp_path: Path) ->
     assert literature.value is None
     assert "another form" in literature.missing[0]
     assert "another form" in pathways.missing[0]
-    assert not list(tmp_path.rglob("*.json"))
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 def test_a_refusal_is_not_repeated(tmp_path: Path) -> None:
@@ -284,11 +284,11 @@ def test_a_service_that_keeps_failing_is_left_alone_and_tried_again(tmp_path: Pa
 
 def test_an_answer_is_kept_until_it_expires(tmp_path: Path) -> None:
     clock = Clock()
-    cache = ResponseCache(tmp_path, 100.0, clock)
+    cache, day = FileCache(tmp_path, clock), 86_400
     with serve(lambda _call, number: Reply(json.dumps(number))) as loopback:
-        one = ServiceClient(Source.UNIPROT, settings(loopback.url, tmp_path), cache=cache)
+        one = ServiceClient(Source.UNIPROT, settings(loopback.url, tmp_path, online_cache_days=1), cache=cache)
         assert [get(one), get(one)] == [0, 0]
-        clock.now += 99
+        clock.now += day - 1
         assert get(one) == 0
         clock.now += 2
         assert get(one) == 1
@@ -299,17 +299,18 @@ def test_a_damaged_cache_is_asked_anew(tmp_path: Path) -> None:
     with serve(lambda _call, number: Reply(json.dumps(number))) as loopback:
         one = ServiceClient(Source.UNIPROT, settings(loopback.url, tmp_path))
         assert get(one) == 0
-        (path,) = tmp_path.rglob("*.json")
+        cache = FileCache(tmp_path / "online" / "uniprot")
+        (path,) = cache.files()
         path.write_text("{")
         assert get(one) == 1
-        path.write_text(path.read_text().replace('"body":"1"', '"body":"{"'))
+        cache.put(path.name, b"{")
         assert get(one) == 2
 
 
 def test_kegg_is_never_stored(services: Loopback, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     online = OnlineKnowledge(settings(services.url, tmp_path))
     assert ask(online.kegg_pathways_of("STAT1")).value
-    assert not list(tmp_path.rglob("*.json"))
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
     assert "academic" in caplog.text
 
 

@@ -1,9 +1,4 @@
-"""Local copies of remote marker tables: fetched once, and anew when they have changed where they come from.
-
-A copy's name holds the hash of its address, of the version that the storage names, and of its content, so that a copy
-is used only while the version there is the same, and one that was damaged counts as absent. Copies are written under
-a temporary name and renamed: any number of processes may share them.
-"""
+"""Local copies of remote marker tables: fetched once, and anew when the storage names another version of them."""
 
 from __future__ import annotations
 
@@ -16,12 +11,11 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
-import platformdirs
 from upath import UPath
 
+from gca_core.cache import FileCache, cache_root
 from gca_core.config import load_settings
-from gca_core.errors import ConfigurationError
-from gca_core.io import as_path, as_uri, require_file, sha256_bytes, staged
+from gca_core.io import as_path, as_uri, content_hash, require_file
 
 log = logging.getLogger(__name__)
 
@@ -52,14 +46,8 @@ def assets_folder() -> Path:
     Raises:
         ConfigurationError: not a place on this machine's file systems.
     """
-    settings = load_settings()
-    given = _home.get() or settings.assets_home
-    if given is None:
-        given = (settings.cache_dir or Path(platformdirs.user_cache_dir("gca", appauthor=False))) / "assets"
-    path = as_path(given)
-    if path.protocol not in {"", "file", "local"}:
-        raise ConfigurationError(f"the folder for assets {os.fspath(given)!r} is remote; expected a local folder")
-    return Path(str(path)) / FOLDER
+    given = _home.get() or load_settings().assets_home
+    return cache_root(given or cache_root() / "assets") / FOLDER
 
 
 def read_asset(uri: str | os.PathLike[str], *, what: str) -> bytes:
@@ -74,14 +62,13 @@ def read_asset(uri: str | os.PathLike[str], *, what: str) -> bytes:
     version = _version(source)
     if version is None:
         return source.read_bytes()
-    folder, address = assets_folder(), _short(as_uri(source))
-    name = f"{address}-{_short(version)}"
-    kept = _kept(folder, name)
-    if kept is not None:
-        log.info("the %s %s is read from its copy in %s", what, uri, folder)
-        return kept
+    cache, key = FileCache(assets_folder()), content_hash(as_uri(source))
+    kept = cache.get(key)
+    if kept is not None and kept.about["version"] == version:
+        log.info("the %s %s is read from its copy in %s", what, uri, cache.folder)
+        return kept.content
     data = source.read_bytes()
-    _keep(folder, address, f"{name}-{sha256_bytes(data)}", data)
+    cache.put(key, data, {"version": version})
     return data
 
 
@@ -90,31 +77,3 @@ def _version(source: UPath) -> str | None:
     info: dict[str, Any] = source.fs.info(source.path)
     found = {key: str(info[key]) for key in _VERSION if info.get(key) is not None}
     return json.dumps(found, sort_keys=True) if set(found) - {"size"} else None
-
-
-def _kept(folder: Path, name: str) -> bytes | None:
-    for path in folder.glob(f"{name}-*"):
-        try:
-            data = path.read_bytes()
-        except OSError:
-            continue
-        if path.name == f"{name}-{sha256_bytes(data)}":
-            return data
-    return None
-
-
-def _keep(folder: Path, address: str, name: str, data: bytes) -> None:
-    """Keep a copy in the place of earlier ones; a folder that can't be written to is no reason to fail."""
-    try:
-        earlier = list(folder.glob(f"{address}-*"))
-        with staged(folder / name) as path:
-            path.write_bytes(data)
-        for path in earlier:
-            if path.name != name:
-                path.unlink(missing_ok=True)
-    except OSError as error:
-        log.warning("no copy could be kept in %s: %s", folder, error)
-
-
-def _short(text: str) -> str:
-    return sha256_bytes(text.encode())[:16]

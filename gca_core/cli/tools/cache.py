@@ -29,11 +29,11 @@ def info(
     """Show where the cache lies, how large it is, and which models' answers it holds."""
     from gca_core.annotation.llm.answer_cache import AnswerCache, cache_folder
     from gca_core.annotation.markers.remote import assets_under
-    from gca_core.annotation.markers.table_cache import tables_info
+    from gca_core.annotation.markers.table_cache import parsed_tables
 
     found = AnswerCache(cache_folder(cache_dir)).info()
     with assets_under(cache_dir):
-        tables, size = tables_info()
+        tables, size = parsed_tables().size()
     if as_json:
         typer.echo(json.dumps(found.model_dump() | {"tables": tables, "table_bytes": size}, indent=2))
         return
@@ -57,7 +57,7 @@ def clear(
     """Delete the answers and, unless one model is named, the parsed marker tables; nothing else is touched."""
     from gca_core.annotation.llm.answer_cache import AnswerCache, cache_folder
     from gca_core.annotation.markers.remote import assets_under
-    from gca_core.annotation.markers.table_cache import clear_tables
+    from gca_core.annotation.markers.table_cache import parsed_tables
 
     folder = cache_folder(cache_dir)
     if not yes:
@@ -67,7 +67,7 @@ def clear(
     typer.echo(f"deleted {AnswerCache(folder).clear(model=model):,} answers from {folder}")
     if model is None:
         with assets_under(cache_dir):
-            typer.echo(f"deleted {clear_tables():,} parsed marker tables")
+            typer.echo(f"deleted {parsed_tables().clear():,} parsed marker tables")
 
 
 def _day(seconds: float) -> str:

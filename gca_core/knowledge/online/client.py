@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import email.utils
 import json
 import logging
 import random
-import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from gca_core.cache import FileCache
 from gca_core.config import require
 from gca_core.errors import ExternalAPIError
-from gca_core.knowledge.online.cache import ResponseCache
+from gca_core.http import parse_retry_after
+from gca_core.io import content_hash
 from gca_core.knowledge.online.limits import CircuitBreaker, RateLimit
 from gca_core.knowledge.online.settings import SERVICES, OnlineSettings, Source
 
@@ -46,9 +46,9 @@ class _Request:
     missing: frozenset[int]
 
     @property
-    def key(self) -> dict[str, str]:
-        """What decides the answer."""
-        return {"method": self.method, "url": self.url, **self.fields}
+    def key(self) -> str:
+        """The hash of what decides the answer; neither keys nor e-mail addresses are in it."""
+        return content_hash({"method": self.method, "url": self.url, **self.fields})
 
 
 @dataclass(frozen=True)
@@ -83,16 +83,16 @@ class ServiceClient:
         *,
         breaker: CircuitBreaker | None = None,
         limit: RateLimit | None = None,
-        cache: ResponseCache | None = None,
+        cache: FileCache | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         service = SERVICES[source]
         self.source, self.settings = source, settings
         self._breaker = breaker or CircuitBreaker()
         self._limit = limit or RateLimit(settings.requests(source), service.window_s)
-        folder = settings.cache_folder() / source.value
-        kept = cache or ResponseCache(folder, settings.online_cache_days * DAY_S)
-        self._cache = kept if service.stored else None
+        self._max_age_s = settings.online_cache_days * DAY_S
+        kept = cache or FileCache(settings.cache_folder() / source.value)
+        self._cache = kept if service.stored and self._max_age_s > 0 else None
         self._sleep = sleep
         self._jitter = random.Random()  # noqa: S311
 
@@ -150,9 +150,10 @@ class ServiceClient:
         return _Request(method, url, dict(fields), dict(secret or {}), frozenset({404, *missing}))
 
     async def _call(self, request: _Request, read: Callable[[str], T]) -> T | None:
-        if self._cache is not None and (kept := self._cache.get(request.key)) is not None:
+        kept = self._cache and self._cache.get(request.key, max_age_s=self._max_age_s)
+        if kept:
             try:
-                return read(kept)
+                return read(kept.content.decode())
             except ValueError:
                 log.debug("a cached answer of %s can't be read; it is asked again", self.source)
         if not self._breaker.allows():
@@ -167,7 +168,7 @@ class ServiceClient:
             raise
         self._breaker.succeeded()
         if self._cache is not None and found.body is not None:
-            self._cache.put(request.key, found.body)
+            self._cache.put(request.key, found.body.encode())
         return found.value
 
     async def _attempts(self, request: _Request, read: Callable[[str], T]) -> _Attempt[T]:
@@ -196,7 +197,7 @@ class ServiceClient:
         if status in request.missing:
             return _Attempt()
         if status in RETRIED:
-            return _Attempt(trouble=f"answered {status}", pause_s=_retry_after(response.headers.get("retry-after")))
+            return _Attempt(trouble=f"answered {status}", pause_s=parse_retry_after(response.headers) or 0.0)
         if status >= 300:
             raise RefusedError(f"{self.source} refused the call with status {status}")
         if len(response.content) > MAX_BYTES:
@@ -226,17 +227,3 @@ async def _send(client: httpx.AsyncClient, request: _Request) -> httpx.Response:
     if request.method == "POST":
         return await client.post(request.url, data={**request.fields, **request.secret})
     return await client.get(request.url, params=dict(request.fields))
-
-
-def _retry_after(header: str | None) -> float:
-    """Seconds from a ``Retry-After`` header, a number or a date; 0 where there is none that can be read."""
-    if not header:
-        return 0.0
-    try:
-        return max(0.0, float(header))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, email.utils.parsedate_to_datetime(header).timestamp() - time.time())
-    except (TypeError, ValueError):
-        return 0.0

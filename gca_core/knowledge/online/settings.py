@@ -10,10 +10,10 @@ from types import MappingProxyType
 from typing import Annotated
 from urllib.parse import urlsplit
 
-import platformdirs
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from gca_core.cache import cache_root
 from gca_core.config import load_settings, variable_name
 from gca_core.errors import ConfigurationError, complaints
 
@@ -125,8 +125,7 @@ class OnlineSettings(BaseSettings):
 
     def cache_folder(self) -> Path:
         """Where answers are kept."""
-        given = self.cache_dir or Path(platformdirs.user_cache_dir("gca", appauthor=False))
-        return given.expanduser() / "online"
+        return cache_root(self.cache_dir) / "online"
 
 
 def load_online_settings(**overrides: object) -> OnlineSettings:

@@ -1,14 +1,13 @@
 import json
 import logging
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from typer.testing import CliRunner
 
-from gca_core.annotation.markers import table_cache as parsed_tables
+from gca_core.annotation.markers import table_cache
 from gca_core.annotation.markers.formats import load_markers
 from gca_core.annotation.markers.remote import assets_under
-from gca_core.annotation.markers.table_cache import clear_tables, parsed_folder, tables_info
+from gca_core.annotation.markers.table_cache import parsed_tables
 from gca_core.cli.main import app
 
 TABLE = "cell_type,gene_symbol\nB cell,MS4A1\nB cell,CD79A\n"
@@ -52,54 +51,11 @@ def test_a_table_that_is_used_whole_has_nothing_to_say(table, caplog):
     assert caplog.messages == []
 
 
-def test_a_note_that_was_changed_makes_a_copy_damaged(table, tmp_path):
-    sets = tmp_path / "sets.gmt"
-    sets.write_text(SETS)
-    load_markers(sets)
-    (copy,) = parsed_folder().glob("*.json")
-    copy.write_text(copy.read_text().replace("1 of 2", "0 of 2"))
-    assert not load_markers(sets).from_cache
-
-
-@pytest.mark.parametrize("spoil", ["", "{", '{"rows": []}', None])
-def test_a_damaged_copy_counts_as_absent_and_is_written_anew(table, spoil):
-    first = load_markers(table)
-    (copy,) = parsed_folder().glob("*.json")
-    copy.write_text(copy.read_text().replace("MS4A1", "CD3E") if spoil is None else spoil)
-    again = load_markers(table)
-    assert not again.from_cache
-    assert again.types == first.types
-    assert load_markers(table).from_cache
-
-
 def test_copies_of_another_reader_are_not_used(table, monkeypatch):
     load_markers(table)
-    monkeypatch.setattr(parsed_tables, "READER_VERSION", parsed_tables.READER_VERSION + 1)
+    monkeypatch.setattr(table_cache, "READER_VERSION", table_cache.READER_VERSION + 1)
     assert not load_markers(table).from_cache
     assert load_markers(table).from_cache
-
-
-def test_many_writers_share_a_copy(table):
-    with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(lambda _: load_markers(table), range(24)))
-    assert all(database.types == found[0].types for database in found)
-    assert load_markers(table).from_cache
-    assert [path.suffix for path in parsed_folder().iterdir()] == [".json"]
-
-
-def test_a_folder_that_cannot_be_written_to_is_no_reason_to_fail(table, tmp_path):
-    (tmp_path / "assets").write_text("in the way")
-    assert not load_markers(table).from_cache
-    assert not load_markers(table).from_cache
-
-
-def test_copies_are_counted_and_cleared(table):
-    load_markers(table)
-    count, size = tables_info()
-    assert count == 1
-    assert size > len(TABLE)
-    assert clear_tables() == 1
-    assert tables_info() == (0, 0)
 
 
 def told(*arguments: str) -> str:
@@ -120,7 +76,7 @@ def test_the_commands_count_and_delete_parsed_tables_beside_the_answers(table, t
     with assets_under(tmp_path / "cache"):
         for path in (table, other):
             load_markers(path)
-        size = tables_info()[1]
+        size = parsed_tables().size()[1]
     assert "parsed marker tables: 2 in 0.00 MB" in told("cache", "info", *cache)
     facts = json.loads(told("cache", "info", "--json", *cache))
     assert (facts["tables"], facts["table_bytes"], facts["answers"]) == (2, size, 0)
@@ -129,7 +85,7 @@ def test_the_commands_count_and_delete_parsed_tables_beside_the_answers(table, t
     assert "deleted 2 parsed marker tables" in told("cache", "clear", "--yes", *cache)
     facts = json.loads(told("cache", "info", "--json", *cache))
     assert (facts["tables"], facts["table_bytes"]) == (0, 0)
-    assert tables_info()[0] == 1
+    assert parsed_tables().size()[0] == 1
     assert load_markers(table).from_cache
 
 
@@ -138,4 +94,4 @@ def test_nothing_is_deleted_unless_the_question_is_answered(table):
     refused = CliRunner().invoke(app, ["cache", "clear"], input="n\n")
     assert refused.exit_code == 1
     assert "answers and parsed marker tables" in refused.stdout
-    assert tables_info()[0] == 1
+    assert parsed_tables().size()[0] == 1

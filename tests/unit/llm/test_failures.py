@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gca_core.llm.failures import describe_failure, parse_retry_after
+from gca_core.http import parse_retry_after
+from gca_core.llm.failures import describe_failure
 
 NOW = dt.datetime(2025, 6, 1, 12, 0, tzinfo=dt.UTC)
 
