@@ -33,7 +33,8 @@ from published_clusters import (
 
 from gca_core.annotation.labels.names import common_name
 from gca_core.annotation.labels.vocabulary import Vocabulary, in_vocabulary
-from gca_core.annotation.markers.database import MarkerDatabase, load_marker_database, symbol_aliases
+from gca_core.annotation.markers.database import MarkerDatabase, symbol_aliases
+from gca_core.annotation.markers.load import load_marker_database
 from gca_core.annotation.models import Annotation, Confidence
 from gca_core.annotation.report.palette import shown_label
 from gca_core.knowledge.bundled.ontology import load_ontology

@@ -22,7 +22,7 @@ import pandas as pd
 from manifest import update_manifest
 
 from gca_core.annotation.labels.single_cells import annotate_cells
-from gca_core.annotation.markers.database import load_marker_database
+from gca_core.annotation.markers.load import load_marker_database
 from gca_core.knowledge.bundled.ontology import load_ontology
 from gca_core.matrix.anndata_io import write_elem
 from gca_core.matrix.kinds import require_counts

@@ -14,7 +14,7 @@ from manifest import update_manifest
 
 from gca_core.annotation.labels.vocabulary import read_vocabulary
 from gca_core.annotation.markers.build import build_marker_table, parse_source
-from gca_core.annotation.markers.database import parse_markers
+from gca_core.annotation.markers.formats import parse_markers
 
 DATA = Path(__file__).resolve().parent.parent / "gca_core/annotation/data"
 TERMS = {"source": "compiled by this project from general knowledge of cell biology", "licence": "Apache-2.0"}

@@ -31,7 +31,7 @@ from published_clusters import (  # noqa: E402
     shuffle_genes,
 )
 
-from gca_core.annotation.markers.database import load_marker_database  # noqa: E402
+from gca_core.annotation.markers.load import load_marker_database  # noqa: E402
 from gca_core.annotation.scoring.confidence import Figures  # noqa: E402
 from gca_core.knowledge.bundled.ontology import load_ontology  # noqa: E402
 

@@ -22,7 +22,7 @@ sys.path.insert(0, str(ROOT / "tests" / "benchmarks"))
 from annotation_published import DATA, confidence_and_truth  # noqa: E402
 from published_clusters import FOLDER, LabelTable, annotate_published, read_clusters  # noqa: E402
 
-from gca_core.annotation.markers.database import load_marker_database  # noqa: E402
+from gca_core.annotation.markers.load import load_marker_database  # noqa: E402
 from gca_core.annotation.scoring.confidence import CALIBRATION  # noqa: E402
 from gca_core.knowledge.bundled.ontology import load_ontology  # noqa: E402
 

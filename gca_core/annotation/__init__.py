@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from gca_core.annotation.labels.vocabulary import Vocabulary, read_vocabulary
     from gca_core.annotation.lists import annotate_from_markers
     from gca_core.annotation.llm.models import LlmOptions
-    from gca_core.annotation.markers.database import MarkerDatabase, load_marker_database
+    from gca_core.annotation.markers.database import MarkerDatabase
+    from gca_core.annotation.markers.load import load_marker_database
     from gca_core.annotation.models import (
         Annotation,
         ClusterMarkers,
@@ -88,7 +89,7 @@ _HOMES = {
     "annotate_rank_genes": "clusters",
     "annotate_rank_genes_async": "asynchronous",
     "load_corrections": "labels.corrections",
-    "load_marker_database": "markers.database",
+    "load_marker_database": "markers.load",
     "read_vocabulary": "labels.vocabulary",
     "validate_anndata": "validate",
     "validate_anndata_async": "asynchronous",

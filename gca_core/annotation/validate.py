@@ -17,7 +17,8 @@ from gca_core.annotation.config import PREFIX, TOP_N_MARKERS, AnnotationConfig
 from gca_core.annotation.labels.given import LabelValidator, given_labels
 from gca_core.annotation.labels.labelling import label_clusters, run_stats, species_markers
 from gca_core.annotation.labels.offline import MIN_OVERLAP
-from gca_core.annotation.markers.database import MarkerDatabase, load_marker_database
+from gca_core.annotation.markers.database import MarkerDatabase
+from gca_core.annotation.markers.load import load_marker_database
 from gca_core.annotation.models import Annotation, DatasetReport
 from gca_core.annotation.observed import observed, request_id
 from gca_core.annotation.pipeline import Options, Outcome, make_report, rank_and_weigh

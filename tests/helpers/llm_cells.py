@@ -5,7 +5,8 @@ from __future__ import annotations
 import anndata as ad
 import numpy as np
 
-from gca_core.annotation.markers.database import MarkerDatabase, parse_markers
+from gca_core.annotation.markers.database import MarkerDatabase
+from gca_core.annotation.markers.formats import parse_markers
 from tests.unit.annotation.conftest import MIXTURE, simulate
 
 HEPATOCYTE = "CL:0000182"

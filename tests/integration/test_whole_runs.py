@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from gca_core.annotation import annotate_anndata
-from gca_core.annotation.markers.database import load_marker_database
+from gca_core.annotation.markers.load import load_marker_database
 from gca_core.cli.vae.commands import app
 from gca_core.io import read_json
 from gca_core.latent import TorchVAE, load_config, make_config

@@ -11,7 +11,8 @@ from gca_core.annotation.adata.expression import SPECIES
 from gca_core.annotation.labels.from_model import LlmAnnotator
 from gca_core.annotation.labels.names import common_name
 from gca_core.annotation.labels.offline import annotate_clusters
-from gca_core.annotation.markers.database import MarkerDatabase, load_marker_database
+from gca_core.annotation.markers.database import MarkerDatabase
+from gca_core.annotation.markers.load import load_marker_database
 from gca_core.annotation.markers.orthologs import ortholog_checked
 from gca_core.annotation.models import (
     UNKNOWN,

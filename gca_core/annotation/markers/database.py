@@ -5,17 +5,13 @@ from __future__ import annotations
 import csv
 import functools
 import math
-import os
 from collections.abc import Iterable, Sequence
 from importlib import resources
-from io import StringIO
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from gca_core.errors import MarkerDatabaseError, complaints
-from gca_core.io import sha256_bytes
-from gca_core.knowledge.bundled.ontology import CellOntology, load_ontology
+from gca_core.errors import MarkerDatabaseError
 
 COLUMNS = (
     "source",
@@ -31,7 +27,6 @@ COLUMNS = (
     "parent_id",
 )
 ANY_TISSUE = "any"
-_REQUIRED = ("cell_type", "gene_symbol")
 _Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 
 
@@ -110,91 +105,11 @@ class MarkerDatabase:
         return math.log1p(n / self._counts.get(gene, 1)) / math.log1p(n)
 
 
-def load_marker_database(path: str | os.PathLike[str] | None = None, *, species: str = "human") -> MarkerDatabase:
-    """Read a marker table: the bundled one, a CSV or TSV file with the columns of :data:`COLUMNS`, or another format.
-
-    The others are PanglaoDB, CellMarker 2.0, ScType, the CellTypist encyclopedia and GMT.
-
-    ``cell_type`` and ``gene_symbol`` are needed. Where ``ontology_id`` is missing, the cell type's name is
-    resolved on the Cell Ontology. Labels are taken from the ontology.
-
-    Raises:
-        MarkerDatabaseError: missing file or columns, unreadable rows, unknown terms, or no rows of the species.
-    """
-    if path is None:
-        return _bundled(species)
-    from gca_core.annotation.markers.formats import load_markers
-
-    return load_markers(path, species=species)
-
-
-def parse_markers(text: str, *, species: str = "human", ontology: CellOntology | None = None) -> list[Marker]:
-    """The markers of one species in the text of a CSV or TSV file; see :func:`load_marker_database`.
-
-    Raises:
-        MarkerDatabaseError: as there; names up to five faulty lines.
-    """
-    ontology = ontology or load_ontology()
-    markers: list[Marker] = []
-    faults: list[str] = []
-    reader = csv.DictReader(StringIO(text.lstrip("\ufeff"), newline=""), delimiter=_delimiter(text))
-    try:
-        _check_header(reader.fieldnames or [])
-        for row in reader:
-            marker = _parse_row(row, ontology)
-            if isinstance(marker, str):
-                faults.append(f"line {reader.line_num}: {marker}")
-            elif marker.species.casefold() == species.casefold():
-                markers.append(marker)
-    except csv.Error as error:
-        faults.append(f"line {reader.line_num}: {error}")
-    if faults:
-        more = f" and {len(faults) - 5} more" if len(faults) > 5 else ""
-        raise MarkerDatabaseError(f"the marker table has faulty rows: {'; '.join(faults[:5])}{more}")
-    return markers
-
-
 @functools.cache
 def symbol_aliases() -> dict[str, str]:
     """Previous gene symbols that older annotations use, with the current one."""
     text = (resources.files("gca_core.annotation") / "data" / "symbol_aliases.csv").read_text(encoding="utf-8")
     return {row["previous"]: row["current"] for row in csv.DictReader(text.splitlines())}
-
-
-@functools.cache
-def _bundled(species: str) -> MarkerDatabase:
-    text = (resources.files("gca_core.annotation") / "data" / "markers.csv").read_text(encoding="utf-8")
-    return MarkerDatabase(
-        parse_markers(text, species=species), name="bundled", content_hash=sha256_bytes(text.encode())
-    )
-
-
-def _delimiter(text: str) -> str:
-    return "\t" if "\t" in text.split("\n", 1)[0] else ","
-
-
-def _check_header(names: Sequence[str]) -> None:
-    missing = [name for name in _REQUIRED if name not in names]
-    if missing:
-        raise MarkerDatabaseError(
-            f"the marker table lacks the columns {', '.join(missing)}; found {', '.join(names) or 'none'}, "
-            f"expected {', '.join(COLUMNS)}"
-        )
-
-
-def _parse_row(row: dict[str, str | None], ontology: CellOntology) -> Marker | str:
-    given = {name: value for name in COLUMNS if (value := (row.get(name) or "").strip())}
-    name = given.get("ontology_id") or given.get("cell_type", "")
-    term = ontology.resolve(name)
-    if name and term is None:
-        close = ", ".join(ontology.suggest(given.get("cell_type", name)))
-        return f"{name!r} is no Cell Ontology term" + (f"; close: {close}" if close else "")
-    if term is not None:
-        given |= {"ontology_id": term, "cell_type": ontology.label(term)}
-    try:
-        return Marker.model_validate(given)
-    except ValidationError as error:
-        return complaints(error)
 
 
 def _by_type(markers: Iterable[Marker]) -> Iterable[CellTypeMarkers]:

@@ -3,75 +3,34 @@
 from __future__ import annotations
 
 import csv
-import functools
-import logging
-import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from io import StringIO
 
-from gca_core.annotation.markers.database import COLUMNS, Marker, MarkerDatabase, parse_markers, symbol_aliases
-from gca_core.annotation.markers.remote import read_asset
-from gca_core.annotation.markers.table_cache import ParsedTable, keep_table, kept_table, table_key
+from pydantic import ValidationError
+
+from gca_core.annotation.markers.database import COLUMNS, Marker, symbol_aliases
+from gca_core.annotation.markers.table_cache import ParsedTable
 from gca_core.annotation.markers.xlsx import read_sheet
-from gca_core.errors import MarkerDatabaseError
-from gca_core.io import content_hash, sha256_bytes
+from gca_core.errors import MarkerDatabaseError, complaints
 from gca_core.knowledge.bundled.ontology import CellOntology, load_ontology
 
-log = logging.getLogger(__name__)
-
 Row = dict[str, str]
+_REQUIRED = ("cell_type", "gene_symbol")
 _GENES = re.compile(r"[,;\s]+")
 _SPECIES = {"human": "Hs", "mouse": "Mm"}
 
 
-def load_markers(
-    path: str | os.PathLike[str], *, species: str = "human", ontology: CellOntology | None = None
-) -> MarkerDatabase:
-    """A marker database of any known format, recognised by its columns; GMT by its name's ending.
+def read_markers(data: bytes, *, name: str, species: str = "human") -> ParsedTable:
+    """The markers of one species in the content of a file, recognised by its columns; GMT by its name's ending.
 
     Names of cell types are resolved on the Cell Ontology; in tables that aren't this project's, those without a term
-    are left out, and the log says how many, also where the table was parsed before.
+    are left out, which the note says.
 
     Raises:
-        DataValidationError: there is no such file.
         MarkerDatabaseError: an unknown format, or nothing that can be used.
     """
-    name = os.fspath(path)
-    data = read_asset(path, what="marker database")
-    digest = sha256_bytes(data)
-    if ontology is not None:
-        return MarkerDatabase(
-            read_markers(data, name=name, species=species, ontology=ontology), name=name, content_hash=digest
-        )
-    key = table_key([digest, species, str(name.casefold().endswith(".gmt")), load_ontology().version, _aliases_hash()])
-    kept = kept_table(key)
-    table = kept or _read(data, name, species, load_ontology())
-    if kept is None:
-        keep_table(key, table)
-    else:
-        log.info("the marker database %s is read from its parsed copy", name)
-    _tell(table, name)
-    database = MarkerDatabase(table.markers, name=name, content_hash=digest)
-    database.from_cache = kept is not None
-    return database
-
-
-def read_markers(
-    data: bytes, *, name: str, species: str = "human", ontology: CellOntology | None = None
-) -> list[Marker]:
-    """The markers of one species in the content of a file; see :func:`load_markers`."""
-    table = _read(data, name, species, ontology or load_ontology())
-    _tell(table, name)
-    return table.markers
-
-
-def _tell(table: ParsedTable, name: str) -> None:
-    if table.note:
-        log.warning("%s: %s", name, table.note)
-
-
-def _read(data: bytes, name: str, species: str, ontology: CellOntology) -> ParsedTable:
+    ontology = load_ontology()
     if data[:2] == b"PK":
         table = read_sheet(data, what=name)
         header = [cell.strip() for cell in table[0]] if table else []
@@ -95,38 +54,58 @@ def _read(data: bytes, name: str, species: str, ontology: CellOntology) -> Parse
     return _convert(header, table_rows, name, species, ontology)
 
 
-def merge_databases(databases: Sequence[MarkerDatabase]) -> MarkerDatabase:
-    """One database of several; of a gene that they list for one type, the highest score is kept.
+def parse_markers(text: str, *, species: str = "human", ontology: CellOntology | None = None) -> list[Marker]:
+    """The markers of one species in the text of a CSV or TSV file; see :func:`load_marker_database`.
 
     Raises:
-        MarkerDatabaseError: there are none.
+        MarkerDatabaseError: as there; names up to five faulty lines.
     """
-    markers = [
-        Marker(
-            source=database.name,
-            cell_type=t.label,
-            ontology_id=t.ontology_id,
-            gene_symbol=gene,
-            tissue=";".join(sorted(t.tissues)),
-            evidence_score=score,
-            role="positive" if genes is t.positive else "negative",
-            parent_id=t.parent_id,
+    ontology = ontology or load_ontology()
+    markers: list[Marker] = []
+    faults: list[str] = []
+    reader = csv.DictReader(StringIO(text.lstrip("\ufeff"), newline=""), delimiter=_delimiter(text))
+    try:
+        _check_header(reader.fieldnames or [])
+        for row in reader:
+            marker = _parse_row(row, ontology)
+            if isinstance(marker, str):
+                faults.append(f"line {reader.line_num}: {marker}")
+            elif marker.species.casefold() == species.casefold():
+                markers.append(marker)
+    except csv.Error as error:
+        faults.append(f"line {reader.line_num}: {error}")
+    if faults:
+        more = f" and {len(faults) - 5} more" if len(faults) > 5 else ""
+        raise MarkerDatabaseError(f"the marker table has faulty rows: {'; '.join(faults[:5])}{more}")
+    return markers
+
+
+def _delimiter(text: str) -> str:
+    return "\t" if "\t" in text.split("\n", 1)[0] else ","
+
+
+def _check_header(names: Sequence[str]) -> None:
+    missing = [name for name in _REQUIRED if name not in names]
+    if missing:
+        raise MarkerDatabaseError(
+            f"the marker table lacks the columns {', '.join(missing)}; found {', '.join(names) or 'none'}, "
+            f"expected {', '.join(COLUMNS)}"
         )
-        for database in databases
-        for t in database.types
-        for genes in (t.positive, t.negative)
-        for gene, score in genes.items()
-    ]
-    return MarkerDatabase(
-        markers,
-        name=" + ".join(database.name for database in databases),
-        content_hash=content_hash([database.content_hash for database in databases]),
-    )
 
 
-@functools.cache
-def _aliases_hash() -> str:
-    return content_hash([f"{previous}={current}" for previous, current in symbol_aliases().items()])
+def _parse_row(row: dict[str, str | None], ontology: CellOntology) -> Marker | str:
+    given = {name: value for name in COLUMNS if (value := (row.get(name) or "").strip())}
+    name = given.get("ontology_id") or given.get("cell_type", "")
+    term = ontology.resolve(name)
+    if name and term is None:
+        close = ", ".join(ontology.suggest(given.get("cell_type", name)))
+        return f"{name!r} is no Cell Ontology term" + (f"; close: {close}" if close else "")
+    if term is not None:
+        given |= {"ontology_id": term, "cell_type": ontology.label(term)}
+    try:
+        return Marker.model_validate(given)
+    except ValidationError as error:
+        return complaints(error)
 
 
 def _convert(header: list[str], rows: list[Row], name: str, species: str, ontology: CellOntology) -> ParsedTable:

@@ -51,7 +51,7 @@ def list_types(
     tissue: Annotated[str | None, typer.Option(help="Only types of this tissue.")] = None,
 ) -> None:
     """List cell types with their Cell Ontology id, parent, tissues and markers, parted by tabs."""
-    from gca_core.annotation.markers.database import load_marker_database
+    from gca_core.annotation.markers.load import load_marker_database
     from gca_core.annotation.scoring.marker_model import tissue_name
 
     wanted = tissue_name(tissue)
@@ -64,7 +64,7 @@ def list_types(
 @app.command()
 def validate(database: Database = None, species: Species = "human") -> None:
     """Read a marker table and say what can be used; exits with 2 where nothing can."""
-    from gca_core.annotation.markers.database import load_marker_database
+    from gca_core.annotation.markers.load import load_marker_database
 
     found = load_marker_database(database, species=species)
     few = [t.label for t in found.types if len(t.positive) < 2]
@@ -78,7 +78,7 @@ def info(database: Database = None, species: Species = "human") -> None:
     """Print version, size, tissues and content hash as JSON; tables of one's own have the hash's start as version."""
     from importlib.metadata import version
 
-    from gca_core.annotation.markers.database import load_marker_database
+    from gca_core.annotation.markers.load import load_marker_database
 
     found = load_marker_database(database, species=species)
     facts = {

@@ -3,7 +3,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gca_core.annotation.markers.database import MarkerDatabase, load_marker_database
+from gca_core.annotation.markers.database import MarkerDatabase
+from gca_core.annotation.markers.load import load_marker_database
 
 MIXTURE = {
     "b": "CL:0000236",

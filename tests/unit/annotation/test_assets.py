@@ -1,7 +1,7 @@
 import fsspec
 import pytest
 
-from gca_core.annotation.markers.database import load_marker_database
+from gca_core.annotation.markers.load import load_marker_database
 from gca_core.annotation.markers.remote import assets_folder, assets_in, read_asset
 from gca_core.cache import FileCache
 from gca_core.errors import ConfigurationError, DataValidationError

@@ -8,7 +8,7 @@ import pytest
 from gca_core.annotation import annotate_anndata, annotate_from_markers
 from gca_core.annotation.labels.corrections import Correction, Corrections
 from gca_core.annotation.labels.labelling import Knowledge, SpeciesMarkers, label_clusters, species_markers
-from gca_core.annotation.markers.database import load_marker_database
+from gca_core.annotation.markers.load import load_marker_database
 from gca_core.annotation.models import UNKNOWN, FlagReason, Status
 from gca_core.errors import ConfigurationError, DataValidationError
 from tests.unit.annotation.conftest import MIXTURE, simulate

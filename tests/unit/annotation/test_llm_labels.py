@@ -14,7 +14,8 @@ from gca_core.annotation.labels.offline import judge_label
 from gca_core.annotation.llm.consensus import Vote, find_consensus
 from gca_core.annotation.llm.models import BatchAnswer, ClusterAnswer, LlmOptions, clean_text, is_symbol
 from gca_core.annotation.llm.prompts import load_prompts, make_messages, sent_markers
-from gca_core.annotation.markers.database import MarkerDatabase, parse_markers
+from gca_core.annotation.markers.database import MarkerDatabase
+from gca_core.annotation.markers.formats import parse_markers
 from gca_core.annotation.models import UNKNOWN, ClusterMarkers, Confidence, FlagReason, RankedGene
 from gca_core.annotation.scoring.marker_model import build_model, own_scores
 from gca_core.errors import ConfigurationError

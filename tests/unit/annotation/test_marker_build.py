@@ -12,7 +12,7 @@ from gca_core.annotation.markers.build import (
     parent_type,
     parse_source,
 )
-from gca_core.annotation.markers.database import parse_markers
+from gca_core.annotation.markers.formats import parse_markers
 from gca_core.errors import MarkerDatabaseError
 from gca_core.knowledge.bundled.ontology import load_ontology
 

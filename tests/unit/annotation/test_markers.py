@@ -7,13 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gca_core.annotation.markers.database import (
-    COLUMNS,
-    MarkerDatabase,
-    load_marker_database,
-    parse_markers,
-    symbol_aliases,
-)
+from gca_core.annotation.markers.database import COLUMNS, MarkerDatabase, symbol_aliases
+from gca_core.annotation.markers.formats import parse_markers
+from gca_core.annotation.markers.load import load_marker_database
 from gca_core.errors import DataValidationError, GcaError, MarkerDatabaseError
 from gca_core.knowledge.bundled.ontology import load_ontology
 

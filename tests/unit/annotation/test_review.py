@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gca_core.annotation.labels.corrections import CORRECTIONS_FILE, load_corrections
-from gca_core.annotation.markers.database import load_marker_database
+from gca_core.annotation.markers.load import load_marker_database
 from gca_core.annotation.models import (
     UNKNOWN,
     Alternative,
@@ -444,18 +444,6 @@ def test_corrected_clusters_become_a_marker_table_that_annotates(cohort):
     assert [r["gene_symbol"] for r in rows[:2]] == ["1G0", "1G1"]
     (cell_type,) = load_marker_database(cohort / "markers.csv").types
     assert (cell_type.ontology_id, cell_type.positive["1G0"]) == ("CL:0000623", 1.0)
-
-
-def test_the_marker_table_of_a_review_joins_the_bundled_one(cohort):
-    from gca_core.annotation.markers.formats import merge_databases
-
-    write_review(collect_review(cohort))
-    apply_review(fill(cohort, {("a", "1"): ("NK cell", "")}), cohort, who="ada")
-    write_review_markers(collect_review(cohort), cohort / "markers.csv")
-    merged = merge_databases([load_marker_database(), load_marker_database(cohort / "markers.csv")])
-    killer = merged.get("CL:0000623")
-    assert killer is not None
-    assert {"1G0", "NKG7"} <= set(killer.positive)
 
 
 def test_ribosomal_and_mitochondrial_genes_are_no_markers(cohort):

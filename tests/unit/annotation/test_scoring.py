@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gca_core.annotation.markers.database import load_marker_database
+from gca_core.annotation.markers.load import load_marker_database
 from gca_core.annotation.scoring.marker_model import build_model
 from gca_core.errors import ConfigurationError
 from gca_core.knowledge.bundled.ontology import load_ontology

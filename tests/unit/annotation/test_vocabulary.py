@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from gca_core.annotation import annotate_anndata, annotate_from_markers, annotate_rank_genes, read_vocabulary
 from gca_core.annotation.labels.corrections import Correction, Corrections
 from gca_core.annotation.labels.vocabulary import BUNDLED, Vocabulary, in_vocabulary
-from gca_core.annotation.markers.database import load_marker_database
+from gca_core.annotation.markers.load import load_marker_database
 from gca_core.annotation.models import UNKNOWN, DatasetReport
 from gca_core.annotation.report.page import render_csv, render_html
 from gca_core.annotation.report.palette import label_colours, shown_label
