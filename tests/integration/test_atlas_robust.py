@@ -41,12 +41,12 @@ from gca_core.config import load_settings
 from gca_core.llm.embeddings import HashedTextEmbeddings
 source.BLOCK_ROWS = 20
 progress.SAVE_SECONDS = 0.0
-advance = progress.Progress.advance
+advance = progress.IngestCheckpoint.advance
 def slowly(self, row):
     advance(self, row)
     print(row, flush=True)
     time.sleep(float(sys.argv[3]))
-progress.Progress.advance = slowly
+progress.IngestCheckpoint.advance = slowly
 atlas = open_atlas(load_settings(home=sys.argv[1]), role="admin")
 report = ingest(IngestConfig.model_validate_json(sys.argv[2]), atlas, embed=HashedTextEmbeddings().embed_documents,
                 resolve_cell_type={CELL_TYPES!r}.get)

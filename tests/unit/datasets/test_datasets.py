@@ -23,7 +23,8 @@ def mini():
 
 def test_every_bundled_file_is_listed_with_its_checksum():
     listed = {f.path for f in list_data_files()}
-    there = {p for p in PACKAGE.glob("*/data/**/*") if p.is_file() and p.name != "manifest.json"}
+    there = {p for p in PACKAGE.glob("*/data/**/*") if p.suffix not in {"", ".py", ".pyc", ".json"}}
+    there |= set(PACKAGE.glob("*/data/*.json")) - set(PACKAGE.glob("*/data/manifest.json"))
     assert there
     assert {p.relative_to(PACKAGE) for p in there} == {p.relative_to(PACKAGE) for p in listed}
     assert [f.file for f in list_data_files() if f.checksum_state is not ChecksumState.OK] == []
