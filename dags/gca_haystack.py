@@ -28,10 +28,12 @@ PERTURBATION = "interferon beta"
     params={
         "question": Param(
             "How would CD14+ monocytes respond to interferon beta?",
-            type="string",
-            minLength=1,
-            description="What to predict; the stimulated cells of the type it names are put aside.",
+            type=["string", "null"],
+            description="What to predict; the stimulated cells of the type it names are put aside. "
+            "Leave it empty to name cell type and perturbation below.",
         ),
+        "cell_type": Param(None, type=["string", "null"], description="Name or id of the Cell Ontology."),
+        "perturbation": Param(None, type=["string", "null"], description="Name of the perturbation."),
         "max_iterations": Param(
             ITERATIONS, type="integer", minimum=1, maximum=ITERATIONS, description="Iterations of this run at most."
         ),
@@ -56,11 +58,12 @@ def gca_haystack() -> None:
         from airflow_provider_gca.utils.summary import results_folder
         from gca_core.haystack.context import open_knowledge
         from gca_core.haystack.demo.kang2018 import write_demo_files
-        from gca_core.haystack.steps import understand
+        from gca_core.haystack.question.understand import understand
         from gca_core.io import join_uri
 
         folder = results_folder(dag_run.dag_id, dag_run.run_id)
-        files = write_demo_files(understand(params["question"], open_knowledge()), folder)
+        asked = {name: params[name] or None for name in ("question", "cell_type", "perturbation")}
+        files = write_demo_files(understand(context=open_knowledge(), **asked), folder)
         return {**files.model_dump(), "run": join_uri(folder, "run")}
 
     @task(multiple_outputs=False)
@@ -109,6 +112,8 @@ def gca_haystack() -> None:
     # [START howto_task_group_haystack]
     loop = haystack_loop(
         question="{{ params.question }}",
+        cell_type="{{ params.cell_type }}",
+        perturbation="{{ params.perturbation }}",
         iterations=ITERATIONS,
         max_iterations="{{ params.max_iterations }}",
         dataset=prepared["dataset"],

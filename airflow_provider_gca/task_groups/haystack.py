@@ -47,7 +47,10 @@ class HaystackLoop:
 
 def haystack_loop(
     *,
-    question: str | XComArg,
+    question: str | XComArg | None = None,
+    cell_type: str | XComArg | None = None,
+    perturbation: str | XComArg | None = None,
+    kind: str | XComArg | None = None,
     iterations: int = 5,
     group_id: str = "haystack",
     max_iterations: int | str | None = None,
@@ -67,7 +70,11 @@ def haystack_loop(
     A gate, proposal or record that fails ends the run as failed; cleared, it goes on from the state before.
 
     Args:
-        question: the question in plain words. Templated, like the next five.
+        question: the question in plain words, or None where cell type and perturbation are named. Templated, like the
+            other arguments up to ``results_uri``.
+        cell_type: name or id of the Cell Ontology.
+        perturbation: name of a cytokine, drug, stimulus, gene or genetic perturbation.
+        kind: what is done: ``knockout``, ``CRISPRi``, ``cytokine``, ``drug``, ...; by the name where None.
         iterations: how many iterations are unrolled, 1 to 10: the bound that no run can pass.
         group_id: id of the group; two loops of one DAG need two.
         max_iterations: iterations of this run at most, within the bound; None means the bound.
@@ -82,11 +89,12 @@ def haystack_loop(
     Raises:
         ConfigurationError: a literal is out of its range.
     """
-    _check(iterations, max_iterations, question, config)
+    asked = {"question": question, "cell_type": cell_type, "perturbation": perturbation, "kind": kind}
+    _check(iterations, max_iterations, asked, config)
     common = {"gca_atlas_conn_id": gca_atlas_conn_id}
     infer = {"execution": execution, "timeout_seconds": job_timeout_seconds, **(infer_arguments or {})}
     with TaskGroup(group_id=group_id) as group:
-        query = understand(question=question, dataset=dataset, **common)
+        query = understand(**asked, dataset=dataset, **common)
         started = start(
             query=query,
             group_id=group.group_id,
@@ -125,7 +133,9 @@ def _iteration(
     return recorded, [decision, jobs, results, recorded]
 
 
-def _check(iterations: int, max_iterations: int | str | None, question: Any, config: Mapping[str, Any] | None) -> None:
+def _check(
+    iterations: int, max_iterations: int | str | None, asked: Mapping[str, Any], config: Mapping[str, Any] | None
+) -> None:
     name = "haystack_loop"
     if isinstance(iterations, bool) or not isinstance(iterations, int) or not 1 <= iterations <= MAX_BOUND:
         raise ConfigurationError(
@@ -133,7 +143,12 @@ def _check(iterations: int, max_iterations: int | str | None, question: Any, con
         )
     if max_iterations is not None and is_literal(max_iterations):
         steps.checked_bound(max_iterations, iterations)
-    require_text(name, question=question)
+    named = {key: value for key, value in asked.items() if value is not None}
+    if all(map(is_literal, asked.values())) and set(named) - {"kind"} not in (
+        {"question"}, {"cell_type", "perturbation"}
+    ):  # fmt: skip
+        raise ConfigurationError(f"{name}: give a question, or a cell_type and a perturbation, and not both")
+    require_text(name, **named)
     if config and "max_iterations" in config:
         raise ConfigurationError(f"{name}: give max_iterations as an argument of its own, not within config")
     from gca_core.haystack.models import IterationConfig

@@ -69,12 +69,20 @@ def _going(decision: Mapping[str, Any] | None) -> Mapping[str, Any]:
 
 
 @fails_as_task
-def understand(question: str, dataset: str | None, gca_atlas_conn_id: str) -> Json:
-    """The question as a structured query."""
+def understand(
+    question: str | None,
+    dataset: str | None,
+    gca_atlas_conn_id: str,
+    cell_type: str | None = None,
+    perturbation: str | None = None,
+    kind: str | None = None,
+) -> Json:
+    """What is asked, as a structured query."""
     from gca_core.haystack import steps
 
     context = AtlasHook(gca_atlas_conn_id).get_haystack_context()
-    query = steps.understand(question, context, dataset=_text(dataset))
+    names = {"cell_type": _text(cell_type), "perturbation": _text(perturbation), "kind": _text(kind)}
+    query = steps.understand(_text(question), context, **names, dataset=_text(dataset))
     log.info("cell type %s (%s), perturbation %s", query.cell_type, query.cell_type_id, query.perturbation)
     return _dump(query)
 

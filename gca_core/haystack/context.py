@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from gca_core import __version__, io
-from gca_core.atlas import Atlas, open_atlas
 from gca_core.config import Settings, load_settings
 from gca_core.errors import ConfigurationError
-from gca_core.grounding.knowledge import GroundingKnowledge, load_knowledge
 from gca_core.haystack.models import IterationConfig, Provenance
 from gca_core.knowledge.bundled.catalogue import PerturbationCatalogue, load_catalogue
 from gca_core.knowledge.bundled.ontology import CellOntology, load_ontology
-from gca_core.llm.embeddings import open_embeddings
-from gca_core.llm.models import parse_model
-from gca_core.runs.store import RunStore
-from gca_core.store.resolve import resolve_dsn
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel
-
-Embed = Callable[[Sequence[str]], list[list[float]]]
+    from gca_core.atlas import Atlas
+    from gca_core.grounding.knowledge import GroundingKnowledge
+    from gca_core.llm.embeddings import TextEmbeddings
+    from gca_core.runs.store import RunStore
 
 
 @dataclass(frozen=True)
@@ -30,24 +26,49 @@ class HaystackContext:
     """Atlas, records and knowledge of one process.
 
     Attributes:
-        atlas: where prompts come from; None where only questions are read.
-        run_store: where runs are recorded; None where only questions are read.
+        settings: settings of this process.
         ontology: the Cell Ontology.
         catalogue: the perturbation catalogue.
-        knowledge: what predictions are scored against.
-        embed: texts to vectors.
-        embedding_model: name of the model behind ``embed``.
-        settings: settings of this process.
+        atlas: where prompts come from; None where only questions are read.
+        run_store: where runs are recorded; None where only questions are read.
     """
 
-    atlas: Atlas | None
-    run_store: RunStore | None
+    settings: Settings
     ontology: CellOntology
     catalogue: PerturbationCatalogue
-    knowledge: GroundingKnowledge
-    embed: Embed
-    embedding_model: str
-    settings: Settings
+    atlas: Atlas | None = None
+    run_store: RunStore | None = None
+
+    @cached_property
+    def knowledge(self) -> GroundingKnowledge:
+        """What predictions are scored against; a question is read without it."""
+        from gca_core.grounding.knowledge import load_knowledge
+
+        return load_knowledge()
+
+    @cached_property
+    def embeddings(self) -> TextEmbeddings:
+        """From texts to vectors; a question is read without them.
+
+        Raises:
+            ConfigurationError: the embeddings of the settings can't be used.
+        """
+        from gca_core.llm.embeddings import open_embeddings
+
+        return open_embeddings(self.settings)
+
+    @property
+    def embedding_model(self) -> str:
+        """The name of the model behind :meth:`embed`."""
+        return self.embeddings.model
+
+    def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        """A vector for each text."""
+        return self.embeddings.embed_documents(list(texts))
+
+    def known_perturbations(self, dataset: str | None = None) -> Sequence[str]:
+        """The atlas's names of perturbations; none without an atlas."""
+        return self.atlas.perturbations(dataset) if self.atlas else ()
 
     def require_atlas(self) -> Atlas:
         """The atlas.
@@ -71,7 +92,9 @@ class HaystackContext:
 
     def provenance(self, config: IterationConfig) -> Provenance:
         """What decides a result beside the question and the data."""
-        entries = [_dump(entry) for entry in self.catalogue.entries.values()]
+        from gca_core.llm.models import parse_model
+
+        entries = [entry.model_dump(mode="json") for entry in self.catalogue.entries.values()]
         return Provenance(
             package_version=__version__,
             ontology_version=self.ontology.version,
@@ -87,27 +110,12 @@ class HaystackContext:
 
 
 def open_knowledge(settings: Settings | None = None) -> HaystackContext:
-    """A context that reads questions and needs no database.
-
-    Raises:
-        ConfigurationError: the embeddings of the settings can't be used.
-    """
-    settings = settings or load_settings()
-    embeddings = open_embeddings(settings)
-    return HaystackContext(
-        atlas=None,
-        run_store=None,
-        ontology=load_ontology(),
-        catalogue=load_catalogue(),
-        knowledge=load_knowledge(),
-        embed=lambda texts: embeddings.embed_documents(list(texts)),
-        embedding_model=embeddings.model,
-        settings=settings,
-    )
+    """A context that reads questions and needs no database."""
+    return HaystackContext(settings or load_settings(), load_ontology(), load_catalogue())
 
 
 def open_context(settings: Settings | None = None, dsn: str | None = None) -> HaystackContext:
-    """A context on the atlas and run records of a database.
+    """A context on the atlas and run records of a database, with all that a run reads.
 
     Args:
         settings: settings; read from the environment where None.
@@ -115,16 +123,17 @@ def open_context(settings: Settings | None = None, dsn: str | None = None) -> Ha
 
     Raises:
         StoreError: the database can't be reached.
-        ConfigurationError: no database is configured and none may be started.
+        ConfigurationError: no database is configured and none may be started, or the embeddings can't be used.
     """
-    base = open_knowledge(settings)
-    address = dsn or resolve_dsn(base.settings, role="app")
-    return HaystackContext(
-        **{name: getattr(base, name) for name in base.__dataclass_fields__ if name not in {"atlas", "run_store"}},
-        atlas=open_atlas(base.settings, dsn=address),
-        run_store=RunStore(address),
+    from gca_core.atlas import open_atlas
+    from gca_core.runs.store import RunStore
+    from gca_core.store.resolve import resolve_dsn
+
+    settings = settings or load_settings()
+    address = dsn or resolve_dsn(settings, role="app")
+    context = HaystackContext(
+        settings, load_ontology(), load_catalogue(), open_atlas(settings, dsn=address), RunStore(address)
     )
-
-
-def _dump(value: BaseModel) -> object:
-    return value.model_dump(mode="json")
+    # what can't be used is told here, and not in the middle of a run
+    context.embeddings, context.knowledge  # noqa: B018
+    return context

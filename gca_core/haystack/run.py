@@ -18,6 +18,7 @@ from gca_core.haystack.models import (
     IterationConfig,
 )
 from gca_core.inference.local import DEFAULT_TIMEOUT, run_local_job
+from gca_core.inference.predictor import require_backend
 from gca_core.runs.models import Claim
 from gca_core.runs.store import BEAT_SECONDS
 
@@ -28,8 +29,11 @@ _WORD = re.compile(r"[^a-z0-9]+")
 
 
 def run_haystack(
-    question: str,
+    question: str | None = None,
     *,
+    cell_type: str | None = None,
+    perturbation: str | None = None,
+    kind: str | None = None,
     config: IterationConfig | None = None,
     settings: Settings | None = None,
     run_id: str | None = None,
@@ -40,28 +44,38 @@ def run_haystack(
 ) -> HaystackOutputs:
     """Answer a question: understand, then propose, infer, evaluate and record until the gate stops, then finalize.
 
+    What is asked is a question in plain words, or a cell type and a perturbation by name. All that comes in (settings,
+    database, knowledge, names) is read and checked before anything is written.
+
     Args:
-        question: one human cell type and one perturbation.
+        question: one human cell type and one perturbation; None where they are named.
+        cell_type: name or id of the Cell Ontology.
+        perturbation: name of a cytokine, drug, stimulus, gene or genetic perturbation.
+        kind: what is done: ``knockout``, ``CRISPRi``, ``cytokine``, ``drug``, ...; by the name where None.
         config: bounds of the run and its backend.
         settings: settings; read from the environment where None.
-        run_id: identity of the run; made from the question, config and place of the results where None, so that the
-            same call gives the same run.
+        run_id: identity of the run; made from what is asked, the config and place of the results where None, so that
+            the same call gives the same run.
         results_uri: folder of the results; ``<results root>/haystack/<run id>`` where None.
         dataset: restricts the run to one dataset of the atlas.
         context: opened from the settings where None.
         timeout: seconds that one inference job may take.
 
     Raises:
-        QueryParsingError: the question can't be read.
+        QueryParsingError: what is asked can't be read, or is asked in both ways.
+        ConfigurationError: there is no such kind, or the backend can't run here.
         CellRetrievalError: the atlas lacks what the question needs.
         InferenceError: every inference of an iteration failed.
         StoreError: the same run, or another with this folder of results, is at work; the database can't be reached.
     """
     settings = settings or load_settings()
     config = config or IterationConfig(seed=settings.seed)
+    require_backend(config.backend)
     context = context or open_context(settings)
-    query = steps.understand(question, context, dataset=dataset)
-    run_id = run_id or make_run_id(question, config, dataset, results_uri)
+    query = steps.understand(
+        question, context, cell_type=cell_type, perturbation=perturbation, kind=kind, dataset=dataset
+    )
+    run_id = run_id or make_run_id(query.question, config, dataset, results_uri)
     uri = results_uri or io.join_uri(settings.results_root(), "haystack", io.safe_name(run_id))
     claim = Claim(stale_after_seconds=STALE_AFTER_SECONDS)
     state = steps.start_run(query, run_id=run_id, results_uri=uri, config=config, context=context, claim=claim)

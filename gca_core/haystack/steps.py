@@ -15,9 +15,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from gca_core import io
-from gca_core.errors import EvaluationError, InferenceError, QueryParsingError
+from gca_core.errors import EvaluationError, InferenceError
 from gca_core.grounding.score import score_prediction
-from gca_core.haystack.agent.proposals import ModelAnswer, ask_for_prompts, ask_for_reading, drafts_of, model_name
+from gca_core.haystack.agent.proposals import ModelAnswer, ask_for_prompts, drafts_of, model_name
 from gca_core.haystack.context import HaystackContext
 from gca_core.haystack.decide import best_of, decide
 from gca_core.haystack.models import (
@@ -41,7 +41,7 @@ from gca_core.haystack.prompts.materialise import query_uri, write_candidate, wr
 from gca_core.haystack.prompts.ranking import make_candidates, rank_candidates
 from gca_core.haystack.prompts.refine import refine
 from gca_core.haystack.prompts.strategies import CandidatePool, PromptDraft, make_candidate_pool, run_strategies
-from gca_core.haystack.question.rules import parse_question
+from gca_core.haystack.question.understand import understand
 from gca_core.haystack.results.outputs import write_outputs
 from gca_core.inference.predictor import require_backend
 from gca_core.matrix.cells import read_h5ad
@@ -49,27 +49,24 @@ from gca_core.matrix.compare import log_fold_change
 from gca_core.runs.models import Claim, IterationRow, RunPhase, RunRow, RunStatus
 from gca_core.runs.state import StateRef, read_state, write_state
 
+__all__ = [
+    "evaluate",
+    "finalize",
+    "gate",
+    "largest_changes",
+    "load_run",
+    "predicted_change",
+    "propose",
+    "read_proposal",
+    "record",
+    "start_run",
+    "suggest",
+    "understand",
+]
+
 log = logging.getLogger(__name__)
 
 TOP_GENES = 50
-
-
-def understand(question: str, context: HaystackContext, *, dataset: str | None = None) -> StructuredQuery:
-    """Read a question by rules; where they can't and a model is configured, the model reads it with tools.
-
-    Raises:
-        QueryParsingError: the question names no, an unknown, or several cell types or perturbations.
-    """
-    atlas = context.atlas
-    extra = (lambda: atlas.perturbations(dataset)) if atlas else tuple
-    try:
-        query = parse_question(
-            question, ontology=context.ontology, catalogue=context.catalogue, extra_perturbations=extra, dataset=dataset
-        )
-    except QueryParsingError as refusal:
-        query = ask_for_reading(question, refusal, extra, context, dataset=dataset)
-    log.info("cell type %s (%s), perturbation %s", query.cell_type, query.cell_type_id, query.perturbation)
-    return query
 
 
 def suggest(query: StructuredQuery, config: IterationConfig, context: HaystackContext) -> Proposal:

@@ -113,7 +113,7 @@ def test_knowledge_is_signed(call: CallTool) -> None:
     assert {"JAK1 down", "JAK2 down"} <= set(call("get_drug_targets", perturbation="ruxolitinib")["targets"])
     similar = call("find_mechanistically_similar_perturbations", perturbation="interferon beta", in_atlas=False)
     assert "interferon alpha" in {row["perturbation"] for row in similar["similar"]}
-    assert all(row["likeness"] > 0 for row in similar["similar"])
+    assert all(row["similarity"] > 0 for row in similar["similar"])
     opposed = call(
         "find_mechanistically_similar_perturbations", perturbation="interferon beta", in_atlas=False, limit=50
     )["opposed"]
@@ -155,9 +155,9 @@ def test_prompts_are_ranked_as_the_rules_rank_them(call: CallTool, context: Hays
     ("name", "arguments", "message"),
     [
         ("resolve_cell_type", {"text": "zorblax"}, "not known to the Cell Ontology"),
-        ("resolve_perturbation", {"text": "'; drop table cells; --"}, "not in the catalogue"),
+        ("resolve_perturbation", {"text": "'; drop table cells; --"}, "is not known"),
         ("get_pathway_memberships", {"gene": "NOTAGENE"}, "no gene symbol"),
-        ("search_cells_by_perturbation", {"perturbation": "foobarumab"}, "not in the catalogue"),
+        ("search_cells_by_perturbation", {"perturbation": "foobarumab"}, "is not known"),
         ("rank_prompt_candidates", {"cell_type": "hepatocyte", "perturbation": "IL-6"}, "no control cells"),
         ("search_literature", {"query": "interferon"}, "literature search is off"),
     ],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -18,7 +18,17 @@ app.add_typer(runs.app, name="runs")
 
 EXIT_EXPECTED_FAILURE = 2
 Question = Annotated[
-    str, typer.Argument(help='One human cell type and one perturbation: "How would B cells respond to IL-4?"')
+    str | None,
+    typer.Argument(
+        help='One human cell type and one perturbation: "How would B cells respond to IL-4?"', show_default=False
+    ),
+]
+CellType = Annotated[str | None, typer.Option(help="Instead of a question: name or id of the Cell Ontology.")]
+Perturbation = Annotated[
+    str | None, typer.Option(help="Instead of a question: a cytokine, drug, stimulus or gene, by name.")
+]
+Kind = Annotated[
+    str | None, typer.Option(help="What is done: knockout, CRISPRi, cytokine, drug, ... [default: by the name]")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
@@ -34,7 +44,10 @@ def group() -> None:
 
 @app.command()
 def run(
-    question: Question,
+    question: Question = None,
+    cell_type: CellType = None,
+    perturbation: Perturbation = None,
+    kind: Kind = None,
     dataset: Annotated[str | None, typer.Option(help="Use this dataset of the atlas alone.")] = None,
     max_iterations: Annotated[int, typer.Option(min=1, max=10, help="Iterations at most.")] = 5,
     threshold: Annotated[float, typer.Option(min=1, max=10, help="A grounding score that ends the run.")] = 7.0,
@@ -58,6 +71,8 @@ def run(
     Try it without any data of your own:
 
     gca haystack run "How would CD14+ monocytes respond to interferon beta?" --demo
+
+    gca haystack run --cell-type "CD14+ monocyte" --perturbation "interferon beta" --demo
     """
     from gca_core.config import load_settings
     from gca_core.haystack.context import open_context, open_knowledge
@@ -71,6 +86,7 @@ def run(
         raise typer.BadParameter("--demo brings a dataset of its own; leave out --dataset")
     settings = load_settings()
     require_backend(backend)
+    names: dict[str, Any] = {"cell_type": cell_type, "perturbation": perturbation, "kind": kind}
     config = IterationConfig(
         max_iterations=max_iterations,
         score_threshold=threshold,
@@ -81,14 +97,20 @@ def run(
     )
     if demo:
         # the question is read before the database is started
-        query = read(question, open_knowledge(settings))
+        query = read(question, open_knowledge(settings), **names)
         context = open_context(settings)
         files = prepare_demo(query, context, settings)
         dataset = files.dataset
     else:
         context = open_context(settings)
     outputs = run_haystack(
-        question, config=config, settings=settings, results_uri=output, dataset=dataset, context=context
+        question,
+        **names,
+        config=config,
+        settings=settings,
+        results_uri=output,
+        dataset=dataset,
+        context=context,
     )
     truth = None
     if demo and outputs.h5ad_uri:
@@ -101,14 +123,20 @@ def run(
 
 
 @app.command()
-def understand(question: Question, as_json: AsJson = False) -> None:
+def understand(
+    question: Question = None,
+    cell_type: CellType = None,
+    perturbation: Perturbation = None,
+    kind: Kind = None,
+    as_json: AsJson = False,
+) -> None:
     """Show how a question is read; needs no database. Exits with 2 when it can't be read."""
     from gca_core.errors import QueryParsingError
     from gca_core.haystack.context import open_knowledge
-    from gca_core.haystack.steps import understand as read
+    from gca_core.haystack.question.understand import understand as read
 
     try:
-        query = read(question, open_knowledge())
+        query = read(question, open_knowledge(), cell_type=cell_type, perturbation=perturbation, kind=kind)
     except QueryParsingError as error:
         if not as_json:
             raise
@@ -127,7 +155,10 @@ def understand(question: Question, as_json: AsJson = False) -> None:
 
 @app.command()
 def propose(
-    question: Question,
+    question: Question = None,
+    cell_type: CellType = None,
+    perturbation: Perturbation = None,
+    kind: Kind = None,
     dataset: Annotated[str | None, typer.Option(help="Use this dataset of the atlas alone.")] = None,
     candidates: Annotated[int, typer.Option(min=1, max=50, help="Prompts shown at most.")] = 10,
     ontology_distance: Annotated[
@@ -155,18 +186,19 @@ def propose(
     if demo and dataset:
         raise typer.BadParameter("--demo brings a dataset of its own; leave out --dataset")
     settings = load_settings()
+    names: dict[str, Any] = {"cell_type": cell_type, "perturbation": perturbation, "kind": kind}
     config = IterationConfig(
         candidates_per_iteration=candidates, ontology_distance=ontology_distance, seed=settings.seed
     )
     try:
         if demo:
             # the question is read before the database is started
-            early = read(question, open_knowledge(settings))
+            early = read(question, open_knowledge(settings), **names)
             context = open_context(settings)
             dataset = prepare_demo(early, context, settings).dataset
         else:
             context = open_context(settings)
-        query = read(question, context, dataset=dataset)
+        query = read(question, context, **names, dataset=dataset)
         proposal = suggest(query, config, context)
     except (QueryParsingError, CellRetrievalError) as error:
         if not as_json:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -21,9 +21,8 @@ from gca_core.haystack.agent.tools import make_tools, read_only
 from gca_core.haystack.context import HaystackContext
 from gca_core.haystack.models import CandidateEvaluation, IterationConfig, Strategy, StructuredQuery
 from gca_core.haystack.prompts.strategies import CandidatePool, PromptDraft, draft_of_groups
-from gca_core.haystack.question.rules import check_question, make_query, refuse_changed_subject
-from gca_core.knowledge.bundled.catalogue import normalise_name
-from gca_core.knowledge.bundled.genetic import resolve_perturbation
+from gca_core.haystack.question.names import find_perturbation, make_query
+from gca_core.haystack.question.rules import check_question, refuse_changed_subject
 from gca_core.llm.chat import ChatClient
 from gca_core.llm.models import ChatOptions, parse_model
 from gca_core.llm.structured import parse_answer
@@ -97,7 +96,6 @@ def model_name(context: HaystackContext) -> str | None:
 def ask_for_reading(
     question: str,
     refusal: QueryParsingError,
-    extra: Callable[[], Iterable[str]],
     context: HaystackContext,
     *,
     dataset: str | None = None,
@@ -116,7 +114,7 @@ def ask_for_reading(
     except (LLMError, ConfigurationError) as error:
         log.warning("the model could not read the question, so the rules' answer stands: %s", error)
         raise refusal from None
-    query = _checked(text, read, extra, context, dataset)
+    query = _checked(text, read, context, dataset)
     if query is None:
         log.warning("the model's reading does not hold, so the rules' answer stands: %s", read)
         raise refusal
@@ -231,17 +229,17 @@ def _result(call: dict[str, Any], tools: dict[str, Any]) -> Any:
     return message(content=text[:MAX_RESULT_CHARS], tool_call_id=call["id"] or "")
 
 
-def _checked(
-    text: str, read: ReadQuestion, extra: Callable[[], Iterable[str]], context: HaystackContext, dataset: str | None
-) -> StructuredQuery | None:
+def _checked(text: str, read: ReadQuestion, context: HaystackContext, dataset: str | None) -> StructuredQuery | None:
     """The query of a model's reading, or None where it names what isn't there or the question doesn't bear it."""
     ontology, catalogue = context.ontology, context.catalogue
     identifier = ontology.resolve(read.cell_type_id) if read.cell_type_id else None
     if identifier is None or not read.perturbation:
         return None
-    entry = resolve_perturbation(read.perturbation, catalogue)
-    name = entry.name if entry else {normalise_name(n): n for n in extra()}.get(normalise_name(read.perturbation))
-    if name is None:
+    try:
+        name, entry = find_perturbation(
+            read.perturbation, catalogue, extra=lambda: context.known_perturbations(dataset)
+        )
+    except QueryParsingError:
         return None
     refuse_changed_subject(text, name, catalogue)
     model = model_name(context)

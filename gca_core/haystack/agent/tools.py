@@ -24,7 +24,7 @@ from gca_core.haystack.models import IterationConfig, PromptCandidate, Strategy,
 from gca_core.haystack.prompts.perturbation_similarity import perturbation_similarity, shared
 from gca_core.haystack.prompts.ranking import make_candidates, rank_candidates
 from gca_core.haystack.prompts.strategies import draft_of_groups, make_candidate_pool, run_strategies
-from gca_core.haystack.question.rules import make_query, resolve_cell_phrase, resolve_perturbation_phrase
+from gca_core.haystack.question.names import find_cell_type, find_perturbation, make_query
 from gca_core.knowledge.bundled import genetic
 from gca_core.knowledge.bundled.catalogue import PerturbationEntry
 from gca_core.knowledge.bundled.gene_sets import known_symbols, sets_of_gene
@@ -207,24 +207,22 @@ class Toolbox:
         self, perturbation: Text, in_atlas: bool = True, limit: Limit = 10
     ) -> Value:
         """Perturbations that act like this one, by shared targets, responses and pathways of the same direction;
-        likeness from 0 to 1. What acts against it, such as its inhibitor, is listed apart."""
+        similarity from 0 to 1. What acts against it, such as its inhibitor, is listed apart."""
         entry = self._entry(perturbation)
-        rows = []
-        for name, other in self._others(entry, in_atlas=in_atlas):
-            rows.append(
-                {
-                    "perturbation": name,
-                    "likeness": round(perturbation_similarity(entry, other), 3),
-                    "shares": shared(entry, other),
-                }
-            )
-        rows.sort(key=lambda row: (-float(str(row["likeness"])), str(row["perturbation"])))
-        alike = [row for row in rows if float(str(row["likeness"])) > 0]
-        opposed = [row for row in rows[::-1] if float(str(row["likeness"])) < 0]
+        found = [
+            (perturbation_similarity(entry, other), name, shared(entry, other))
+            for name, other in self._others(entry, in_atlas=in_atlas)
+        ]
+        rows: list[Value] = [
+            {"perturbation": name, "similarity": round(similarity, 3), "shares": shares}
+            for similarity, name, shares in sorted(found, key=lambda row: (-round(row[0], 3), row[1]))
+        ]
+        similar = [row for row in rows if row["similarity"] > 0]
+        opposed = [row for row in rows[::-1] if row["similarity"] < 0]
         return {
             "perturbation": entry.name,
-            **_listed("similar", alike, limit),
-            "opposed": [{k: row[k] for k in ("perturbation", "likeness")} for row in opposed[:limit]],
+            **_listed("similar", similar, limit),
+            "opposed": [{k: row[k] for k in ("perturbation", "similarity")} for row in opposed[:limit]],
         }
 
     def rank_prompt_candidates(
@@ -267,22 +265,12 @@ class Toolbox:
         return _listed("publications", rows, limit)
 
     def _cell_type(self, text: str) -> str:
-        identifier = resolve_cell_phrase(text, self._context.ontology)
-        if identifier is None:
-            labels = tuple(self._context.ontology.suggest(text))
-            raise QueryParsingError(
-                f"the cell type {_cut(text)!r} is not known to the Cell Ontology", suggestions=labels
-            )
-        return identifier
+        return find_cell_type(text, self._context.ontology)
 
     def _entry(self, text: str) -> PerturbationEntry:
-        catalogue = self._context.catalogue
-        name = resolve_perturbation_phrase(text, catalogue)
-        entry = catalogue.get(name) if name else genetic.resolve_perturbation(text, catalogue)
+        _name, entry = find_perturbation(text, self._context.catalogue)
         if entry is None:
-            ambiguity = catalogue.ambiguity(text)
-            names = tuple(ambiguity.meanings) if ambiguity else tuple(catalogue.suggest(text))
-            raise QueryParsingError(f"the perturbation {_cut(text)!r} is not in the catalogue", suggestions=names)
+            raise QueryParsingError(f"the perturbation {text!r} is not in the catalogue")
         return entry
 
     def _spellings(self, text: str) -> list[str]:

@@ -46,7 +46,7 @@ def perturbation_similarity(a: PerturbationEntry, b: PerturbationEntry) -> float
 
 
 def compare(a: Features, b: Features) -> float:
-    """:func:`likeness` of two perturbations by their features."""
+    """:func:`perturbation_similarity` by features."""
     total = known = 0.0
     for part in _FIELDS:
         first, second = a.parts[part], b.parts[part]

@@ -50,7 +50,7 @@ __all__ = [
 MIN_SIMILARITY = 0.2
 # of a model that nobody has calibrated
 UNMEASURED_THRESHOLD = 0.5
-# a likeness of names alone says less than one of what they do
+# a similarity of names alone says less than one of what they do
 SPELLING_TRUST = 0.5
 MOST_ALIKE = 0.95
 OTHER_PERTURBATIONS = 3
@@ -71,7 +71,7 @@ class RelatedPerturbation(NamedTuple):
 
     name: str
     strategy: Strategy
-    likeness: float
+    similarity: float
     groups: tuple[CellGroup, ...]
     reason: str
 
@@ -181,7 +181,7 @@ def other_perturbation(pool: CandidatePool, strategy: Strategy) -> list[PromptDr
     drafts = [_other_draft(pool, other) for other in found]
     if strategy is Strategy.MECHANISTIC and len(found) > 1:
         members = tuple(member for draft in drafts for member in draft.members)
-        drafts.append(PromptDraft(strategy, members, f"{', '.join(o.name for o in found)} together, by likeness"))
+        drafts.append(PromptDraft(strategy, members, f"{', '.join(o.name for o in found)} together, by similarity"))
     return drafts
 
 
@@ -191,7 +191,7 @@ def _other_draft(pool: CandidatePool, other: RelatedPerturbation) -> PromptDraft
     labels = "; ".join(sorted({g.cell_type for g in near}))
     return PromptDraft(
         other.strategy,
-        tuple((g, other.likeness / (nearest + 1)) for g in near),
+        tuple((g, other.similarity / (nearest + 1)) for g in near),
         f"{other.name} {other.reason}, in {labels}, {_steps(nearest)}",
     )
 
@@ -210,14 +210,14 @@ def draft_of_groups(
     asked = _known(query.perturbation, context.catalogue)
     members = []
     for group in groups:
-        alike = _likeness_of(group.perturbation, query.perturbation, asked, context)
+        alike = _similarity_to(group.perturbation, query.perturbation, asked, context)
         if fault := _unfit(group, query, near, alike):
             raise CellRetrievalError(f"the group {group.group_id} can't be in a prompt: {fault}")
         members.append((group, alike / (near[group.cell_type_id] + 1)))
     return PromptDraft(strategy, tuple(members), rationale)
 
 
-def _likeness_of(name: str, asked: str, own: _Known | None, context: HaystackContext) -> float:
+def _similarity_to(name: str, asked: str, own: _Known | None, context: HaystackContext) -> float:
     other = _known(name, context.catalogue)
     if normalise_name(other.entry.name if other else name) == normalise_name(asked):
         return 1.0
@@ -293,7 +293,7 @@ def _mechanistic(
 
     def reason(name: str) -> str:
         other = names.known[name]
-        return f"acts alike (likeness {alike[name]:.2f}: {shared(own, other.entry) if other else ''})"
+        return f"acts alike (similarity {alike[name]:.2f}: {shared(own, other.entry) if other else ''})"
 
     return _with_groups(query, alike, Strategy.MECHANISTIC, reason, context)
 
@@ -327,7 +327,7 @@ def _semantic(
 
 
 def _weighed(names: _Names, name: str, similarity: float) -> float:
-    """What a likeness of names is worth: what the catalogue knows of both goes before the spelling."""
+    """What a similarity of names is worth: what the catalogue knows of both goes before the spelling."""
     alike = names.similarity(name)
     return SPELLING_TRUST * similarity if alike is None else min(alike, MOST_ALIKE)
 
@@ -356,9 +356,9 @@ def _with_groups(
 
 
 def _settled(spelled: Sequence[RelatedPerturbation], alike: Sequence[RelatedPerturbation]) -> list[RelatedPerturbation]:
-    """Semantic finds with the likeness that the mechanistic strategy gave the same perturbation, where it did."""
-    known = {other.name: other.likeness for other in alike}
-    return [other._replace(likeness=known.get(other.name, other.likeness)) for other in spelled]
+    """Semantic finds with the similarity that the mechanistic strategy gave the same perturbation, where it did."""
+    known = {other.name: other.similarity for other in alike}
+    return [other._replace(similarity=known.get(other.name, other.similarity)) for other in spelled]
 
 
 def _query_groups(query: StructuredQuery, context: HaystackContext) -> tuple[CellGroup, ...]:

@@ -11,31 +11,18 @@ from dataclasses import dataclass
 
 from gca_core.knowledge.bundled.catalogue import PerturbationCatalogue
 from gca_core.knowledge.bundled.gene_sets import known_symbols
+from gca_core.knowledge.bundled.genetic import kind_of, parse_genetic
 
-_MODES: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
-    (mode, re.compile(rf"^(?:{pattern})$"))
-    for mode, pattern in (
-        ("CRISPRi", r"crispri|dcas9-krab"),
-        ("CRISPRa", r"crispra|dcas9-vp\d+"),
-        (
-            "knockout",
-            r"knock-?outs?|ko|knocked-?out|knocking-?out|deletion|deleted|deleting|ablation|ablated|null|deficien\w+|"
-            r"-?/-?|loss(?:of)?|loss-of-function|lof",
-        ),
-        (
-            "knockdown",
-            r"sirnas?|shrnas?|rnai|knock-?downs?|kd|knocked-?down|knocking-?down|silenc\w+|depletion|depleted",
-        ),
-        ("overexpression", r"over-?express\w*|oe|ectopic|transgen\w*|gain-of-function|gof"),
-    )
-)
 _FILLER_WORDS = """double combined of the against targeting for gene a an by with via using crispr cas9
-    crispr-cas9 crispr/cas9"""
+    crispr-cas9 crispr/cas9 background"""
 _FILLER = frozenset(_FILLER_WORDS.split())
 _AND = frozenset({"and", "or", "plus", "&", "with"})
 _REACH = 4
-_TWO_WORDS = {("knock", "out"), ("knocking", "out"), ("knocked", "out"), ("knock", "down"), ("knocking", "down"),
-              ("knocked", "down"), ("over", "expression"), ("loss", "of"), ("gain", "of")}  # fmt: skip
+_PHRASE = 4
+# nothing was done to a wild type, and what was done to a floxed gene isn't said
+_KO = re.compile(r"^([A-Z][A-Z0-9]+)(KO|KD|OE)$")
+_NO_CHANGE = re.compile(r"\+/\+|(?:fl|flox|wt)/(?:fl|flox|wt)", re.IGNORECASE)
+_METHOD_ALONE = re.compile(r"crispr(?:[-/]?cas9)?", re.IGNORECASE)
 # how certain methods show themselves beside the word for the outcome
 _STRONGER = {"knockdown": ("CRISPRi",), "overexpression": ("CRISPRa",)}
 
@@ -44,7 +31,8 @@ _STRONGER = {"knockdown": ("CRISPRi",), "overexpression": ("CRISPRa",)}
 class GeneticPhrase:
     """A gene and what is done to it; ``start`` and ``stop`` bound the words that say so.
 
-    ``gene`` is None where the word that should be one is no known gene symbol.
+    ``gene`` is None where the word that should be one is no known gene symbol; ``mode`` is empty for a genotype that
+    says of no change.
     """
 
     mode: str
@@ -63,12 +51,21 @@ class GeneticPhrase:
 def find_genetic(words: Sequence[str], catalogue: PerturbationCatalogue) -> list[GeneticPhrase]:
     """The genetic perturbations that words name, in order."""
     marks = list(_marks(words))
+    if any(not _METHOD_ALONE.fullmatch(words[start]) for _, start, _ in marks):
+        marks = [mark for mark in marks if not _METHOD_ALONE.fullmatch(words[mark[1]]) or mark[2] - mark[1] > 1]
     found: list[GeneticPhrase] = []
+    for i, word in enumerate(words):
+        # a gene and what is done to it in one word, as in siTNF and TNFKO
+        glued = parse_genetic(_KO.sub(r"\1 \2", word)) if kind_of(word) is None else None
+        if glued is not None:
+            found.append(GeneticPhrase(glued[1].name, glued[0], i, i + 1, word, glued[0]))
+    joined = {phrase.start for phrase in found}
+    marks = [mark for mark in marks if mark[1] not in joined]
     for mode, start, stop in marks:
         place = _gene_place(words, start, stop, catalogue, marks)
         if place is None:
             continue
-        gene = gene_symbol(_bare(words[place]), catalogue)
+        gene = gene_symbol(_bare(words[place]), catalogue) if mode else None
         first, last = min(place, start), max(place + 1, stop)
         text = " ".join(words[first:last])
         if place >= 2 and words[place - 1].casefold() in _AND and gene_symbol(words[place - 2], catalogue):
@@ -85,29 +82,31 @@ def gene_symbol(word: str, catalogue: PerturbationCatalogue) -> str | None:
         if candidate in symbols:
             return candidate
     entry = catalogue.resolve(word)
-    names = (entry.name, *entry.synonyms) if entry is not None else ()
-    return next((name for name in names if name in symbols), None)
+    if entry is None:
+        return None
+    coding = entry.ligands if len(entry.ligands) == 1 else ()
+    return next((name for name in (*coding, entry.name, *entry.synonyms) if name in symbols), None)
 
 
 def _marks(words: Sequence[str]) -> Iterator[tuple[str, int, int]]:
-    """What is done, and the words that say it."""
-    lowered = [word.casefold() for word in words]
+    """What is done, and the words that say it; the longest phrase first."""
     i = 0
     while i < len(words):
-        pair = tuple(lowered[i : i + 2])
-        width = 2 if pair in _TWO_WORDS else 1
-        text = "".join(pair) if width == 2 else lowered[i].rpartition("-")[2] if _joined(words[i]) else lowered[i]
-        for mode, pattern in _MODES:
-            if pattern.match(text):
-                yield mode, i, i + width
+        for width in range(min(_PHRASE, len(words) - i), 0, -1):
+            text = " ".join(words[i : i + width])
+            kind = kind_of(text.rpartition("-")[2] if width == 1 and _joined(text) else text)
+            if kind is not None or _NO_CHANGE.fullmatch(text):
+                yield kind.name if kind else "", i, i + width
+                i += width
                 break
-        i += width
+        else:
+            i += 1
 
 
 def _joined(word: str) -> bool:
     """Whether a word is a gene and what is done to it in one, as in ``STAT1-deficient``."""
     head, dash, tail = word.rpartition("-")
-    return bool(dash and head) and any(p.match(tail.casefold()) for _, p in _MODES)
+    return bool(dash and head) and kind_of(word) is None and kind_of(tail) is not None
 
 
 def _bare(word: str) -> str:

@@ -9,26 +9,25 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from types import MappingProxyType
 
 from gca_core.config import require
 from gca_core.errors import QueryParsingError
-from gca_core.grounding.models import Expectation
 from gca_core.haystack.models import StructuredQuery
 from gca_core.haystack.question.genetic import GeneticPhrase, find_genetic
-from gca_core.haystack.question.word_lists import (
-    CELL_LINES,
-    CELL_NAMES,
-    MIXTURES,
-    NOT_ALONE,
-    SPECIES,
-    STOP,
-    cell_variants,
-    singular,
+from gca_core.haystack.question.names import (
+    MOST_SUGGESTED,
+    make_query,
+    other_meanings,
+    resolve_cell_phrase,
+    resolve_perturbation_phrase,
+    several_perturbations,
+    unknown_cell_type,
+    unknown_perturbation,
 )
+from gca_core.haystack.question.word_lists import CELL_LINES, MIXTURES, SPECIES, STOP, cell_variants
 from gca_core.haystack.question.words import Match, Words, scan, split_words
 from gca_core.knowledge.bundled.catalogue import (
     PerturbationCatalogue,
@@ -42,25 +41,27 @@ from gca_core.knowledge.bundled.tissues import resolve_tissue, tissue_label
 
 MAX_QUESTION = 1000
 LONG_ENOUGH = 7
-MOST_SUGGESTED = 20
 EXAMPLE = "ask like: How would CD14+ monocytes respond to interferon beta?"
+# nouns and participles behind a name; a verb there says what the perturbation does: "TNF blocks ..."
 _BLOCKING_AFTER = re.compile(
-    r"^(inhibitors?|inhibition|blockade|blockers?|blocking|antagonists?|antagonism|neutrali[sz]\w*|antibod\w+|"
-    r"receptors?|deficien\w+|depletion|withdrawal|withdrawn|withheld|removal|removed|deprivation)$"
+    r"inhibit(?:ors?|ion|ed)|block(?:ade|ers?|ing|ed)|antagoni(?:sts?|sm|[sz]ed)|neutrali[sz]\w*|antibod\w+|mabs?|traps?|"
+    r"nanobod\w+|decoys?|degraders?|degraded|degradation|protacs?|suppress(?:ors?|ion|ed)|receptors?|deficien\w+|free|"
+    r"deplet(?:ion|ed)|withdrawal|withdrawn|withheld|remov(?:al|ed)|depriv(?:ation|ed)|starv(?:ation|ed)|lack(?:ing)?|"
+    r"absent|down-?regulat(?:ion|ed)|mutants?|mutat(?:ion|ed)"
 )
-_BLOCKING_BEFORE = re.compile(r"^(anti|blocking|block|inhibiting|inhibit|neutrali[sz]ing|without|lacking|minus)$")
+_BLOCKING_BEFORE = re.compile(
+    r"anti|block\w*|inhibit\w*|antagoni\w+|neutrali[sz]\w*|antibod\w+|mabs?|degrad\w+|suppress\w*|withdr\w+|withheld|"
+    r"remov\w+|depriv\w+|deplet\w+|starv\w+|lack\w*|absen\w+|minus|down-?regulat\w+"
+)
+_NEGATION = re.compile(r"no|not|never|without|w/o|non|lack\w*|absen\w+|minus")
+_OF = frozenset({"of", "the", "to", "against", "from", "for", "any", "all", "a", "an"})
+_BY = _OF | {"with", "by", "in", "added", "treated", "treatment", "stimulated", "exposed", "exposure", "given"}
+_BEHIND = frozenset(
+    {"the", "is", "was", "being", "has", "been", "signaling", "signalling", "pathway", "activity", "protein"}
+)
 _LEADING = frozenset({"in", "within", "inside", "from", "among", "during"})
-_TYPE = re.compile(r"type ([123])\b", re.IGNORECASE)
 _CUES = frozenset({"to", "with", "by", "under", "upon", "after"})
 _CELL_WORD = re.compile(r"^\w*(cells?|cytes?|blasts?|phages?|clasts?|phils?)$", re.IGNORECASE)
-_NUMBERS = {"one": "1", "two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "seven": "7", "eight": "8",
-            "nine": "9", "ten": "10", "twelve": "12", "thirteen": "13", "fifteen": "15"}  # fmt: skip
-_REWRITES: tuple[tuple[re.Pattern[str], str], ...] = (
-    (re.compile(r"tumour", re.IGNORECASE), "tumor"),
-    (re.compile(r"^(?:recombinant|human|rh|rhu)[- ]?(?=\w{2})", re.IGNORECASE), ""),
-    (re.compile(r"^([^\W\d_]+|[\u03b1-\u03c9])[- ]interferon$", re.IGNORECASE), r"interferon \1"),
-    (re.compile(r"^(interleukin|IL)[- ](" + "|".join(_NUMBERS) + r")\b", re.IGNORECASE), ""),
-)
 
 
 @dataclass(frozen=True)
@@ -105,46 +106,11 @@ def parse_question(
     name = found.match.name
     if found.match.guess:
         notes.append(f"{found.match.text!r} was read as {name!r}")
-    if siblings := _siblings(found, catalogue):
-        notes.append(f"{found.match.text!r} was read as {name!r}; it may also mean {', '.join(siblings)}")
+    notes += other_meanings(found.match.text, name, catalogue)
     return make_query(
         text, cell.name, cell.text, name, found.match.text, found.entry, ontology=ontology, dataset=dataset,
         ambiguities=notes, tissues=_named_tissues(tissues, cell),
     )  # fmt: skip
-
-
-def make_query(
-    text: str,
-    cell_type_id: str,
-    cell_text: str,
-    name: str,
-    perturbation_text: str,
-    entry: PerturbationEntry | None,
-    *,
-    ontology: CellOntology,
-    dataset: str | None = None,
-    ambiguities: Iterable[str] = (),
-    tissues: Mapping[str, str] = MappingProxyType({}),
-    reader: str = "rules",
-) -> StructuredQuery:
-    """A query from what was found; ``entry`` is None for what only the atlas knows."""
-    return StructuredQuery(
-        question=text,
-        cell_type_id=cell_type_id,
-        cell_type=ontology.label(cell_type_id),
-        cell_type_text=cell_text,
-        perturbation=name,
-        perturbation_text=perturbation_text,
-        perturbation_type=entry.type if entry else PerturbationType.OTHER,
-        family=entry.family if entry else "",
-        expectation=expectation_of(entry),
-        dataset=dataset,
-        in_catalogue=entry is not None,
-        tissues=dict(tissues),
-        ambiguities=tuple(ambiguities),
-        reader=reader,
-        notes=() if entry else (f"{name!r} is known to the atlas alone: nothing is expected of it",),
-    )
 
 
 def check_question(question: str) -> str:
@@ -168,50 +134,6 @@ def check_question(question: str) -> str:
     return text
 
 
-def expectation_of(entry: PerturbationEntry | None) -> Expectation:
-    """What the catalogue expects of an entry."""
-    if entry is None:
-        return Expectation()
-    return Expectation(
-        targets=entry.targets, response=entry.response, pathways=entry.pathways, footprints=entry.footprints
-    )
-
-
-def resolve_cell_phrase(phrase: str, ontology: CellOntology) -> str | None:
-    """The Cell Ontology id that a phrase means, or None; "cell" itself means none."""
-    if len(phrase) < 2 or phrase.casefold() in NOT_ALONE:
-        return None
-    for variant in cell_variants(phrase):
-        if variant.casefold() in NOT_ALONE:
-            continue
-        named = CELL_NAMES.get(variant.casefold())
-        identifier = named if named is not None and named in ontology else ontology.resolve(variant)
-        if identifier not in {None, "CL:0000000"} and not _is_tissue(variant, ontology.label(identifier)):
-            return identifier
-    return None
-
-
-def _is_tissue(phrase: str, label: str) -> bool:
-    """Whether a phrase names a tissue, and the ontology took it for the cell that is named after it."""
-    return label.casefold() == f"{phrase.casefold()} cell" and resolve_tissue(phrase) is not None
-
-
-def resolve_perturbation_phrase(phrase: str, catalogue: PerturbationCatalogue) -> str | None:
-    """The catalogue's name for a phrase, or None."""
-    for variant in _perturbation_variants(phrase):
-        if (name := catalogue.keys.get(normalise_name(variant))) is not None:
-            return name
-    return None
-
-
-def _perturbation_variants(phrase: str) -> list[str]:
-    rewritten = phrase
-    for pattern, new in _REWRITES[:-1]:
-        rewritten = pattern.sub(new, rewritten)
-    spelled = _REWRITES[-1][0].sub(lambda m: f"{m[1]} {_NUMBERS[m[2].casefold()]}", phrase)
-    return list(dict.fromkeys((phrase, rewritten, spelled)))
-
-
 def _find_perturbation(
     words: Words, catalogue: PerturbationCatalogue, extra: Callable[[], Iterable[str]]
 ) -> _Perturbation | None:
@@ -227,16 +149,21 @@ def _find_perturbation(
     matches = matches or _corrected(words, catalogue)
     names = list(dict.fromkeys(match.name for match in matches))
     if len(names) > 1:
-        raise _several_perturbations(names)
+        raise several_perturbations(names)
     if not matches:
         return None
-    _refuse_blocking(words.words, matches[0], catalogue)
+    _refuse_blocking(words, matches[0], catalogue)
     return _Perturbation(matches[0], catalogue.get(names[0]))
 
 
 def _genetic(
     phrases: Sequence[GeneticPhrase], matches: Sequence[Match], catalogue: PerturbationCatalogue
 ) -> _Perturbation:
+    if unchanged := next((p for p in phrases if not p.mode), None):
+        raise QueryParsingError(
+            f"{unchanged.text!r} is a genotype without a known change; write what is asked as in STAT1 knockout",
+            reason="genotype",
+        )
     unknown = next((p for p in phrases if p.gene is None), None)
     if unknown is not None:
         raise QueryParsingError(
@@ -248,27 +175,13 @@ def _genetic(
     others = [m.name for m in matches if not own & {normalise_name(n) for n in _names(catalogue.get(m.name))}]
     names = list(dict.fromkeys([*(p.name for p in phrases), *others]))
     if len(names) > 1:
-        raise _several_perturbations(names)
+        raise several_perturbations(names)
     phrase = phrases[0]
     return _Perturbation(Match(phrase.start, phrase.stop, phrase.name, phrase.text), genetic(phrase.name, catalogue))
 
 
 def _names(entry: PerturbationEntry | None) -> tuple[str, ...]:
     return (entry.name, *entry.synonyms) if entry else ()
-
-
-def _siblings(found: _Perturbation, catalogue: PerturbationCatalogue) -> list[str]:
-    """What else the question's word for the perturbation may mean, as IL-1 alpha for "IL-1"."""
-    ambiguity = catalogue.ambiguities.get(normalise_name(found.match.text))
-    return [name for name in ambiguity.meanings if name != found.match.name] if ambiguity else []
-
-
-def _several_perturbations(names: Sequence[str]) -> QueryParsingError:
-    return QueryParsingError(
-        f"the question names {len(names)} perturbations ({', '.join(names)}); ask about one at a time",
-        suggestions=tuple(names),
-        reason="several_perturbations",
-    )
 
 
 def _corrected(words: Words, catalogue: PerturbationCatalogue) -> list[Match]:
@@ -328,7 +241,7 @@ def _uncertain(
     if match.guess:
         notes.append(f"{match.text!r} was read as {label!r}")
     if unread := words.qualifiers(match, taken):
-        notes.append(f"{' '.join(unread)!r} before {match.text!r} was not understood; it was read as {label!r}")
+        notes.append(f"{' '.join(unread)!r} beside {match.text!r} was not understood; it was read as {label!r}")
     return notes
 
 
@@ -368,17 +281,26 @@ def refuse_changed_subject(text: str, name: str, catalogue: PerturbationCatalogu
     Raises:
         QueryParsingError: it does.
     """
-    words = split_words(text).words
-    for match in scan(words, partial(resolve_perturbation_phrase, catalogue=catalogue)):
+    words = split_words(text)
+    for match in scan(words.words, partial(resolve_perturbation_phrase, catalogue=catalogue)):
         if match.name == name:
             _refuse_blocking(words, match, catalogue)
 
 
-def _refuse_blocking(words: Sequence[str], match: Match, catalogue: PerturbationCatalogue) -> None:
-    before = re.split(r"[-\s]", words[match.start - 1].casefold())[-1] if match.start else ""
-    after = words[match.stop].casefold() if match.stop < len(words) else ""
-    if _BLOCKING_BEFORE.match(before) or _BLOCKING_AFTER.match(after):
+def _refuse_blocking(words: Words, match: Match, catalogue: PerturbationCatalogue) -> None:
+    clause, lowered = words.clause_of(match.start), [word.casefold() for word in words.words]
+    before, after = lowered[clause.start : match.start][::-1], lowered[match.stop : clause.stop]
+    if (
+        _BLOCKING_BEFORE.fullmatch(re.split(r"[-\s]", _first_beyond(before, _OF))[-1])
+        or _NEGATION.fullmatch(_first_beyond(before, _BY))
+        or _BLOCKING_AFTER.fullmatch(_first_beyond(after, _BEHIND))
+    ):
         raise _blocking(match.name, catalogue)
+
+
+def _first_beyond(words: Iterable[str], filler: frozenset[str]) -> str:
+    """The first word that is no filler."""
+    return next((word for word in words if word not in filler), "")
 
 
 def _blocking(name: str, catalogue: PerturbationCatalogue) -> QueryParsingError:
@@ -418,58 +340,19 @@ def _no_perturbation(words: Words, cell: Match | None, catalogue: PerturbationCa
         return QueryParsingError(f"the question names no perturbation; {EXAMPLE}", reason="no_perturbation")
     parts = [resolve_perturbation_phrase(part, catalogue) for part in phrase.split("/")]
     if len(parts) > 1 and all(parts):
-        return _several_perturbations([part for part in parts if part])
-    if group := _group(phrase, catalogue):
-        return QueryParsingError(
-            f"the perturbation {phrase!r} is a group; name one of it, such as {', '.join(group[:5])}",
-            suggestions=tuple(group),
-            reason="ambiguous_perturbation",
-        )
-    suggestions = tuple(catalogue.suggest(phrase))
-    hint = f"; did you mean {', '.join(suggestions)}?" if suggestions else "; name a cytokine, growth factor or drug"
-    return QueryParsingError(
-        f"the perturbation {phrase!r} is not known{hint}", suggestions=suggestions, reason="unknown_perturbation"
-    )
-
-
-def _group(phrase: str, catalogue: PerturbationCatalogue) -> list[str]:
-    """The members of what names several: an ambiguous name, a family, or names that all begin so."""
-    key = normalise_name(_TYPE.sub(lambda m: f"type {'I' * int(m[1])}", singular(phrase)))
-    if len(key) < 3:
-        return []
-    if (ambiguity := catalogue.ambiguities.get(key)) is not None:
-        return [name for name in ambiguity.meanings if name in catalogue.entries]
-    families: dict[str, list[str]] = {}
-    for entry in catalogue.entries.values():
-        families.setdefault(normalise_name(entry.family), []).append(entry.name)
-    named = [family for family in families if family and family in key]
-    begun = [n for n in catalogue.entries if normalise_name(n).startswith(key) and not key[-1].isdigit()]
-    group = families[max(named, key=len)] if named else begun
-    return sorted(group)[:MOST_SUGGESTED] if len(group) > 1 else []
+        return several_perturbations([part for part in parts if part])
+    return unknown_perturbation(phrase, catalogue)
 
 
 def _no_cell_type(words: Words, taken: Match, ontology: CellOntology) -> QueryParsingError:
-    line = next((w for w in words.words if w.casefold() in CELL_LINES), None)
-    if line is not None:
-        label = ontology.label(CELL_LINES[line.casefold()])
-        return QueryParsingError(
-            f"{line!r} is a cell line, and the Cell Ontology holds cell types; ask about {label!r}",
-            suggestions=(label,),
-            reason="cell_line",
-        )
+    if line := next((w for w in words.words if w.casefold() in CELL_LINES), None):
+        return unknown_cell_type(line, ontology)
     rest = [w for _, w in _left_over(words.words, taken) if w.casefold() not in STOP - {"cell", "cells"}]
     named = [word for word in rest if word.casefold() not in {"cell", "cells"} and re.search(r"\w", word)]
     if not named:
         return QueryParsingError(f"the question names no cell type; {EXAMPLE}", reason="no_cell_type")
     last = max((i for i, word in enumerate(rest) if _CELL_WORD.match(word)), default=len(rest) - 1)
-    phrase = " ".join(rest[: last + 1])
-    suggestions = tuple(ontology.suggest(phrase))
-    hint = f"; did you mean {', '.join(suggestions)}?" if suggestions else ""
-    return QueryParsingError(
-        f"the cell type {phrase!r} is not known to the Cell Ontology{hint}",
-        suggestions=suggestions,
-        reason="unknown_cell_type",
-    )
+    return unknown_cell_type(" ".join(rest[: last + 1]), ontology)
 
 
 def _left_over(words: Sequence[str], match: Match | None) -> list[tuple[int, str]]:

@@ -95,7 +95,6 @@ CELL_NAMES: Mapping[str, str] = MappingProxyType(
         "pan t cell": "CL:0000084",
         "cd20+ b cell": "CL:0000236",
         "tex": "CL:0011025",
-        "exhausted cd8 t cell": "CL:0011025",
         "caf": "CL:0000057",
         "cancer-associated fibroblast": "CL:0000057",
         "aortic smooth muscle cell": "CL:0002539",

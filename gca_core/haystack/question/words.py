@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from gca_core.haystack.question.word_lists import AMOUNT, HARMLESS, STOP
+from gca_core.knowledge.bundled.names import plain_signs
 
 MAX_PHRASE = 8
 _EDGES = "?!.,;:\"'()[]{}\u201c\u201d\u2018\u2019"
@@ -14,7 +16,11 @@ _CLAUSE_END = re.compile(r"[,;:.()]$")
 _JOINED = re.compile(
     r"-(treated|stimulated|exposed|primed|induced|activated|pulsed|conditioned|matured|polari[sz]ed)\b", re.IGNORECASE
 )
-_DASHES = re.compile("[\u2010-\u2014\u2212]")
+# "TNF / 24 h", "IFNG/control": what stands behind the slash is what it is compared with, or nothing
+_SLASH = re.compile(
+    r"(?<![-+\w])/|/(?![-+\w])|/(?=(?:control|ctrl|untreated|unstimulated|vehicle|mock|medium)\b)", re.I
+)
+_FLOXED = re.compile(r"(?<=\w)((?:fl|flox|wt)/(?:fl|flox|wt))(?!\w)", re.IGNORECASE)
 _PLUS = re.compile(r"(?<=\s)\+(?=\s)")
 _STOP_EDGES = STOP - {"cell", "cells", "a"}
 _QUALIFIERS = 3
@@ -50,20 +56,18 @@ class Words:
         return range(start, stop)
 
     def qualifiers(self, match: Match, taken: set[int]) -> list[str]:
-        """Words just before a match, in its clause, that nothing has read; at most three."""
-        found: list[str] = []
-        for place in range(match.start - 1, self.clause_of(match.start).start - 1, -1):
-            word = self.words[place]
-            if place in taken or word.casefold() in HARMLESS or len(found) == _QUALIFIERS:
-                break
-            found.insert(0, word)
-        return found
+        """Words beside a match, in its clause, that nothing has read; at most three on each side."""
+        clause = self.clause_of(match.start)
+        before, after = range(match.start - 1, clause.start - 1, -1), range(match.stop, clause.stop)
+        unread = lambda place: place not in taken and self.words[place].casefold() not in HARMLESS  # noqa: E731
+        found = [list(itertools.takewhile(unread, places))[:_QUALIFIERS] for places in (before, after)]
+        return [self.words[place] for place in (*found[0][::-1], *found[1])]
 
 
 def split_words(text: str) -> Words:
     """Words without punctuation, amounts and the joints of ``IL-4-treated``."""
-    hyphens = _DASHES.sub("-", text)
-    plain = _PLUS.sub(" with ", _JOINED.sub(r" \1", AMOUNT.sub(" ", hyphens)))
+    signs = _FLOXED.sub(r" \1", plain_signs(text))
+    plain = _SLASH.sub(" ", _PLUS.sub(" with ", _JOINED.sub(r" \1", AMOUNT.sub(" ", signs))))
     words: list[str] = []
     ends: set[int] = set()
     for part in plain.split():

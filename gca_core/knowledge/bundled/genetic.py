@@ -12,6 +12,7 @@ from collections.abc import Callable, Container
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from gca_core.errors import ConfigurationError
 from gca_core.knowledge.bundled.catalogue import (
     ExpectedGene,
     ExpectedPathway,
@@ -20,7 +21,7 @@ from gca_core.knowledge.bundled.catalogue import (
     PerturbationType,
 )
 from gca_core.knowledge.bundled.gene_sets import known_symbols
-from gca_core.knowledge.bundled.names import tokens
+from gca_core.knowledge.bundled.names import plain_signs, tokens
 
 MIN_AGREEMENT = 0.5
 MAX_PATHWAYS = 5
@@ -67,17 +68,18 @@ KINDS = (
         "knockout",
         "down",
         False,
-        r"knock[\s-]?out|knocked[\s-]out|crispr(?:[\s/-]?cas9)?(?:\s+(?:knock[\s-]?out|ko|deletion))?|ko|deletion|"
-        r"deleted|loss|null|deficien(?:t|cy)|sg[\s-]?rna|gene disruption|disruption|ablation",
+        r"knock(?:ed|ing)?[\s-]?outs?|crispr(?:[\s/-]?cas9)?(?:\s+(?:knock[\s-]?out|ko|deletion))?|ko|delet(?:ion|ed|ing)|"
+        r"loss(?:[\s-]of[\s-]function)?|lof|null|deficien(?:t|cy)|sg[\s-]?rna|gene disruption|disrupt(?:ion|ed)|"
+        r"ablat(?:ion|ed|ing)",
         r"sg|g",
-        r"\s?(?:-/-|\(-/-\)|\u2212/\u2212)",
+        r"\s?-/-",
     ),
     GeneticKind(
         "knockdown",
         "down",
         True,
-        r"knock[\s-]?down|knocked[\s-]down|kd|si[\s-]?rna|sh[\s-]?rna|rnai|silencing|silenced|silence|"
-        r"antisense(?: oligonucleotide)?|aso|depletion|depleted|haploinsufficiency",
+        r"knock(?:ed|ing)?[\s-]?downs?|kd|si[\s-]?rnas?|sh[\s-]?rnas?|rnai|silenc(?:ing|ed?)|"
+        r"antisense(?: oligonucleotides?)?|asos?|morpholinos?|deplet(?:ion|ed)|haploinsufficien(?:cy|t)",
         r"si|sh",
         r"\s?(?:\+/-|-/\+)",
     ),
@@ -85,8 +87,8 @@ KINDS = (
         "overexpression",
         "up",
         True,
-        r"over[\s-]?expression|over[\s-]?expressed|over[\s-]?expressing|oe|ectopic expression|forced expression|"
-        r"cdna|orf|transgenic expression",
+        r"over[\s-]?express(?:ion|ed|ing)|oe|(?:ectopic|forced)(?: expression)?|cdna|orf|"
+        r"transgen(?:e|ic)(?: expression)?|gain[\s-]of[\s-]function|gof",
         r"oe",
     ),
 )
@@ -104,6 +106,78 @@ def _patterns(kind: GeneticKind) -> tuple[re.Pattern[str], ...]:
 
 
 _PATTERNS = tuple((kind, pattern) for kind in KINDS for pattern in _patterns(kind))
+_KIND_WORDS = tuple((kind, re.compile(rf"(?i:{kind.words})|{kind.suffixes}")) for kind in KINDS)
+TREATMENT = "treatment"
+# other words for them, without a plural
+_ADDED = dict.fromkeys(("compound", "chemical", "small_molecule", "ligand", "stimulation"), TREATMENT) | {
+    "stimulu": "stimulus"
+}
+_PARENTHESES = re.compile(r"\s*\([^()]*\)$")
+_CONTROL_GUIDE = re.compile(
+    r"(?i)(?:sg[-_]?)?(?:non[-_ ]?(?:targeting|targetting|cutting)|ntc|neg(?:ative)?[-_ ]?(?:ctrl|control)|intergenic|"
+    r"safe[-_ ]?(?:harbou?r|target(?:ing)?)|aavs1|rosa26|ctrl|control|lacz|e?gfp|luc\w*)(?:[-_ ]?\d+)?"
+)
+_GUIDE_PART = re.compile(r"(?i)(?:sg|g|sgrna|grna|guide)?\d*|[\d.]+(?:-P\d(?:P\d)?)?|-")
+_GUIDE = re.compile(r"sg[-_]?[A-Z]\S+|\S+[-_](?:sg|g|sgRNA|gRNA|guide)[-_]?\d*|\S+-P1P2|\S+\+ctrl|ctrl\+\S+")
+
+
+def kind_of(text: str) -> GeneticKind | None:
+    """The way to change a gene that a word or two name, such as ``CRISPR-cas9``, ``KO`` or ``-/-``; else None."""
+    return next((kind for kind, words in _KIND_WORDS if words.fullmatch(text.strip())), None)
+
+
+@dataclass(frozen=True)
+class AddedKind:
+    """What is added to cells: a type of perturbation, or any of them (``treatment``)."""
+
+    name: str
+
+    def holds(self, found: PerturbationType) -> bool:
+        """Whether a perturbation of this type is of the kind."""
+        return found == self.name or (self.name == TREATMENT and found is not PerturbationType.GENETIC)
+
+
+def read_kind(text: str) -> GeneticKind | AddedKind:
+    """The kind of perturbation that a word means: ``CRISPR-cas9`` is a knockout, ``drugs`` are drugs.
+
+    Raises:
+        ConfigurationError: it means none.
+    """
+    if (kind := kind_of(text)) is not None:
+        return kind
+    word = re.sub(r"[\s-]+", "_", text.strip().casefold()).removesuffix("s")
+    added = [TREATMENT, *(t.value for t in PerturbationType)]
+    if (plain := _ADDED.get(word, word)) in added:
+        return AddedKind(plain)
+    raise ConfigurationError(
+        f"{text!r} is no kind of perturbation; use one of {', '.join([*(k.name for k in KINDS), *added])}"
+    )
+
+
+def is_guide(name: str) -> bool:
+    """Whether a name is written as screens write guides: ``sgTNF``, ``TNF_sg1``, ``TNF+ctrl``."""
+    return _GUIDE.fullmatch(name) is not None
+
+
+def is_control_guide(name: str) -> bool:
+    """Whether a name is one of guides without a target: ``non-targeting``, ``NTC``, ``AAVS1``, ``NegCtrl0``."""
+    return _CONTROL_GUIDE.fullmatch(name) is not None
+
+
+def guide_target(name: str, symbols: Callable[[], Container[str]] = known_symbols) -> str | None:
+    """The one gene that a screen's name means: TNF for ``TNF``, ``sgTNF-2``, ``TNF_sg1`` and ``TNF+ctrl``.
+
+    None where it means none or several, as ``KLF1+BAK1`` does.
+    """
+    if (parsed := parse_genetic(name, symbols)) is not None:
+        return parsed[0]
+    parts = [part for part in re.split(r"[\s+|;,_]+", name) if not _GUIDE_PART.fullmatch(part)]
+    genes = [part for part in parts if not is_control_guide(part)]
+    if len(set(genes)) != 1:
+        return None
+    plain = re.sub(r"^sg[-_]?(?=[A-Z])", "", genes[0])
+    written = (genes[0], plain, re.sub(r"-\d+$", "", plain))
+    return next((gene for text in written if (gene := _symbol(text, symbols())) is not None), None)
 
 
 def parse_genetic(text: str, symbols: Callable[[], Container[str]] = known_symbols) -> tuple[str, GeneticKind] | None:
@@ -113,7 +187,7 @@ def parse_genetic(text: str, symbols: Callable[[], Container[str]] = known_symbo
         text: the whole name, nothing else around it.
         symbols: gives the human gene symbols that count; called only when a pattern fits.
     """
-    name = " ".join(text.split())
+    name = " ".join(plain_signs(text).split())
     for kind, pattern in _PATTERNS:
         found = pattern.fullmatch(name)
         if found is not None and (gene := _symbol(found["gene"], symbols())) is not None:
@@ -140,8 +214,11 @@ def genetic(text: str, catalogue: PerturbationCatalogue) -> PerturbationEntry | 
 
 
 def resolve_perturbation(text: str, catalogue: PerturbationCatalogue) -> PerturbationEntry | None:
-    """An entry of the catalogue by name or synonym, else one made by the rules for genes, else None."""
-    return catalogue.resolve(text) or genetic(text, catalogue)
+    """An entry of the catalogue by name or synonym, else one made by the rules for genes, else None.
+
+    What stands in parentheses behind a gene's perturbation, as the guide in ``TNF knockout (TNF_sg1)``, is left out.
+    """
+    return catalogue.resolve(text) or genetic(_PARENTHESES.sub("", text), catalogue)
 
 
 def _symbol(text: str, symbols: Container[str]) -> str | None:

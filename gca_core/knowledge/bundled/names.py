@@ -7,7 +7,13 @@ import unicodedata
 from collections.abc import Iterator
 from functools import lru_cache
 
-_MINUS_SIGN = "\u2212"
+# signs that look like "-", "+" and "/", superscripts among them
+_SIGNS = str.maketrans(
+    dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2015\u2212\u207b\ufe58\ufe63\uff0d", "-")
+    | dict.fromkeys("\u207a\ufe62\uff0b", "+")
+    | dict.fromkeys("\u2044\u2215\uff0f", "/")
+)
+_GENOTYPE = re.compile(r"\(?\s*([-+])\s?/\s?([-+])\s*\)?(?!\w)")
 _DROPPED = re.compile(r"[^a-z0-9+ ]+")
 _PARENTHESES = re.compile(r"\(([^()]*)\)")
 _ORIGIN = re.compile(r"^(?:recombinant|human|rh|rhu|purified)[\s-]+|^(?:rh|rhu)(?=[A-Z])")
@@ -22,8 +28,16 @@ _SALT = re.compile(
 )
 
 
+def plain_signs(text: str) -> str:
+    """Minus, plus and slash as ASCII, and a genotype as a word of its own: ``Tnf−/−`` becomes ``Tnf -/-``."""
+    return _GENOTYPE.sub(r" \1/\2 ", text.translate(_SIGNS)).rstrip()
+
+
 def normalise_name(text: str) -> str:
-    """A name without case, Greek letters, hyphens, spaces and punctuation: ``IFN-β`` becomes ``ifnbeta``."""
+    """A name without case, Greek letters, hyphens, spaces and punctuation: ``IFN-β`` becomes ``ifnbeta``.
+
+    The sign of a genotype stays a word, so that ``TNF-/-`` never becomes ``TNF``.
+    """
     return _spaced(text).replace(" ", "")
 
 
@@ -51,7 +65,8 @@ def _shortened(text: str) -> Iterator[str]:
 
 @lru_cache(maxsize=20_000)
 def _spaced(text: str) -> str:
-    lowered = unicodedata.normalize("NFKC", text).casefold()
+    named = _GENOTYPE.sub(" genotype ", text.translate(_SIGNS))
+    lowered = unicodedata.normalize("NFKC", named).casefold()
     return " ".join(_DROPPED.sub("", "".join(map(_plain, lowered))).split())
 
 
@@ -62,4 +77,4 @@ def _plain(character: str) -> str:
     name = unicodedata.name(character, "")
     if name.startswith("GREEK SMALL LETTER "):
         return name.removeprefix("GREEK SMALL LETTER ").split()[0].lower().replace("lamda", "lambda")
-    return " " if character == _MINUS_SIGN or unicodedata.category(character) in {"Pd", "Zs"} else character
+    return " " if unicodedata.category(character) in {"Pd", "Zs"} else character

@@ -20,8 +20,10 @@ from gca_core.errors import DataValidationError
 from gca_core.knowledge.bundled.files import data_file
 
 _IDENTIFIER = re.compile(r"CL[:_](\d{7})", re.IGNORECASE)
-_SPLIT = re.compile(r"[^\w]+")
-_MIN_LIKENESS = 0.3
+_WORD = re.compile(r"[^\W_]+")
+_PLUS = re.compile(r"(?<=[^\W_])\+")
+_MINUS = re.compile(r"(?<=\d)[-\u2212](?=$|[\s/,)_])")
+_MIN_SIMILARITY = 0.3
 
 
 class CellOntology:
@@ -110,7 +112,7 @@ class CellOntology:
             score = 2 * len(wanted & other) / (len(wanted) + len(other))
             scores[identifier] = max(score, scores.get(identifier, 0.0))
         best = sorted(scores, key=lambda i: (-scores[i], i))[:n]
-        return [self._labels[i] for i in best if scores[i] >= _MIN_LIKENESS]
+        return [self._labels[i] for i in best if scores[i] >= _MIN_SIMILARITY]
 
     def ancestors(self, identifier: str) -> Mapping[str, int]:
         """All ancestors of a term with their shortest distance; the term itself is not among them."""
@@ -203,14 +205,17 @@ def loose_key(text: str) -> str:
 
 def _tokens(text: str) -> list[str]:
     """Lower-case words; "+" after a word reads "positive", "-" after a digit at a word's end "negative"."""
-    folded = unicodedata.normalize("NFKC", text).casefold().replace("_", " ")
-    folded = re.sub(r"(?<=\w)\+", " positive ", folded)
-    folded = re.sub(r"(?<=\d)[-\u2212](?=$|[\s/,)])", " negative ", folded)
-    return [_singular(word) for word in _SPLIT.split(folded) if word]
+    folded = (text if text.isascii() else unicodedata.normalize("NFKC", text)).casefold()
+    # most of the 40,000 names that are read have no sign
+    if "+" in folded:
+        folded = _PLUS.sub(" positive ", folded)
+    if "-" in folded or "\u2212" in folded:
+        folded = _MINUS.sub(" negative ", folded)
+    return [_singular(word) for word in _WORD.findall(folded)]
 
 
 def _singular(word: str) -> str:
-    if len(word) < 3 or not word.endswith("s") or word.endswith(("ss", "us", "is")):
+    if word[-1] != "s" or len(word) < 3 or word.endswith(("ss", "us", "is")):
         return word
     return word[:-1]
 

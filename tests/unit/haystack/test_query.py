@@ -9,6 +9,7 @@ from gca_core.errors import QueryParsingError
 from gca_core.haystack.context import HaystackContext, open_knowledge
 from gca_core.haystack.models import PerturbationType, StructuredQuery
 from gca_core.haystack.question.rules import parse_question
+from gca_core.haystack.question.understand import understand
 from gca_core.knowledge.bundled.genetic import resolve_perturbation
 
 
@@ -41,6 +42,9 @@ def parse(knowledge_context: HaystackContext):  # type: ignore[no-untyped-def]
         ("IFN-beta-treated B cells", "CL:0000236", "interferon beta"),
         ("TNF-\u03b1\u2013treated HUVECs", "CL:0002618", "tumor necrosis factor"),
         ("\u03b3\u03b4T cells with IL-2", "CL:0000798", "interleukin 2"),
+        ("monocytes, TNF / 24 h", "CL:0000576", "tumor necrosis factor"),
+        ("monocytes with IFNG/control", "CL:0000576", "interferon gamma"),
+        ("exhausted CD8 T cells with IL-2", "CL:0020031", "interleukin 2"),
         ("loss of TET2 in hematopoietic stem cells", "CL:0000037", "TET2 knockout"),
         ("monocytes, that is CD14+ monocytes, with LPS", "CL:0002057", "lipopolysaccharide"),
     ],
@@ -111,7 +115,8 @@ def test_hostile_text_is_text(parse) -> None:  # type: ignore[no-untyped-def]
         ("B cells under dexametasone", "CL:0000236", "dexamethasone", "'dexametasone' was read as 'dexamethasone'"),
         ("fibroblasts under TGF-beta", "CL:0000057", "TGF-beta 1", "may also mean TGF-beta 2"),
         ("B cells given IL-1", "CL:0000236", "interleukin 1 beta", "may also mean interleukin 1 alpha"),
-        ("frobnicated B cells with IL-4", "CL:0000236", "interleukin 4", "'frobnicated' before 'B cells'"),
+        ("frobnicated B cells with IL-4", "CL:0000236", "interleukin 4", "'frobnicated' beside 'B cells'"),
+        ("monocytes exhausted with IL-10", "CL:0000576", "interleukin 10", "'exhausted' beside 'monocytes'"),
         ("in PBMCs, monocytes with IL-10", "CL:0000576", "interleukin 10", "'PBMCs' was read as where"),
     ],
 )
@@ -161,14 +166,75 @@ def test_spellings_meet(parse, spelling: str) -> None:  # type: ignore[no-untype
         ("STAT1-deficient CD4 T cells", "STAT1 knockout", "down"),
         ("siRNA knockdown of RELA in keratinocytes", "RELA knockdown", "down"),
         ("CRISPRa of IL2RA in T cells", "IL2RA CRISPRa", "up"),
+        ("CRISPR activation of IL2RA in T cells", "IL2RA CRISPRa", "up"),
         ("IL-6 KO in fibroblasts", "IL6 knockout", "down"),
         ("B cells overexpressing MYC", "MYC overexpression", "up"),
+        ("IFN-gamma -/- monocytes", "IFNG knockout", "down"),
+        *((f"{word} monocytes", "TNF knockout", "down") for word in (
+            "TNF-/-", "Tnf \u2212/\u2212", "TNF\u2212/\u2212", "TNF\u207b/\u207b", "TNF(-/-)", "TNF - / -", "TNFKO",
+            "TNF-null", "TNF deficient", "sgTNF", "TNF CRISPR",
+        )),
+        *((f"{word} monocytes", "TNF knockdown", "down") for word in ("TNF+/-", "si-TNF", "shTNF", "TNF antisense")),
     ],
-)
+)  # fmt: skip
 def test_genetic_perturbations_act_on_their_gene(parse, question: str, name: str, direction: str) -> None:  # type: ignore[no-untyped-def]
     query = parse(question)
     assert (query.perturbation, query.perturbation_type) == (name, PerturbationType.GENETIC)
     assert query.expectation.targets[0].direction == direction
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "TNF blockade in monocytes", "blocked TNF in monocytes", "TNF is blocked in monocytes", "no TNF in monocytes",
+        "monocytes in the absence of TNF", "antibodies to TNF on monocytes", "monocytes w/o TNF",
+        "monocytes not treated with TNF", "monocytes deprived of TNF", "IL-2 starvation of T cells",
+        "TNF mAb on monocytes", "TNF degrader on monocytes", "TNF+/+ monocytes", "TNFfl/fl monocytes",
+    ],
+)  # fmt: skip
+def test_what_asks_for_the_lack_of_it_is_never_read_as_it(parse, question: str) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(QueryParsingError) as caught:
+        parse(question)
+    assert caught.value.reason in {"blocking", "genotype"}
+
+
+@pytest.mark.parametrize(
+    ("cell_type", "perturbation", "kind", "found"),
+    [
+        ("CD14+ monocyte", "IFN-b", None, ("CL:0002057", "interferon beta", "cytokine")),
+        ("CL:0002057", "TNF", "cytokine", ("CL:0002057", "tumor necrosis factor", "cytokine")),
+        ("monocytes", "TNF", "KO", ("CL:0000576", "TNF knockout", "genetic")),
+        ("monocytes", "IL-6", "CRISPRi", ("CL:0000576", "IL6 CRISPRi", "genetic")),
+        ("monocytes", "TNF-/-", None, ("CL:0000576", "TNF knockout", "genetic")),
+    ],
+)
+def test_names_are_looked_up_as_they_are(
+    knowledge_context: HaystackContext, cell_type: str, perturbation: str, kind: str | None, found: tuple[str, ...]
+) -> None:
+    query = understand(None, knowledge_context, cell_type=cell_type, perturbation=perturbation, kind=kind)
+    assert (query.cell_type_id, query.perturbation, query.perturbation_type) == found
+
+
+@pytest.mark.parametrize(
+    ("question", "names", "reason"),
+    [
+        ("B cells with IL-4", {"cell_type": "B cell"}, "two_ways"),
+        (None, {"cell_type": "B cell"}, "empty"),
+        (None, {"cell_type": "B cel", "perturbation": "IL-4"}, "unknown_cell_type"),
+        (None, {"cell_type": "Jurkat", "perturbation": "IL-4"}, "cell_line"),
+        (None, {"cell_type": "mouse B cell", "perturbation": "IL-4"}, "species"),
+        (None, {"cell_type": "B cell", "perturbation": "interferon"}, "ambiguous_perturbation"),
+        (None, {"cell_type": "B cell", "perturbation": "TNF blockade"}, "unknown_perturbation"),
+        (None, {"cell_type": "B cell", "perturbation": "dexamethasone", "kind": "cytokine"}, "other_kind"),
+        (None, {"cell_type": "B cell", "perturbation": "dexamethasone", "kind": "knockout"}, "unknown_gene"),
+    ],
+)
+def test_names_that_say_nothing_are_refused(
+    knowledge_context: HaystackContext, question: str | None, names: dict[str, str], reason: str
+) -> None:
+    with pytest.raises(QueryParsingError) as caught:
+        understand(question, knowledge_context, **names)
+    assert caught.value.reason == reason
 
 
 def test_the_tuned_part_of_the_question_table_is_read(knowledge_context: HaystackContext) -> None:

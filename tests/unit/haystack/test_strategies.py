@@ -128,7 +128,7 @@ def test_vectors_of_another_model_are_not_searched(query: StructuredQuery, conte
         ("interleukin 4", "interleukin 13", 1),
     ],
 )
-def test_likeness_is_signed(a: str, b: str, sign: int) -> None:
+def test_similarity_is_signed(a: str, b: str, sign: int) -> None:
     catalogue = load_catalogue()
     first, second = catalogue.get(a), catalogue.get(b)
     assert first is not None
@@ -224,7 +224,7 @@ def test_unknown_names_count_less_than_what_is_known_to_act_alike(
         cell_group("ctrl", "CL:0002057"), cell_group(hit.id, "CL:0002396"),
         cell_group("interferon alpha", "CL:0002396"), hits=(hit,),
     )  # fmt: skip
-    found = {other.name: other.likeness for other in make_candidate_pool(query, CONFIG, context).others}
+    found = {other.name: other.similarity for other in make_candidate_pool(query, CONFIG, context).others}
     assert found["interferon betas"] == pytest.approx(0.45)
     assert found["interferon alpha"] > found["interferon betas"]
 

@@ -19,7 +19,7 @@ def entry(name: str) -> PerturbationEntry:
 
 
 @given(st.sampled_from(NAMES), st.sampled_from(NAMES))
-def test_likeness_is_symmetric_and_bounded(a: str, b: str) -> None:
+def test_similarity_is_symmetric_and_bounded(a: str, b: str) -> None:
     one, other = entry(a), entry(b)
     assert perturbation_similarity(one, other) == pytest.approx(perturbation_similarity(other, one))
     assert -1 <= perturbation_similarity(one, other) <= perturbation_similarity(one, one) + 1e-9
