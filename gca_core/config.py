@@ -20,6 +20,13 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from gca_core.errors import ConfigurationError, complaints
 
 DEFAULT_SEED = 0
+# what programs need; keys, passwords and connections are not among it
+PASSED_ON = (
+    "PATH", "HOME", "USER", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "TEMP", "TMP", "VIRTUAL_ENV",
+    "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT", "PYTHONPATH", "PYTHONHASHSEED",
+    "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES",
+    "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS",
+)  # fmt: skip
 
 
 class Profile(StrEnum):
@@ -106,3 +113,8 @@ def require(module: str, extra: str) -> ModuleType:
             f"the module {module!r} can't be imported ({error}); "
             f"install it with: pip install 'airflow-provider-gca[{extra}]'"
         ) from error
+
+
+def child_environment(*more: str) -> dict[str, str]:
+    """What a child process gets of the environment: :data:`PASSED_ON` and the variables named here."""
+    return {name: os.environ[name] for name in (*PASSED_ON, *more) if name in os.environ}

@@ -21,6 +21,7 @@ import psutil
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from gca_core.config import child_environment
 from gca_core.errors import ConfigurationError, complaints
 from gca_core.io import as_path, read_text, write_text
 
@@ -354,4 +355,7 @@ def _gpu_of_driver() -> dict[str, Any]:
 
 def _nvidia_smi(*arguments: str) -> str:
     command = ["nvidia-smi", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=NVIDIA_SMI_SECONDS, check=True).stdout
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=NVIDIA_SMI_SECONDS, check=True, env=child_environment()
+    )
+    return done.stdout

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import gca_core
 from gca_core import io
+from gca_core.config import child_environment
 from gca_core.errors import DataValidationError, InferenceError
 from gca_core.inference.job import read_job, results_uri
 from gca_core.inference.models import InferenceRequest, InferenceResult, InferenceStatus, JobFile, JobResults
@@ -24,13 +25,6 @@ log = logging.getLogger(__name__)
 DEFAULT_TIMEOUT = 1800.0
 GRACE_SECONDS = 5.0
 _LAST_LINES = 5
-# what a scientific Python process needs; keys and passwords are not among it
-PASSED_ON = (
-    "PATH", "HOME", "USER", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "TEMP", "TMP", "VIRTUAL_ENV",
-    "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT", "PYTHONPATH", "PYTHONHASHSEED",
-    "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES",
-    "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS",
-)  # fmt: skip
 _FOR_GCS = ("GOOGLE_APPLICATION_CREDENTIALS", "CLOUDSDK_CONFIG", "GOOGLE_CLOUD_PROJECT")
 
 
@@ -186,8 +180,7 @@ def run_local_job(
 
 def _environment(requests: Sequence[InferenceRequest]) -> dict[str, str]:
     uris = [uri for r in requests for uri in (r.prompt_uri, r.query_uri, r.control_uri, r.output_uri)]
-    names = PASSED_ON + (_FOR_GCS if any(uri.startswith("gs://") for uri in uris) else ())
-    environment = {name: os.environ[name] for name in names if name in os.environ}
+    environment = child_environment(*(_FOR_GCS if any(uri.startswith("gs://") for uri in uris) else ()))
     package_parent = str(Path(gca_core.__file__).resolve().parent.parent)
     paths = [package_parent, *filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))]
     return environment | {"PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)), "PYTHONUNBUFFERED": "1"}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 import subprocess
 import tempfile
@@ -18,7 +17,8 @@ from gca_core.errors import StoreError
 from gca_core.store import layout as places
 from gca_core.store import processes
 from gca_core.store.layout import Layout
-from gca_core.store.models import AGENT_SETTINGS, DATABASE, PORT, ServerInfo, ServerStatus
+from gca_core.store.migrations import limit_agent
+from gca_core.store.models import DATABASE, PORT, ServerInfo, ServerStatus
 from gca_core.store.redact import make_dsn
 
 log = logging.getLogger(__name__)
@@ -37,6 +37,17 @@ _SETTINGS = {
     "max_wal_size": "4GB",
     "timezone": "UTC",
 }
+# locks by number, which could hold up ingest and migrations, and large objects, which read-only logins may write
+_OWNERS_FUNCTIONS = """
+do $$ declare f regprocedure; begin
+  for f in select oid from pg_proc where pronamespace = 'pg_catalog'::regnamespace
+    and (proname ~ '^(lo_|pg_(try_)?advisory_)' or proname in ('loread', 'lowrite'))
+  loop
+    execute format('revoke execute on function %s from public', f);
+    execute format('grant execute on function %s to gca_admin', f);
+  end loop;
+end $$
+"""
 
 
 def start(home: Path, *, timeout: float = START_SECONDS) -> ServerInfo:
@@ -64,6 +75,8 @@ def start(home: Path, *, timeout: float = START_SECONDS) -> ServerInfo:
         if running is not None:
             return running
         places.claim(layout, 0)
+        for left in layout.folder.glob(".*.json-*"):
+            left.unlink(missing_ok=True)
         _drop_abandoned(layout)
         places.update_state(layout, instance=str(layout.instance), home=str(home))
         places.name_home(layout)
@@ -78,8 +91,8 @@ def stop(home: Path, *, timeout: float = STOP_SECONDS) -> bool:
     """
     home = home.expanduser().resolve()
     places.refuse_foreign_owner(home)
-    layout = places.find_layout(home)
-    if layout is None or not layout.folder.exists():
+    layout = places.locate(home)
+    if not layout.folder.exists():
         return _stop_abandoned(home, timeout)
     with places.exclusive(layout.folder):
         stopped = processes.end_server(layout.data_dir, timeout)
@@ -122,10 +135,9 @@ def remove(home: Path, *, timeout: float = STOP_SECONDS) -> bool:
     """
     home = home.expanduser().resolve()
     stop(home, timeout=timeout)
-    folder = places.folder_of(home)
-    layout = places.find_layout(home) or places.expected_layout(home)
+    layout = places.locate(home)
     found = layout.data_dir.exists()
-    for path in {layout.socket_dir, layout.instance, folder}:
+    for path in {layout.socket_dir, layout.instance, layout.folder}:
         shutil.rmtree(path, ignore_errors=True)
     return found
 
@@ -143,18 +155,19 @@ def _start(layout: Layout, timeout: float) -> ServerInfo:
     began = time.monotonic()
     passwords = places.make_credentials(layout)
     bin_dir = places.binaries(layout)
-    if not (layout.data_dir / "PG_VERSION").exists():
+    _refuse_damaged(layout)
+    if not layout.holds_data:
         if places.read_state(layout.folder).get("complete"):
             log.warning("the data folder %s is gone; starting with an empty database", layout.data_dir)
         places.update_state(layout, complete=False)
         log.info("setting up an embedded PostgreSQL in %s", layout.data_dir)
         _initdb(layout, bin_dir, passwords[places.SUPERUSER])
-    pid = processes.running_pid(layout.data_dir)
+    pid, launched = processes.running_pid(layout.data_dir), False
     if pid is None:
         processes.clear_leftovers(layout)
-        _write_settings(layout)
-        pid = processes.launch(layout, bin_dir, timeout)
-    if not places.read_state(layout.folder).get("complete"):
+        pid, launched = processes.launch(layout, bin_dir, _settings(layout), timeout), True
+    if launched or not places.read_state(layout.folder).get("complete"):
+        # at each start: a role may change its own password and settings
         _bootstrap(layout, passwords)
         places.update_state(layout, complete=True)
     places.claim(layout, pid)
@@ -162,20 +175,30 @@ def _start(layout: Layout, timeout: float) -> ServerInfo:
     return _info(layout, pid)
 
 
+def _refuse_damaged(layout: Layout) -> None:
+    if layout.system_user and layout.data_dir.is_symlink():
+        raise StoreError(f"{layout.data_dir} is a link, which root does not follow; put the folder itself there")
+    if layout.holds_data and not (layout.data_dir / "PG_VERSION").is_file():
+        raise StoreError(
+            f"the data folder {layout.data_dir} has lost its file PG_VERSION, so it is damaged or isn't PostgreSQL's; "
+            "restore the folder from a backup, or run 'gca db remove' to begin with an empty database"
+        )
+
+
 def _initdb(layout: Layout, bin_dir: Path, password: str) -> None:
     """Make the data folder under another name and rename it: it is complete or absent.
 
     Every account needs a password from the first moment on.
     """
-    work = Path(tempfile.mkdtemp(prefix=".initdb-", dir=layout.instance))
     for old in layout.instance.glob(".initdb-*"):
-        if old != work:
-            shutil.rmtree(old, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+    work = Path(tempfile.mkdtemp(prefix=".initdb-", dir=layout.instance))
     password_file = work / "password"
     password_file.touch(mode=0o600)
     password_file.write_text(password + "\n", encoding="utf-8")
     if layout.system_user:
-        for path in (work, password_file):
+        # the folder last: until then nobody else can put a link into it
+        for path in (password_file, work):
             shutil.chown(path, layout.system_user, layout.system_user)
     command = [
         str(bin_dir / "initdb"),
@@ -185,25 +208,16 @@ def _initdb(layout: Layout, bin_dir: Path, password: str) -> None:
     try:
         _run(command, layout, INITDB_SECONDS)
         (work / "data").rename(layout.data_dir)
+        _refuse_damaged(layout)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
 
 def _run(command: list[str], layout: Layout, timeout: float) -> None:
-    user = {"user": layout.system_user, "group": layout.system_user, "extra_groups": []} if layout.system_user else {}
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
     name = Path(command[0]).name
     try:
-        done = subprocess.run(  # type: ignore[call-overload]
-            command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            cwd="/",
-            env=environment,
-            timeout=timeout,
-            check=False,
-            **user,
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=timeout, check=False, **places.as_server_user(layout)
         )
     except subprocess.TimeoutExpired:
         raise StoreError(
@@ -216,27 +230,11 @@ def _run(command: list[str], layout: Layout, timeout: float) -> None:
         raise StoreError(f"{name} failed in {layout.instance} with exit code {done.returncode}: {tail}")
 
 
-def _write_settings(layout: Layout) -> None:
-    """Settings in a file rather than on a command line; the socket folder moves with GCA_HOME."""
-    settings = {
-        **_SETTINGS,
-        "shared_buffers": f"{_buffer_megabytes()}MB",
-        "unix_socket_directories": str(layout.socket_dir),
-    }
+def _settings(layout: Layout) -> dict[str, str]:
+    """Settings on the server's command line: no file in its folder is written."""
     # a list separated by commas, so its one member is quoted within
-    settings["unix_socket_directories"] = '"' + settings["unix_socket_directories"].replace('"', '""') + '"'
-    lines = [f"{name} = '{value.replace(chr(39), chr(39) * 2)}'" for name, value in settings.items()]
-    target = layout.data_dir / "gca.conf"
-    staging = layout.data_dir / ".gca.conf.new"
-    staging.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    staging.chmod(0o600)
-    if layout.system_user:
-        shutil.chown(staging, layout.system_user, layout.system_user)
-    staging.replace(target)
-    main = layout.data_dir / "postgresql.conf"
-    if "include = 'gca.conf'" not in main.read_text(encoding="utf-8"):
-        with main.open("a", encoding="utf-8") as sink:
-            sink.write("\ninclude = 'gca.conf'\n")
+    socket_dir = '"' + str(layout.socket_dir).replace('"', '""') + '"'
+    return {**_SETTINGS, "shared_buffers": f"{_buffer_megabytes()}MB", "unix_socket_directories": socket_dir}
 
 
 def _buffer_megabytes() -> int:
@@ -264,7 +262,12 @@ def _bootstrap(layout: Layout, passwords: dict[str, str]) -> None:
     try:
         with open_as_superuser("postgres") as connection:
             for role in places.ROLES:
-                _make_role(connection, role, passwords[role])
+                name = sql.Identifier(role)
+                if not connection.execute("select 1 from pg_roles where rolname = %s", [role]).fetchone():
+                    connection.execute(sql.SQL("create role {} login").format(name))
+                connection.execute(
+                    sql.SQL("alter role {} with login password {}").format(name, sql.Literal(passwords[role]))
+                )
             if not connection.execute("select 1 from pg_database where datname = %s", [DATABASE]).fetchone():
                 name = sql.Identifier(DATABASE)
                 connection.execute(sql.SQL("create database {} owner gca_admin").format(name))
@@ -276,25 +279,17 @@ def _bootstrap(layout: Layout, passwords: dict[str, str]) -> None:
             connection.execute("create extension if not exists vector")
             connection.execute("revoke create on schema public from public")
             connection.execute("grant usage, create on schema public to gca_admin")
+            connection.execute(_OWNERS_FUNCTIONS)
+            limit_agent(connection)
     except psycopg.Error as error:
         raise StoreError(f"the embedded PostgreSQL can't be set up: {error}; its log is {layout.log}") from error
 
 
-def _make_role(connection: psycopg.Connection, role: str, password: str) -> None:
-    name = sql.Identifier(role)
-    if not connection.execute("select 1 from pg_roles where rolname = %s", [role]).fetchone():
-        connection.execute(sql.SQL("create role {} login").format(name))
-    connection.execute(sql.SQL("alter role {} with login password {}").format(name, sql.Literal(password)))
-    if role == "gca_agent":
-        for setting, value in AGENT_SETTINGS.items():
-            connection.execute(
-                sql.SQL("alter role {} set {} = {}").format(name, sql.Identifier(setting), sql.Literal(value))
-            )
-
-
 def _drop_abandoned(layout: Layout) -> None:
     """Remove root's data folder of a GCA_HOME that was deleted; its passwords went with that."""
-    if layout.instance == layout.folder or places.read_state(layout.folder) or not layout.data_dir.exists():
+    records = ("server.json", "credentials.json")
+    known = layout.instance == layout.folder or any((layout.folder / name).exists() for name in records)
+    if known or not layout.data_dir.exists():
         return
     log.warning("GCA_HOME %s was deleted; removing the data folder it had left in %s", layout.home, layout.instance)
     processes.end_server(layout.data_dir, STOP_SECONDS)

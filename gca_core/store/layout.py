@@ -5,11 +5,12 @@ The data folder is ``GCA_HOME/postgres/data`` too, except for root: PostgreSQL r
 its own user often can't reach into GCA_HOME (``/root`` is closed to it), and opening every parent to
 everybody is not for a database to do. So for root the data lies in a folder of its own under
 ``/var/lib/gca`` (``/var/tmp/gca`` where that can't be written), recorded in ``GCA_HOME/postgres``.
+Root writes into folders of root alone: PostgreSQL's user owns ``data`` and ``run`` in there, where root only reads
+and removes, never through a link.
 """
 
 from __future__ import annotations
 
-import fcntl
 import getpass
 import hashlib
 import importlib.util
@@ -18,17 +19,18 @@ import os
 import secrets
 import shutil
 import socket
+import stat
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from gca_core.config import require
+from gca_core.config import child_environment, require
 from gca_core.errors import StoreError
 
 SUPERUSER = "postgres"
@@ -61,7 +63,7 @@ class Layout(BaseModel):
     home: Path
     folder: Path
     instance: Path
-    """parent of the data folder, owned by the user that PostgreSQL runs as."""
+    """parent of the data folder, which the user that PostgreSQL runs as owns."""
     socket_dir: Path
     system_user: str | None = None
 
@@ -69,6 +71,11 @@ class Layout(BaseModel):
     def data_dir(self) -> Path:
         """PostgreSQL's data folder."""
         return self.instance / "data"
+
+    @property
+    def holds_data(self) -> bool:
+        """Whether there is anything in PostgreSQL's data folder."""
+        return self.data_dir.is_dir() and any(self.data_dir.iterdir())
 
     @property
     def log(self) -> Path:
@@ -95,48 +102,48 @@ def make_layout(home: Path) -> Layout:
     """The layout of a GCA_HOME, its folders made where they are missing.
 
     Raises:
-        StoreError: a folder can't be made.
+        StoreError: a folder can't be made, or belongs to another user.
     """
     home = home.expanduser().resolve()
     folder = folder_of(home)
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        instance = _root_instance(home, folder) if is_root() else folder
+        own_folder(folder)
         user = ensure_system_user() if is_root() else None
-        for path in {instance, _socket_dir(instance)}:
-            _private_folder(path, user)
+        instance = _make_root_instance(home, folder) if user else folder
+        layout = Layout(home=home, folder=folder, instance=instance, socket_dir=_socket_dir(instance), system_user=user)
+        own_folder(layout.socket_dir, user)
     except OSError as error:
         raise StoreError(
             f"the folder of the embedded database under {home} can't be made: {error}; "
             "set GCA_HOME to a folder you can write to, or GCA_ATLAS_DSN to a PostgreSQL server"
         ) from error
+    return layout
+
+
+def locate(home: Path) -> Layout:
+    """Where the files of a GCA_HOME lie, or would; makes nothing."""
+    home = home.expanduser().resolve()
+    folder = instance = folder_of(home)
+    recorded = read_state(folder).get("instance")
+    if recorded:
+        instance = Path(recorded)
+    elif is_root():
+        places = [base / _instance_name(home) for base in ROOT_FOLDERS]
+        instance = next((place for place in places if place.exists()), places[0])
+    user = SYSTEM_USER if is_root() else None
     return Layout(home=home, folder=folder, instance=instance, socket_dir=_socket_dir(instance), system_user=user)
 
 
 def find_layout(home: Path) -> Layout | None:
     """The layout of a GCA_HOME whose server was set up before; makes nothing."""
-    home = home.expanduser().resolve()
-    folder = folder_of(home)
-    recorded = read_state(folder).get("instance")
-    instance = Path(recorded) if recorded else folder
-    if not recorded and not (instance / "data").exists():
-        return None
-    user = SYSTEM_USER if is_root() else None
-    return Layout(home=home, folder=folder, instance=instance, socket_dir=_socket_dir(instance), system_user=user)
-
-
-def expected_layout(home: Path) -> Layout:
-    """Where the files of a GCA_HOME lie when it has no record of it, since it was deleted; makes nothing."""
-    folder = folder_of(home)
-    found = [base / _instance_name(home) for base in ROOT_FOLDERS if (base / _instance_name(home)).exists()]
-    instance = found[0] if is_root() and found else folder
-    return Layout(home=home, folder=folder, instance=instance, socket_dir=_socket_dir(instance))
+    layout = locate(home)
+    return layout if layout.state_file.exists() or layout.data_dir.exists() else None
 
 
 def name_home(layout: Layout) -> None:
     """Write beside root's data folder which GCA_HOME it belongs to."""
     if layout.instance != layout.folder:
-        (layout.instance / "home").write_text(str(layout.home), encoding="utf-8")
+        write_private(layout.instance / "home", {"home": str(layout.home)})
 
 
 def root_instances() -> list[tuple[Path, Path]]:
@@ -144,7 +151,8 @@ def root_instances() -> list[tuple[Path, Path]]:
     if not is_root():
         return []
     files = [path for base in ROOT_FOLDERS if base.exists() for path in sorted(base.glob("*/home"))]
-    return [(Path(path.read_text(encoding="utf-8")), path.parent) for path in files]
+    named = [(path.parent, _read_json(path)) for path in files if path.lstat().st_uid == 0 and not path.is_symlink()]
+    return [(Path(found["home"]), instance) for instance, found in named if found and "home" in found]
 
 
 def read_state(folder: Path) -> dict[str, Any]:
@@ -180,7 +188,7 @@ def make_credentials(layout: Layout) -> dict[str, str]:
         StoreError: the database is there, its passwords aren't.
     """
     path = layout.folder / "credentials.json"
-    if not path.exists() and not (layout.data_dir / "PG_VERSION").exists():
+    if not path.exists() and not layout.holds_data:
         write_private(path, {name: secrets.token_urlsafe(24) for name in (SUPERUSER, *ROLES)})
     return read_credentials(layout.home)
 
@@ -231,25 +239,18 @@ def exclusive(folder: Path, timeout: float = LOCK_SECONDS) -> Iterator[None]:
     Raises:
         StoreError: another process held it for longer than ``timeout`` seconds.
     """
-    path = folder / "lock"
-    with path.open("a+", encoding="utf-8") as handle:
-        deadline = time.monotonic() + timeout
-        while True:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise StoreError(
-                        f"another process has been starting or stopping the embedded database for {timeout:.0f} s "
-                        f"({path.read_text(encoding='utf-8').strip()}); see what it does, or end it"
-                    ) from None
-                time.sleep(0.05)
-        handle.seek(0)
-        handle.truncate()
-        handle.write(f"host {socket.gethostname()} user {user_name()} pid {os.getpid()}\n")
-        handle.flush()
+    lock = FileLock(folder / "lock")
+    try:
+        lock.acquire(timeout=timeout)
+    except Timeout:
+        raise StoreError(
+            f"another process has been starting or stopping the embedded database for {timeout:.0f} s and holds "
+            f"{folder / 'lock'}; see what it does, or end it"
+        ) from None
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def user_name() -> str:
@@ -273,7 +274,7 @@ def ensure_system_user() -> str:
     except KeyError:
         command = ["useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", SYSTEM_USER]
         try:
-            made = subprocess.run(command, capture_output=True, text=True, check=False)
+            made = subprocess.run(command, capture_output=True, text=True, env=child_environment(), check=False)
         except OSError as error:
             raise _no_user(str(error)) from error
         # 9: another process was faster
@@ -292,7 +293,7 @@ def binaries(layout: Layout) -> Path:
         ConfigurationError: the extra is not installed.
     """
     found = _packaged_binaries()
-    if layout.system_user is None or _can_run(found / "initdb", layout.system_user):
+    if layout.system_user is None or _can_run(found / "initdb", layout):
         return found
     stamp = hashlib.sha256(f"{found}-{(found / 'postgres').stat().st_mtime_ns}".encode()).hexdigest()[:12]
     target = layout.instance.parent / f"postgresql-{stamp}"
@@ -344,35 +345,47 @@ def write_private(path: Path, value: Any) -> None:
     Path(name).replace(path)
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
+def read_plain(path: Path, owner: int) -> str | None:
+    """The text of a file that this user owns, not through a link, and not waiting at a pipe; None when it is missing.
+
+    Raises:
+        PermissionError: it is another user's, or no file.
+    """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
         return None
-    except PermissionError as error:
-        raise StoreError(
-            f"{path} belongs to another user, and the embedded database serves one user only; "
-            "set GCA_HOME to a folder of your own, or GCA_ATLAS_DSN to a PostgreSQL server"
-        ) from error
+    with os.fdopen(handle, encoding="utf-8", errors="replace") as source:
+        found = os.fstat(handle)
+        if found.st_uid != owner or not stat.S_ISREG(found.st_mode):
+            raise PermissionError(f"{path} belongs to another user, or is no file")
+        return source.read()
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads(read_plain(path, os.geteuid()) or "null")
     except json.JSONDecodeError:
         return None
+    except OSError as error:
+        raise StoreError(
+            f"{path} belongs to another user or is a link, and the embedded database serves one user only; "
+            "set GCA_HOME to a folder of your own, or GCA_ATLAS_DSN to a PostgreSQL server"
+        ) from error
     return found if isinstance(found, dict) else None
 
 
-def _root_instance(home: Path, folder: Path) -> Path:
+def _make_root_instance(home: Path, folder: Path) -> Path:
     recorded = read_state(folder).get("instance")
-    if recorded:
-        return Path(recorded)
-    name = _instance_name(home)
     failure: OSError | None = None
-    for base in ROOT_FOLDERS:
+    for instance in [Path(recorded)] if recorded else [base / _instance_name(home) for base in ROOT_FOLDERS]:
         try:
-            base.mkdir(parents=True, exist_ok=True, mode=0o755)
-            if base.stat().st_uid != 0:
-                raise PermissionError(f"{base} does not belong to root")
-            base.chmod(0o755)
-            (base / name).mkdir(exist_ok=True, mode=0o700)
-            return base / name
+            own_folder(instance.parent, mode=0o755)
+            instance.mkdir(exist_ok=True)
+            # its parent is root's alone, so nobody puts a link here
+            os.chown(instance, 0, _ids(SYSTEM_USER)[1], follow_symlinks=False)
+            own_folder(instance, mode=0o710)
+            return instance
         except OSError as error:
             failure = error
     raise failure or FileNotFoundError(str(ROOT_FOLDERS))
@@ -392,16 +405,39 @@ def _socket_dir(instance: Path) -> Path:
     return short if len(os.fsencode(short)) <= MAX_SOCKET_DIR else Path("/tmp") / name  # noqa: S108 - checked below
 
 
-def _private_folder(path: Path, user: str | None) -> None:
-    """Make ``path`` a folder of ``user`` alone; one that another user made is refused."""
+def own_folder(path: Path, user: str | None = None, mode: int = 0o700) -> None:
+    """Make ``path`` a folder of ``user``, by default this process's; a link or another user's folder is refused.
+
+    It is opened once and changed by its handle, so that nothing can be put in its place between check and change.
+
+    Raises:
+        OSError: it can't be.
+    """
+    path.mkdir(mode=mode, parents=True, exist_ok=True)
     uid, gid = _ids(user) if user else (os.geteuid(), -1)
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    found = path.lstat()
-    if found.st_uid not in {uid, os.geteuid()} or path.is_symlink():
-        raise PermissionError(f"{path} belongs to another user")
-    if found.st_uid != uid:
-        os.chown(path, uid, gid)
-    path.chmod(0o700)
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        if os.fstat(handle).st_uid not in {uid, os.geteuid()}:
+            raise PermissionError(f"{path} belongs to another user")
+        if os.fstat(handle).st_uid != uid:
+            os.fchown(handle, uid, gid)
+        os.fchmod(handle, mode)
+    finally:
+        os.close(handle)
+
+
+def server_uid() -> int:
+    """The user id that an embedded server of this user runs as; -1 where there can be none."""
+    try:
+        return _ids(SYSTEM_USER)[0] if is_root() else os.geteuid()
+    except KeyError:
+        return -1
+
+
+def as_server_user(layout: Layout) -> dict[str, Any]:
+    """Arguments of ``subprocess.run`` for PostgreSQL's programs: their user, and what they need of the environment."""
+    user = {"user": layout.system_user, "group": layout.system_user, "extra_groups": []} if layout.system_user else {}
+    return {"stdin": subprocess.DEVNULL, "cwd": "/", "env": child_environment(), **user}
 
 
 def _ids(user: str) -> tuple[int, int]:
@@ -411,12 +447,9 @@ def _ids(user: str) -> tuple[int, int]:
     return entry.pw_uid, entry.pw_gid
 
 
-def _can_run(program: Path, user: str) -> bool:
-    uid, gid = _ids(user)
+def _can_run(program: Path, layout: Layout) -> bool:
     try:
-        done = subprocess.run(
-            [str(program), "--version"], user=uid, group=gid, extra_groups=[], cwd="/", capture_output=True, check=False
-        )
+        done = subprocess.run([str(program), "--version"], capture_output=True, check=False, **as_server_user(layout))
     except OSError:
         return False
     return done.returncode == 0

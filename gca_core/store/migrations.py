@@ -11,7 +11,7 @@ from psycopg import sql
 
 from gca_core.errors import StoreError
 from gca_core.store.connect import connect
-from gca_core.store.models import AGENT_SETTINGS
+from gca_core.store.models import AGENT_CONNECTIONS, AGENT_SETTINGS, AGENT_WALLS
 from gca_core.store.redact import describe, redact
 
 log = logging.getLogger(__name__)
@@ -106,7 +106,7 @@ def _apply(connection: psycopg.Connection, steps: list[tuple[int, str, str]]) ->
         _optional_trigrams(connection)
         for role, grants in _GRANTS.items():
             _grant(connection, role, grants)
-        _limit_agent(connection)
+        limit_agent(connection)
     finally:
         connection.execute("select pg_advisory_unlock(%s, %s)", _LOCK)
 
@@ -154,13 +154,25 @@ def _grant(connection: psycopg.Connection, role: str, grants: tuple[str, ...]) -
         log.warning("the role %s was left without rights: %s", role, str(error).splitlines()[0])
 
 
-def _limit_agent(connection: psycopg.Connection) -> None:
-    """The agent's limits as defaults of its role; they hold where it logs in itself."""
-    try:
-        with connection.transaction():
-            for setting, value in AGENT_SETTINGS.items():
-                connection.execute(
-                    sql.SQL("alter role gca_agent set {} = {}").format(sql.Identifier(setting), sql.Literal(value))
-                )
-    except psycopg.Error as error:
-        log.debug("the role gca_agent keeps its settings: %s", str(error).splitlines()[0])
+def limit_agent(connection: psycopg.Connection) -> None:
+    """The agent's limits as those of its role; they hold where it logs in itself.
+
+    What the role had set itself is forgotten. What this login may not change is left as it is.
+    """
+    agent = sql.Identifier("gca_agent")
+    settings = AGENT_SETTINGS | AGENT_WALLS
+    changes = [
+        sql.SQL("alter role {} connection limit {}").format(agent, sql.Literal(AGENT_CONNECTIONS)),
+        sql.SQL("alter role {} in database {} reset all").format(agent, sql.Identifier(connection.info.dbname)),
+        sql.SQL("alter role {} reset all").format(agent),
+        *(
+            sql.SQL("alter role {} set {} = {}").format(agent, sql.Identifier(name), sql.Literal(value))
+            for name, value in settings.items()
+        ),
+    ]
+    for change in changes:
+        try:
+            with connection.transaction():
+                connection.execute(change)
+        except psycopg.Error as error:
+            log.debug("the role gca_agent keeps its limits: %s", str(error).splitlines()[0])

@@ -13,7 +13,15 @@ Role = Literal["app", "agent", "admin"]
 
 DATABASE = "gca"
 PORT = 5432
-AGENT_SETTINGS = {"statement_timeout": "30s", "work_mem": "256MB", "default_transaction_read_only": "on"}
+AGENT_SETTINGS = {
+    "statement_timeout": "30s",
+    "idle_in_transaction_session_timeout": "60s",
+    "work_mem": "256MB",
+    "default_transaction_read_only": "on",
+}
+# what a session can't change for itself
+AGENT_WALLS = {"temp_file_limit": "2GB"}
+AGENT_CONNECTIONS = 32
 ROLE_NAMES: dict[Role, str] = {"app": "gca_app", "agent": "gca_agent", "admin": "gca_admin"}
 
 

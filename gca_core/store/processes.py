@@ -7,12 +7,13 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import psutil
 
 from gca_core.errors import StoreError
-from gca_core.store.layout import Layout
+from gca_core.store.layout import Layout, as_server_user, read_plain, server_uid
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +22,7 @@ _POLL_SECONDS = 0.02
 _APPEAR_SECONDS = 2.0
 # the shell ends at once and the server goes on as a child of init, in a session of its own: no signal
 # to the starter's process group reaches it, and nobody who walks the starter's children finds it
-_DETACH = '"$0" -D "$1" -c "gca.home=$2" &'
+_DETACH = '"$0" "$@" &'
 
 
 def find_servers() -> list[tuple[psutil.Process, Path, Path]]:
@@ -47,7 +48,7 @@ def _folders(process: psutil.Process) -> tuple[Path, Path] | None:
         if process.name() != "postgres" or process.status() == psutil.STATUS_ZOMBIE:
             return None
         command = process.cmdline()
-        if os.geteuid() not in {0, process.uids().effective}:
+        if process.uids().effective != server_uid():
             return None
     except (psutil.NoSuchProcess, psutil.AccessDenied):
         return None
@@ -77,27 +78,26 @@ def clear_leftovers(layout: Layout) -> None:
             path.unlink(missing_ok=True)
 
 
-def launch(layout: Layout, bin_dir: Path, timeout: float) -> int:
+def launch(layout: Layout, bin_dir: Path, settings: Mapping[str, str], timeout: float) -> int:
     """Start the server detached from this process and wait until it takes connections.
 
     Raises:
         StoreError: it ended, or isn't ready in time; says what its log says.
     """
     offset = _rotate_log(layout.log)
-    user = {"user": layout.system_user, "group": layout.system_user, "extra_groups": []} if layout.system_user else {}
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
+    command = ["/bin/sh", "-c", _DETACH, str(bin_dir / "postgres"), "-D", str(layout.data_dir)]
+    command += ["-c", f"{HOME_SETTING}{layout.home}"]
+    for name, value in settings.items():
+        command += ["-c", f"{name}={value}"]
     with layout.log.open("ab") as sink:
-        subprocess.run(  # type: ignore[call-overload]
-            ["/bin/sh", "-c", _DETACH, str(bin_dir / "postgres"), str(layout.data_dir), str(layout.home)],
-            stdin=subprocess.DEVNULL,
+        subprocess.run(
+            command,
             stdout=sink,
             stderr=sink,
-            cwd="/",
-            env=environment,
             start_new_session=True,
             umask=0o077,
             check=True,
-            **user,
+            **as_server_user(layout),
         )
     return _wait_ready(layout, offset, timeout)
 
@@ -153,7 +153,7 @@ def _is_alive(data_dir: Path) -> bool:
 def _postmaster(data_dir: Path) -> tuple[int | None, str | None]:
     """Pid and state from the server's own record; lines 1 and 8 of postmaster.pid."""
     try:
-        lines = (data_dir / "postmaster.pid").read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = (read_plain(data_dir / "postmaster.pid", server_uid()) or "").splitlines()
         return int(lines[0]), lines[7].strip() if len(lines) > 7 else None
     except (OSError, ValueError, IndexError):
         return None, None

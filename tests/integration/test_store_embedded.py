@@ -79,7 +79,9 @@ def test_passwords_are_stored_as_scram_and_readable_by_their_owner_alone(gca_hom
 def test_no_parent_of_the_data_folder_was_opened_to_others(gca_home: Path, embedded_dsn: str) -> None:
     assert stat.S_IMODE(gca_home.stat().st_mode) == 0o700
     assert stat.S_IMODE((gca_home / "postgres").stat().st_mode) == 0o700
-    assert stat.S_IMODE(embedded.start(gca_home).data_dir.parent.stat().st_mode) == 0o700
+    data_dir = embedded.start(gca_home).data_dir
+    assert stat.S_IMODE(data_dir.stat().st_mode) == 0o700
+    assert stat.S_IMODE(data_dir.parent.stat().st_mode) & 0o007 == 0
 
 
 def test_two_processes_that_start_it_at_once_get_one_server(fresh_home: Path) -> None:
@@ -87,6 +89,50 @@ def test_two_processes_that_start_it_at_once_get_one_server(fresh_home: Path) ->
     pids = {finish(process) for process in processes}
     assert len(pids) == 1
     assert [str(server.pid) for server in embedded.status() if server.home == fresh_home.resolve()] == list(pids)
+
+
+def test_no_secret_is_in_the_environment_of_the_server(fresh_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OPENAI_API_KEY", "GCA_ATLAS_DSN", "AIRFLOW_CONN_GCA_ATLAS_DEFAULT", "MY_TOKEN", "PGPASSWORD"):
+        monkeypatch.setenv(name, "hush-hush")
+    pid = embedded.start(fresh_home).pid
+    for process in (psutil.Process(pid), *psutil.Process(pid).children()):
+        assert b"hush-hush" not in Path(f"/proc/{process.pid}/environ").read_bytes()
+
+
+def test_what_the_agent_changed_of_itself_is_set_again_at_the_next_start(fresh_home: Path) -> None:
+    with connect(embedded.start(fresh_home).dsn("agent")) as connection:
+        connection.execute("set transaction read write")
+        connection.execute("alter role gca_agent set statement_timeout = 0")
+        connection.execute("alter role gca_agent in database gca set default_transaction_read_only = off")
+        connection.execute("alter role gca_agent set search_path = nowhere")
+        connection.execute("alter role gca_agent password 'mine'")
+    embedded.stop(fresh_home)
+    with connect(embedded.start(fresh_home).dsn("agent")) as connection:
+        names = ("statement_timeout", "default_transaction_read_only", "search_path", "temp_file_limit")
+        found = [connection.execute("select current_setting(%s)", [name]).fetchone() for name in names]
+    assert found == [("30s",), ("on",), ('"$user", public',), ("2GB",)]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root writes beside what another user owns")
+def test_root_follows_no_link_that_the_servers_user_left(fresh_home: Path, tmp_path: Path) -> None:
+    server = embedded.start(fresh_home)
+    embedded.stop(fresh_home)
+    victim = tmp_path / "victim"
+    victim.write_text("kept")
+    victim.chmod(0o600)
+    assert server.data_dir.parent.stat().st_uid == 0
+    for name in ("home", "data/gca.conf", "data/.gca.conf.new", "data/postmaster.pid"):
+        path = server.data_dir.parent / name
+        path.unlink(missing_ok=True)
+        path.symlink_to(victim)
+    embedded.start(fresh_home)
+    assert (victim.read_text(), victim.stat().st_uid, stat.S_IMODE(victim.stat().st_mode)) == ("kept", 0, 0o600)
+    embedded.stop(fresh_home)
+    server.socket_dir.rmdir()
+    server.socket_dir.symlink_to(tmp_path)
+    with pytest.raises(StoreError, match="can't be made"):
+        embedded.start(fresh_home)
+    assert tmp_path.stat().st_uid == 0
 
 
 def test_it_outlives_its_starter_and_can_be_stopped(fresh_home: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from gca_core.store import embedded, migrations
 from gca_core.store.connect import connect
 from gca_core.store.layout import SUPERUSER, read_credentials
 from gca_core.store.migrations import available, current_version, migrate, require_current
+from gca_core.store.models import AGENT_CONNECTIONS
 from gca_core.store.pool import close_pools
 from gca_core.store.redact import make_dsn, parse_dsn
 from gca_core.store.resolve import resolve_dsn, with_limits
@@ -66,6 +68,24 @@ def test_the_agent_role_is_limited_and_reads(agent_dsn: str) -> None:
         ).fetchone()
         assert limits == ("30s", "256MB")
         assert connection.execute("select count(*) >= 0 from cell_groups").fetchone() == (True,)
+
+
+@pytest.mark.parametrize(
+    "statement", ["select lo_create(0)", "select lo_from_bytea(0, 'x')", "select pg_advisory_lock(71842, 2)"]
+)
+def test_the_agent_makes_no_large_objects_and_takes_no_locks_of_others(agent_dsn: str, statement: str) -> None:
+    with connect(agent_dsn) as connection:
+        connection.execute("set transaction read write")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute(statement.encode())
+
+
+def test_the_agent_leaves_connections_to_others(agent_dsn: str, embedded_dsn: str) -> None:
+    with contextlib.ExitStack() as stack:
+        with pytest.raises(StoreError, match="too many connections for role"):
+            for _ in range(AGENT_CONNECTIONS + 1):
+                stack.enter_context(connect(agent_dsn))
+        connect(embedded_dsn).close()
 
 
 def test_the_app_role_writes_runs_and_only_reads_the_atlas(embedded_dsn: str) -> None:

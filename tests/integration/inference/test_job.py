@@ -69,21 +69,27 @@ def test_the_subprocess_answers_and_its_log_is_streamed(make_request: MakeReques
     assert any("1/1 c-1 succeeded" in line for line in lines)
 
 
-def test_secrets_are_not_handed_to_the_subprocess(make_request: MakeRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("OPENAI_API_KEY", "GCA_ATLAS_DSN", "PGPASSWORD", "GOOGLE_APPLICATION_CREDENTIALS", "AIRFLOW__X__Y"):
-        monkeypatch.setenv(name, "secret")
-    local = make_request()
-    assert "secret" not in _environment([local]).values()
-    remote = local.model_copy(update={"prompt_uri": "gs://bucket/prompt.h5ad"})
-    assert [n for n, v in _environment([remote]).items() if v == "secret"] == ["GOOGLE_APPLICATION_CREDENTIALS"]
-
-
 def slow_job(make_request: MakeRequest, tmp_path: Path) -> str:
     """A job that waits for its first file: a pipe that nobody writes to."""
     os.mkfifo(tmp_path / "pipe.h5ad")
     job = str(tmp_path / "job.json")
     write_job([make_request(prompt_uri=str(tmp_path / "pipe.h5ad"))], job)
     return job
+
+
+def test_secrets_are_not_handed_to_the_subprocess(
+    make_request: MakeRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("OPENAI_API_KEY", "GCA_ATLAS_DSN", "PGPASSWORD", "GOOGLE_APPLICATION_CREDENTIALS", "AIRFLOW_CONN_X"):
+        monkeypatch.setenv(name, "secret")
+    job = LocalJob(slow_job(make_request, tmp_path))
+    job.start()
+    process = job._process
+    assert process is not None
+    assert b"secret" not in Path(f"/proc/{process.pid}/environ").read_bytes()
+    job.cancel()
+    remote = make_request(prompt_uri="gs://bucket/prompt.h5ad")
+    assert [n for n, v in _environment([remote]).items() if v == "secret"] == ["GOOGLE_APPLICATION_CREDENTIALS"]
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 15.0) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import stat
 import subprocess
@@ -13,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from gca_core.errors import StoreError
-from gca_core.store import layout, processes
+from gca_core.store import embedded, layout, processes
 
 
 def make(tmp_path: Path, *, home: Path | None = None) -> layout.Layout:
@@ -53,28 +52,15 @@ def test_an_unreadable_owner_record_is_no_owner(tmp_path: Path) -> None:
     layout.refuse_foreign_owner(tmp_path)
 
 
-def _try_lock(folder: str, queue: multiprocessing.Queue[str]) -> None:
-    try:
-        with layout.exclusive(Path(folder), timeout=0.2):
-            queue.put("got it")
-    except StoreError as error:
-        queue.put(str(error))
-
-
-def test_the_lock_is_exclusive_and_names_its_holder(tmp_path: Path) -> None:
-    place = make(tmp_path)
-    context = multiprocessing.get_context("fork")
-    queue = context.Queue()
-    with layout.exclusive(place.folder):
-        other = context.Process(target=_try_lock, args=(str(place.folder), queue))
-        other.start()
-        said = queue.get(timeout=20)
-        other.join()
-    assert f"pid {os.getpid()}" in said
-    other = context.Process(target=_try_lock, args=(str(place.folder), queue))
-    other.start()
-    assert queue.get(timeout=20) == "got it"
-    other.join()
+def test_the_lock_is_exclusive(tmp_path: Path) -> None:
+    with (
+        layout.exclusive(tmp_path),
+        pytest.raises(StoreError, match="has been starting or stopping"),
+        layout.exclusive(tmp_path, 0.1),
+    ):
+        pass
+    with layout.exclusive(tmp_path, 0.1):
+        pass
 
 
 def test_a_short_path_holds_the_socket_and_a_long_one_does_not(tmp_path: Path) -> None:
@@ -85,13 +71,39 @@ def test_a_short_path_holds_the_socket_and_a_long_one_does_not(tmp_path: Path) -
     assert short != layout._socket_dir(long / "other")
 
 
-def test_a_folder_of_somebody_else_is_not_used_for_the_socket(tmp_path: Path) -> None:
+def test_a_folder_that_is_a_link_is_not_used(tmp_path: Path) -> None:
     target = tmp_path / "theirs"
-    target.mkdir()
-    link = tmp_path / "link"
-    link.symlink_to(target)
-    with pytest.raises(PermissionError):
-        layout._private_folder(link, None)
+    target.mkdir(mode=0o755)
+    (tmp_path / "postgres").symlink_to(target)
+    with pytest.raises(StoreError, match="can't be made"):
+        layout.make_layout(tmp_path)
+    assert stat.S_IMODE(target.stat().st_mode) == 0o755
+
+
+@pytest.mark.parametrize("name", ["server.json", "owner.json", "credentials.json"])
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_records_are_not_read_through_links_nor_waited_for(tmp_path: Path, name: str, kind: str) -> None:
+    place = make(tmp_path)
+    (tmp_path / "other.json").write_text('{"instance": "/etc"}')
+    if kind == "link":
+        (place.folder / name).symlink_to(tmp_path / "other.json")
+    else:
+        os.mkfifo(place.folder / name)
+    with pytest.raises(StoreError, match="another user or is a link"):
+        embedded.start(tmp_path) if name != "credentials.json" else layout.read_credentials(tmp_path)
+
+
+def test_a_data_folder_without_its_version_is_named_and_left_alone(tmp_path: Path) -> None:
+    place = layout.make_layout(tmp_path)
+    try:
+        layout.make_credentials(place)
+        place.data_dir.mkdir()
+        (place.data_dir / "base").mkdir()
+        with pytest.raises(StoreError, match="has lost its file PG_VERSION"):
+            embedded.start(tmp_path)
+        assert (place.data_dir / "base").exists()
+    finally:
+        assert embedded.remove(tmp_path)
 
 
 def test_a_process_that_is_no_server_is_not_taken_for_one(tmp_path: Path) -> None:
