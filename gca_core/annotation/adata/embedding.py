@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import logging
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import scanpy as sc
 import scipy.sparse as sp
-from anndata import AnnData
 
 from gca_core.annotation.adata.expression import Expression
 from gca_core.annotation.scoring.marker_model import Array
 from gca_core.errors import DataValidationError
+
+if TYPE_CHECKING:
+    from anndata import AnnData
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +32,9 @@ def principal_components(expression: Expression, seed: int) -> Array:
     Raises:
         DataValidationError: too few genes or cells.
     """
+    import scanpy as sc
+    from anndata import AnnData
+
     data = AnnData(X=expression.matrix.astype(np.float32), var=pd.DataFrame(index=list(expression.genes)))
     if data.n_obs < 3:
         raise DataValidationError(f"{data.n_obs} cells; at least 3 are needed")
@@ -50,6 +54,8 @@ def principal_components(expression: Expression, seed: int) -> Array:
 
 def leiden_clusters(components: Array, *, resolution: float, seed: int) -> pd.Categorical:
     """Leiden clusters of the neighbour graph of ``components``, named "0", "1", ... by size."""
+    import scanpy as sc
+
     data = _with_neighbours(components, seed)
     sc.tl.leiden(data, resolution=resolution, flavor="igraph", n_iterations=2, directed=False, random_state=seed)
     found = data.obs["leiden"].cat
@@ -59,12 +65,17 @@ def leiden_clusters(components: Array, *, resolution: float, seed: int) -> pd.Ca
 
 def umap_coordinates(components: Array, seed: int) -> Array:
     """(n_cells, 2) UMAP of the neighbour graph of ``components``."""
+    import scanpy as sc
+
     data = _with_neighbours(components, seed)
     sc.tl.umap(data, random_state=seed)
     return np.asarray(data.obsm["X_umap"], dtype=np.float64)
 
 
 def _with_neighbours(components: Array, seed: int) -> AnnData:
+    import scanpy as sc
+    from anndata import AnnData
+
     data = AnnData(X=components.astype(np.float32))
     transformer = "sklearn" if data.n_obs < MANY_CELLS else _approximate(seed, data.n_obs)
     with warnings.catch_warnings():

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from gca_core.annotation.models import UNKNOWN, Annotation, DatasetReport
 from gca_core.annotation.report.drawing import DPI, legible, new_figure, png_bytes
@@ -17,12 +16,18 @@ from gca_core.annotation.scoring.marker_model import Array
 from gca_core.matrix.stats import group_sums
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
     from gca_core.annotation.adata.expression import Expression
 
 MAX_GENES = 60
 MAX_CLUSTERS = 60
 MAX_PER_LABEL = 5
 MANY_GENES = 40
+# of a gene and of a cluster, in inches
+CELL = 0.28
+EDGE = {"edgecolors": "#33475b", "linewidths": 0.3}
 
 
 @dataclass(frozen=True)
@@ -104,40 +109,66 @@ def marker_expression(
 
 
 def dot_plot_png(markers: MarkerExpression, report: DatasetReport) -> bytes:
-    """A PNG of scanpy's dot plot: clusters by label, and the genes of each label; at most 60 clusters.
+    """A PNG of a dot plot as scanpy draws it: clusters by label, and the genes of each label; at most 60 clusters.
 
     The colour is the mean expression, scaled to 0 to 1 over the clusters for each gene; one cluster's isn't scaled.
     """
-    import anndata
-    import scanpy as sc
-
     rows, by_label = _rows(report.annotations), _groups(markers, report)
-    names, genes = [f"r{i}" for i in rows], [gene for group in by_label.values() for gene in group]
-    mean, fraction = (
-        pd.DataFrame(values[rows], index=names, columns=list(markers.genes))[genes]
-        for values in (markers.mean, markers.fraction)
-    )
-    groups = pd.CategoricalIndex(names, categories=names, name="cluster")
-    small = anndata.AnnData(mean.copy(), obs=pd.DataFrame({"cluster": groups}, index=names))
-    width, height = _size(len(genes), len(rows))
-    figure = new_figure(width, height)
-    plot = sc.pl.DotPlot(
-        small,
-        by_label,
-        "cluster",
-        categories_order=names,
-        dot_color_df=_scaled(mean),
-        dot_size_df=fraction,
-        ax=figure.add_subplot(),
-        var_group_rotation=90,
-    )
-    plot.style(cmap="Blues", dot_edge_color="#33475b", dot_edge_lw=0.3, grid=True)
-    plot.legend(colorbar_title="mean expression\n(scaled per gene)" if len(rows) > 1 else "mean expression")
-    plot.make_figure()
-    axes = plot.get_axes()["mainplot_ax"]
-    axes.set_yticklabels([_row_name(report.annotations[i]) for i in rows])
-    axes.set_xticklabels([legible(gene, 20) for gene in genes])
+    genes = [gene for group in by_label.values() for gene in group]
+    at = np.ix_(rows, [markers.genes.index(gene) for gene in genes])
+    fraction, largest = markers.fraction[at], max(0.1, np.ceil(10 * markers.fraction[at].max()) / 10)
+    width, height = CELL * (len(genes) + 0.6), CELL * (len(rows) + 1)
+    figure = new_figure(width + 2.2, max(height, 2.0))
+    axes = _axes(figure, 0, 0, width, height)
+    x, y = np.meshgrid(np.arange(len(genes)), np.arange(len(rows)))
+    dots = axes.scatter(x, y, s=_area(fraction / largest), c=_scaled(markers.mean[at]), cmap="Blues", **EDGE)
+    names = [_row_name(report.annotations[i]) for i in rows]
+    axes.set(xlim=(-0.8, len(genes) - 0.2), ylim=(len(rows), -1))
+    axes.set_xticks(range(len(genes)), [legible(gene, 20) for gene in genes], rotation=90, fontsize="small")
+    axes.set_yticks(range(len(rows)), names, fontsize="small")
+    axes.grid(color="gray", linewidth=0.1)
+    axes.set_axisbelow(True)
+    _write_groups(axes, by_label, height)
+    _size_legend(_axes(figure, width + 0.5, 1.2, 1.5, 0.35), largest)
+    bar = figure.colorbar(dots, cax=_axes(figure, width + 0.5, 0.3, 1.5, 0.15), orientation="horizontal")
+    bar.ax.set_title("mean expression\n(scaled per gene)" if len(rows) > 1 else "mean expression", fontsize="small")
+    bar.ax.tick_params(labelsize="small")
     return png_bytes(figure, bbox_inches="tight", dpi=DPI if len(genes) <= MANY_GENES else 100)
+
+
+def _axes(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
+    """Axes at a place in inches."""
+    w, h = figure.get_size_inches()
+    return figure.add_axes((left / w, bottom / h, width / w, height / h))
+
+
+def _area(share: Array) -> Array:
+    """The area of dots, in square points."""
+    return 200 * share**1.5
+
+
+def _write_groups(axes: Axes, groups: Mapping[str, Sequence[str]], height: float) -> None:
+    """Each label over a bracket around its genes."""
+    start, over = 0, axes.get_xaxis_transform()
+    low, high = (1 + inches / height for inches in (0.05, 0.11))
+    for label, genes in groups.items():
+        left, right = start - 0.3, start + len(genes) - 0.7
+        axes.plot(
+            [left, left, right, right], [low, high, high, low], transform=over, color="black", lw=1, clip_on=False
+        )
+        axes.text(
+            (left + right) / 2, high + 0.06 / height, label, transform=over, ha="center", va="bottom", rotation=90
+        )
+        start += len(genes)
+
+
+def _size_legend(axes: Axes, largest: float) -> None:
+    step = 0.2 if largest > 0.6 else 0.1 if largest > 0.3 else 0.05
+    shares = np.arange(largest, 0.01, -step)[::-1]
+    axes.scatter(range(len(shares)), [0] * len(shares), s=_area(shares / largest), color="gray", **EDGE)
+    axes.set_xticks(range(len(shares)), [f"{100 * share:.0f}" for share in shares], fontsize="small")
+    axes.set(xlim=(-0.6, len(shares) - 0.4), yticks=[], frame_on=False)
+    axes.set_title("Fraction of cells\nin group (%)", fontsize="small")
 
 
 def _decided_by_markers(annotation: Annotation) -> bool:
@@ -173,18 +204,14 @@ def _groups(markers: MarkerExpression, report: DatasetReport) -> dict[str, list[
     return groups or {"": list(markers.genes)}
 
 
-def _scaled(mean: pd.DataFrame) -> pd.DataFrame:
+def _scaled(mean: Array) -> Array:
     if len(mean) < 2:
         return mean
-    low, high = mean.min(axis=0), mean.max(axis=0)
-    return ((mean - low) / (high - low).replace(0.0, 1.0)).astype(float)
+    span = np.ptp(mean, axis=0)
+    scaled: Array = (mean - mean.min(axis=0)) / np.where(span == 0, 1.0, span)
+    return scaled
 
 
 def _row_name(annotation: Annotation) -> str:
     cluster, label = legible(annotation.cluster, 18), legible(shown_label(annotation), 42)
     return label if cluster == label else f"{label}  \u00b7  {cluster}"
-
-
-def _size(n_genes: int, n_rows: int) -> tuple[float, float]:
-    """Width and height in inches."""
-    return 0.33 * n_genes + 2.2, max(3.2, 0.31 * n_rows + 1.6)
