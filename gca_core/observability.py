@@ -11,17 +11,20 @@ import functools
 import logging
 import os
 import re
+import sys
 import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, TextIO
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, TextIO
 
-from gca_core.config import require
 from gca_core.errors import ConfigurationError
-from gca_core.io import PathInput, write_text
+
+if TYPE_CHECKING:
+    from gca_core.io import PathInput
 
 __all__ = [
     "RequestIdFilter",
@@ -107,7 +110,7 @@ def json_handler(stream: TextIO | None = None) -> logging.Handler:
     Raises:
         ConfigurationError: structlog is not installed.
     """
-    structlog = require("structlog", EXTRA)
+    structlog = _require("structlog")
     before = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -133,7 +136,7 @@ def require_metrics() -> None:
     Raises:
         ConfigurationError: prometheus-client is not installed.
     """
-    require("prometheus_client", EXTRA)
+    _require("prometheus_client")
     _metrics()
 
 
@@ -186,7 +189,7 @@ def serve_metrics(port: int, address: str = "127.0.0.1") -> Any:
     Raises:
         ConfigurationError: prometheus-client is not installed, or the port can't be taken.
     """
-    client = require("prometheus_client", EXTRA)
+    client = _require("prometheus_client")
     _metrics()
     try:
         return client.start_http_server(port, addr=address)
@@ -200,7 +203,7 @@ def push_metrics(gateway: str, *, job: str = "gca", timeout_s: float = 10.0) -> 
     Raises:
         ConfigurationError: prometheus-client is not installed, or the gateway can't be reached.
     """
-    client = require("prometheus_client", EXTRA)
+    client = _require("prometheus_client")
     try:
         client.push_to_gateway(gateway, job=job, registry=_registry(), timeout=timeout_s)
     except (OSError, ValueError) as error:
@@ -213,8 +216,17 @@ def write_metrics(uri: PathInput) -> str:
     Raises:
         ConfigurationError: prometheus-client is not installed.
     """
-    client = require("prometheus_client", EXTRA)
+    from gca_core.io import write_text
+
+    client = _require("prometheus_client")
     return write_text(uri, client.generate_latest(_registry()).decode())
+
+
+def _require(module: str) -> ModuleType:
+    # settings and paths are no part of naming a request
+    from gca_core.config import require
+
+    return require(module, EXTRA)
 
 
 class _TextFormatter(logging.Formatter):
@@ -226,12 +238,12 @@ class _TextFormatter(logging.Formatter):
 
 @contextmanager
 def _bound_to_structlog(request_id: str) -> Iterator[None]:
-    """Airflow's own task log and services with structlog show what is bound there."""
-    try:
-        from structlog.contextvars import bound_contextvars
-    except ImportError:
+    """Airflow's own task log and services with structlog show what is bound there; they have imported it."""
+    if sys.modules.get("structlog") is None:
         yield
         return
+    from structlog.contextvars import bound_contextvars
+
     with bound_contextvars(request_id=request_id):
         yield
 

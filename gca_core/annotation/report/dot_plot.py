@@ -27,7 +27,7 @@ MAX_PER_LABEL = 5
 MANY_GENES = 40
 # of a gene and of a cluster, in inches
 CELL = 0.28
-EDGE = {"edgecolors": "#33475b", "linewidths": 0.3}
+EDGE: dict[str, Any] = {"edgecolors": "#33475b", "linewidths": 0.3}
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 from collections.abc import Mapping
 from functools import cache
+from itertools import accumulate
 from types import MappingProxyType
 
 from gca_core.errors import ConfigurationError, DataValidationError
@@ -52,18 +53,11 @@ def load_go_bp() -> Mapping[str, frozenset[str]]:
         sets = {}
         for line in source:
             name, gaps = line.rstrip("\n").split("\t")
-            sets[name] = frozenset(_members(gaps, genes))
+            try:
+                sets[name] = frozenset(map(genes.__getitem__, accumulate(map(int, gaps.split()))))
+            except IndexError:
+                raise DataValidationError("the bundled GO file is damaged; install the package again") from None
     return MappingProxyType(sets)
-
-
-def _members(gaps: str, genes: list[str]) -> list[str]:
-    place, found = 0, []
-    for gap in gaps.split():
-        place += int(gap)
-        if place >= len(genes):
-            raise DataValidationError("the bundled GO file is damaged; install the package again")
-        found.append(genes[place])
-    return found
 
 
 @cache

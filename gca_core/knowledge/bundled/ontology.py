@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import functools
 import gzip
+import itertools
 import json
 import re
 import unicodedata
@@ -54,18 +55,36 @@ class CellOntology:
         for name, identifier in pairs:
             if identifier not in self._labels:
                 raise DataValidationError(f"the alias {name!r} names the unknown term {identifier!r}")
+        # pairs of name and id by source, in the order in which they are asked
         labels = [(label, identifier) for identifier, label in self._labels.items()]
-        synonyms = [(name, identifier) for identifier, term in terms.items() for name in term[1]]
-        self._names = [*labels, *synonyms, *pairs]
-        self._synonyms = _grouped([*synonyms, *pairs], terms)
-        self._exact = unique_index(labels, plain_key)
-        self._indices = [
-            unique_index(source, key) for key in (name_key, loose_key) for source in (pairs, labels, synonyms)
-        ]
-        self._descendants: dict[str, set[str]] = {identifier: {identifier} for identifier in self._labels}
+        self._sources = (pairs, labels, [(name, identifier) for identifier, term in terms.items() for name in term[1]])
+
+    # indices are made when they are asked for: most work knows terms by their ids
+
+    @functools.cached_property
+    def _exact(self) -> dict[str, str]:
+        return unique_index(self._sources[1], plain_key)
+
+    @functools.cached_property
+    def _indices(self) -> list[dict[str, str]]:
+        words = {name: _tokens(name) for source in self._sources for name, _ in source}
+        keys = ({name: key(found) for name, found in words.items()} for key in (" ".join, _loose))
+        return [unique_index(source, by_name.__getitem__) for by_name in keys for source in self._sources]
+
+    @functools.cached_property
+    def _synonyms(self) -> dict[str, tuple[str, ...]]:
+        found: dict[str, set[str]] = {identifier: set() for identifier in self._labels}
+        for name, identifier in (*self._sources[2], *self._sources[0]):
+            found[identifier].add(name)
+        return {identifier: tuple(sorted(names)) for identifier, names in found.items()}
+
+    @functools.cached_property
+    def _descendants(self) -> dict[str, set[str]]:
+        found: dict[str, set[str]] = {identifier: {identifier} for identifier in self._labels}
         for identifier, ancestors in self._ancestors.items():
             for ancestor in ancestors:
-                self._descendants.setdefault(ancestor, {ancestor}).add(identifier)
+                found.setdefault(ancestor, {ancestor}).add(identifier)
+        return found
 
     def __contains__(self, identifier: object) -> bool:
         return identifier in self._labels
@@ -107,7 +126,7 @@ class CellOntology:
         """Labels of the ``n`` terms whose names look most like ``text``; O(number of names)."""
         wanted = _trigrams(text)
         scores: dict[str, float] = {}
-        for name, identifier in self._names:
+        for name, identifier in itertools.chain.from_iterable(self._sources):
             other = _trigrams_cached(name)
             score = 2 * len(wanted & other) / (len(wanted) + len(other))
             scores[identifier] = max(score, scores.get(identifier, 0.0))
@@ -176,13 +195,6 @@ def load_ontology() -> CellOntology:
     return CellOntology(data["version"], data["terms"], data["replaced"], aliases)
 
 
-def _grouped(pairs: Iterable[tuple[str, str]], identifiers: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    found: dict[str, set[str]] = {identifier: set() for identifier in identifiers}
-    for name, identifier in pairs:
-        found[identifier].add(name)
-    return {identifier: tuple(sorted(names)) for identifier, names in found.items()}
-
-
 def unique_index(pairs: Iterable[tuple[str, str]], key: Any) -> dict[str, str]:
     found: dict[str, set[str]] = {}
     for name, identifier in pairs:
@@ -199,7 +211,10 @@ def name_key(text: str) -> str:
 
 
 def loose_key(text: str) -> str:
-    words = _tokens(text)
+    return _loose(_tokens(text))
+
+
+def _loose(words: list[str]) -> str:
     return " ".join(sorted(w for w in words if w != "cell") or words)
 
 
