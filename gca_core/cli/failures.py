@@ -27,6 +27,14 @@ EXIT_BAD_INPUT = 2
 EXIT_FLAGGED = 3
 # what the user can settle: the input, an option, a setting
 _BAD_INPUT = (ConfigurationError, DataValidationError, MarkerDatabaseError, QueryParsingError, CellRetrievalError)
+_KEPT = {
+    "annotate": "answers of a model so far are kept, and the same command goes on from them",
+    "scanpy": "answers of a model so far are kept, and the same command goes on from them",
+    "vae": "of a training that had begun, the best weights so far are in model/ in the output folder",
+    "haystack": "a run that had begun is closed as cancelled; its states and predictions so far are in work/ below its "
+    "results, and the same command begins it anew",
+    "atlas": "the atlas holds the datasets that were complete, and the same command goes on with this one",
+}
 _shown = {"traceback": False}
 
 
@@ -43,6 +51,12 @@ def report(error: GcaError | OSError, app: typer.Typer, arguments: Sequence[str]
         traceback.print_exception(error, file=sys.stderr)
     sys.stderr.write(f"error: {_in_options(_words(error), app, arguments)}\n")
     return EXIT_BAD_INPUT if isinstance(error, _BAD_INPUT) else EXIT_FAILURE
+
+
+def report_interrupt(command: str | None) -> None:
+    """Say on stderr what Ctrl-C left of a command."""
+    words = ["files that are there are whole", *([_KEPT[command]] if command in _KEPT else [])]
+    sys.stderr.write(f"\ninterrupted: {'; '.join(words)}\n")
 
 
 def _in_options(message: str, app: typer.Typer, arguments: Sequence[str]) -> str:

@@ -61,6 +61,14 @@ class LazyCommands(TyperGroup):
             self.commands[args[0]] = _load(args[0])
         return super().resolve_command(ctx, args)
 
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command; an interrupt says what it left."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            failures.report_interrupt(ctx.invoked_subcommand)
+            raise
+
 
 def _load(name: str) -> Any:
     """A group of commands, or the one that the module has as a function."""

@@ -118,7 +118,7 @@ class RunStore:
             "where run_id = %(run_id)s and status in ('pending', 'running') "
             "and (%(owner)s::text is null or owner = %(owner)s)"
         )
-        values = {"run_id": run_id, "status": status, "reason": reason.replace("\0", ""), "owner": owner}
+        values = {"run_id": run_id, "status": status, "reason": reason.replace("\0", " "), "owner": owner}
         with self._transaction() as connection:
             return bool(_execute(connection, query, values).rowcount)
 
@@ -236,5 +236,5 @@ def _execute(connection: psycopg.Connection, query: str, values: Mapping[str, ob
         return connection.execute(query, values)
     except psycopg.errors.ForeignKeyViolation:
         raise StoreError(f"there is no run {values['run_id']!r}; write the run before its iterations") from None
-    except (psycopg.Error, UnicodeEncodeError) as error:
+    except psycopg.Error as error:
         raise StoreError(f"the run records can't be used: {' '.join(str(error).split())}") from error

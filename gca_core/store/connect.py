@@ -5,14 +5,33 @@ from __future__ import annotations
 import logging
 
 import psycopg
+from psycopg.abc import Buffer
+from psycopg.adapt import AdaptersMap
 from psycopg.rows import TupleRow
+from psycopg.types.string import StrDumperUnknown
 
-from gca_core.errors import StoreError
+from gca_core.errors import DataValidationError, StoreError
 from gca_core.store.redact import describe, parse_dsn, redact
 
 log = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 10
+
+
+class _Text(StrDumperUnknown):
+    """Text on its way to the server; what PostgreSQL can't hold is refused by name."""
+
+    def dump(self, obj: str) -> Buffer | None:
+        try:
+            return super().dump(obj)
+        except (psycopg.DataError, UnicodeEncodeError):
+            raise DataValidationError(
+                f"the text {obj[:200]!r} holds a NUL or half a character, which PostgreSQL can't keep; remove it"
+            ) from None
+
+
+ADAPTERS = AdaptersMap(psycopg.adapters)
+ADAPTERS.register_dumper(str, _Text)
 
 
 def connect(dsn: str, *, autocommit: bool = False) -> psycopg.Connection[TupleRow]:
@@ -25,7 +44,9 @@ def connect(dsn: str, *, autocommit: bool = False) -> psycopg.Connection[TupleRo
     where = describe(dsn)
     timeout = int(parse_dsn(dsn).get("connect_timeout", CONNECT_SECONDS))
     try:
-        connection = psycopg.connect(dsn, autocommit=autocommit, connect_timeout=timeout, application_name="gca")
+        connection = psycopg.connect(
+            dsn, autocommit=autocommit, connect_timeout=timeout, application_name="gca", context=ADAPTERS
+        )
     except psycopg.Error as error:
         raise StoreError(f"PostgreSQL can't be reached as {where}: {_reason(error)}. {_advice(error)}") from None
     log.debug("connected as %s", where)

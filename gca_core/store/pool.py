@@ -15,7 +15,7 @@ from psycopg.rows import TupleRow
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from gca_core.errors import StoreError
-from gca_core.store.connect import CONNECT_SECONDS, connect
+from gca_core.store.connect import ADAPTERS, CONNECT_SECONDS, connect
 from gca_core.store.redact import describe, parse_dsn
 
 log = logging.getLogger(__name__)
@@ -97,7 +97,7 @@ def _pool(dsn: str, max_connections: int) -> ConnectionPool[psycopg.Connection[T
                 max_idle=_IDLE_SECONDS,
                 num_workers=1,
                 check=ConnectionPool.check_connection,
-                kwargs={"connect_timeout": seconds, "application_name": "gca"},
+                kwargs={"connect_timeout": seconds, "application_name": "gca", "context": ADAPTERS},
                 name="gca",
                 open=True,
             )

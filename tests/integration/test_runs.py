@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from gca_core.errors import StoreError
+from gca_core.atlas import Atlas, IngestConfig, IngestReport
+from gca_core.cli.haystack.runs import app
+from gca_core.errors import DataValidationError, StoreError
 from gca_core.runs.models import Claim, IterationRow, RunPhase, RunRow, RunStatus
 from gca_core.runs.store import RunStore
-from tests.integration.conftest import in_python
+from tests.integration.conftest import in_python, ingest_config, make_cells
+
+TakeIn = Callable[[IngestConfig], IngestReport]
 
 
 @pytest.fixture
@@ -136,11 +144,32 @@ with runs.alive("r6", "me"):
 
 
 @pytest.mark.parametrize("text", ["nul\0", "half \ud800"])
-def test_text_that_postgresql_cannot_hold_is_refused_in_one_sentence(runs: RunStore, text: str) -> None:
-    with pytest.raises(StoreError, match="the run records can't be used"):
-        runs.upsert_run(RunRow(run_id="r7", question=text, results_uri="file:///r7"))
-    with pytest.raises(StoreError, match="the run records can't be used"):
-        runs.get(text)
+def test_text_that_postgresql_cannot_hold_is_refused_in_one_sentence(
+    runs: RunStore, atlas: Atlas, take_in: TakeIn, tmp_path: Path, text: str
+) -> None:
+    make_cells().write_h5ad(tmp_path / "cells.h5ad")
+    for action in (
+        lambda: runs.upsert_run(RunRow(run_id="r7", question=text, results_uri="file:///r7")),
+        lambda: runs.get(text),
+        lambda: atlas.groups(dataset=text),
+        lambda: take_in(ingest_config(tmp_path / "cells.h5ad", "nul\0")),
+    ):
+        with pytest.raises(DataValidationError, match="holds a NUL or half a character"):
+            action()
+
+
+def test_runs_are_listed_and_closed_by_the_command(runs: RunStore, gca_home: Path) -> None:
+    def say(*words: str) -> tuple[int, str]:
+        done = CliRunner().invoke(app, words, env={"GCA_HOME": str(gca_home)})
+        return done.exit_code, done.output
+
+    runs.begin(RunRow(run_id="r8", question="q", results_uri="file:///r8", status=RunStatus.RUNNING), Claim())
+    assert re.search(r"running +- +r8 +file:///r8", say("list")[1])
+    assert say("close", "r8") == (0, "closed: r8\n")
+    assert say("close", "r8") == (0, "r8 has ended as cancelled\n")
+    assert say("close", "nobody") == (2, "there is no run nobody\n")
+    [row] = [row for row in json.loads(say("list", "--json")[1]) if row["run_id"] == "r8"]
+    assert (row["status"], row["termination_reason"]) == ("cancelled", "closed by hand")
 
 
 def test_the_record_store_shows_no_password(runs: RunStore, embedded_dsn: str) -> None:

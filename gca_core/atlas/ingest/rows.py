@@ -116,7 +116,7 @@ def write_rows(
             _write_synonyms(connection, plan, vocabulary)
             _forget_unused(connection)
         _keep_indexes(dsn)
-    except psycopg.Error as error:
+    except (psycopg.Error, UnicodeEncodeError) as error:
         raise StoreError(
             f"the dataset {report.dataset!r} can't be written: {redact(' '.join(str(error).split()))}; "
             "the atlas is as before"

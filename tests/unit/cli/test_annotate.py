@@ -1,6 +1,7 @@
 import csv
 import json
 import os
+import signal
 import subprocess
 import sys
 from io import StringIO
@@ -191,3 +192,14 @@ def test_the_command_as_a_process(table, tmp_path):
     assert (failed.returncode, failed.stdout) == (2, "")
     assert "Traceback" in failed.stderr
     assert failed.stderr.splitlines()[-1].startswith("error: the table")
+
+
+def test_an_interrupt_says_what_is_kept(tmp_path):
+    os.mkfifo(tmp_path / "pipe.csv")
+    command = [sys.executable, "-m", "gca_core.cli.main", "annotate", str(tmp_path / "pipe.csv")]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    with (tmp_path / "pipe.csv").open("w"):
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted: files that are there are whole; answers of a model so far are kept" in said
