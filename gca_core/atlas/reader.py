@@ -212,10 +212,6 @@ class Atlas:
             obs[name] = pd.Categorical(obs[name], categories=sorted(set(obs[name].dropna())))
         return ad.AnnData(X=sp.csr_matrix(sp.vstack(parts)), obs=obs, var=pd.DataFrame(index=genes))
 
-    def semantic_search(self, kind: EntityKind, vector: Sequence[float], limit: int = 10) -> list[SearchHit]:
-        """The entities of a kind nearest to a vector; :meth:`semantic` without filters."""
-        return self.semantic(vector, kind=kind, limit=limit)
-
     def semantic(
         self,
         vector: Sequence[float],

@@ -11,7 +11,7 @@ import hashlib
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -35,7 +35,6 @@ else:
 DIM = 1536
 BATCH = 256
 TIMEOUT_S, RETRIES = 60.0, 3
-UNRELATED_SHARE = 0.995
 # measured on the names of the catalogue by benchmarks/bench_embeddings.py
 THRESHOLDS: Mapping[str, float] = MappingProxyType({"hashed-text-1536": 0.32})
 _SIZES = (3, 4, 5)
@@ -180,24 +179,6 @@ def open_embeddings(settings: Settings | None = None) -> TextEmbeddings:
 def similarity_threshold(model: str) -> float | None:
     """The cosine similarity from which two names count as alike under a model; None where it wasn't measured."""
     return THRESHOLDS.get(model)
-
-
-def calibrate(embeddings: TextEmbeddings, names: Sequence[str], families: Sequence[str]) -> float:
-    """The cosine similarity that 99.5 % of the pairs of names from different families stay below.
-
-    O(names squared).
-
-    Args:
-        embeddings: what is calibrated.
-        names: n names.
-        families: what each is grouped with; pairs of one family count as related and are left out.
-    """
-    vectors = np.asarray(embeddings.embed_documents(list(names)))
-    labels = np.asarray(families)
-    first, second = np.triu_indices(len(names), k=1)
-    unrelated = labels[first] != labels[second]
-    similarities = np.einsum("ij,ij->i", vectors[first[unrelated]], vectors[second[unrelated]])
-    return float(np.quantile(similarities, UNRELATED_SHARE))
 
 
 def _features(text: str) -> Iterator[str]:

@@ -91,21 +91,6 @@ def group_sums(chunks: Iterable[sp.csr_matrix], codes: npt.ArrayLike, n_groups: 
     return GroupSums(*sums, np.bincount(groups, minlength=n_groups + 1).astype(np.int64))
 
 
-def group_mean_variance(X: Any, codes: npt.ArrayLike, n_groups: int) -> GroupStatistics:
-    """Statistics of each group of cells in a matrix that lies in memory; see :func:`group_sums`.
-
-    Args:
-        X: cells x genes, dense or sparse.
-        codes: (n_cells,) group of each cell, 0 to ``n_groups`` - 1; -1 leaves the cell out.
-        n_groups: number of groups; groups without cells are allowed.
-
-    Raises:
-        DataValidationError: the codes don't fit the matrix or the number of groups.
-    """
-    matrix = X if isinstance(X, sp.csr_matrix) else sp.csr_matrix(X)
-    return group_sums([matrix], codes, n_groups).inside()
-
-
 def _statistics(total: Floats, square: Floats, positive: Floats, n_cells: npt.NDArray[np.int64]) -> GroupStatistics:
     divisor = np.maximum(n_cells, 1)[:, None]
     mean = total / divisor

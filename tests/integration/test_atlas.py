@@ -189,14 +189,14 @@ def test_hostile_names_are_only_names(take_in: TakeIn, atlas: Atlas, tmp_path: P
 def test_search_is_exact_and_ordered(small: IngestReport, atlas: Atlas, agent_atlas: Atlas) -> None:
     embeddings = HashedTextEmbeddings()
     query = embeddings.embed_query("interferon-beta")
-    hits = agent_atlas.semantic_search("perturbation", query, limit=50)
+    hits = agent_atlas.semantic(query, kind="perturbation", limit=50)
     assert hits[0].id == "interferon beta"
     expected = sorted((1 - float(np.dot(query, embeddings.embed_query(hit.id))), hit.id) for hit in hits)
     assert [hit.id for hit in hits] == [name for _, name in expected]
-    assert atlas.semantic_search("perturbation", query, limit=50) == hits
-    assert [hit.label for hit in atlas.semantic_search("cell_type", embeddings.embed_query("B"), limit=1)] == ["B"]
+    assert atlas.semantic(query, kind="perturbation", limit=50) == hits
+    assert [hit.label for hit in atlas.semantic(embeddings.embed_query("B"), kind="cell_type", limit=1)] == ["B"]
     with pytest.raises(StoreError, match="dimensions"):
-        atlas.semantic_search("perturbation", [1.0, 0.0])
+        atlas.semantic([1.0, 0.0], kind="perturbation")
 
 
 def test_what_is_not_there_is_named(small: IngestReport, atlas: Atlas) -> None:

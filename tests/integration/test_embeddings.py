@@ -14,7 +14,7 @@ import pytest
 
 from gca_core.config import load_settings
 from gca_core.errors import ConfigurationError, LLMError
-from gca_core.llm.embeddings import HashedTextEmbeddings, ProviderEmbeddings, calibrate, open_embeddings
+from gca_core.llm.embeddings import HashedTextEmbeddings, ProviderEmbeddings, open_embeddings
 from gca_core.llm.models import parse_model
 
 KEY = "sk-secret-of-a-test"
@@ -138,11 +138,3 @@ def test_settings_choose_the_embeddings(server: EmbeddingServer) -> None:
 def test_a_key_in_the_environment_is_no_consent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     assert open_embeddings(load_settings()).model == "hashed-text-1536"
-
-
-def test_a_model_without_a_threshold_is_calibrated_on_names(embeddings: ProviderEmbeddings) -> None:
-    names = ["interferon alpha", "interferon beta", "dexamethasone", "prednisolone", "BMP2", "trametinib"]
-    families = ["interferon", "interferon", "steroid", "steroid", "bmp", "mek"]
-    threshold = calibrate(embeddings, names, families)
-    one, other = np.asarray(embeddings.embed_documents(names[:2]))
-    assert threshold < one @ other

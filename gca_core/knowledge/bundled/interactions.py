@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict
 from gca_core import io
 from gca_core.errors import DataValidationError
 from gca_core.knowledge.bundled.files import data_file
-from gca_core.knowledge.bundled.gene_sets import load_gene_sets, sets_of_gene
+from gca_core.knowledge.bundled.gene_sets import load_gene_sets
 
 NETWORK_COLLECTION = "reactome"
 MAX_SET = 50
@@ -189,9 +189,3 @@ def _score(text: str) -> float | None:
     value = float(text)
     per_mille = value if value > 1 else value * 1000
     return per_mille / 1000 if per_mille >= MIN_STRING_SCORE else None
-
-
-def shared_sets(a: str, b: str, collection: str = NETWORK_COLLECTION) -> tuple[str, ...]:
-    """Names of the sets that hold both genes, smallest first."""
-    theirs = set(sets_of_gene(collection).get(b, ()))
-    return tuple(name for name in sets_of_gene(collection).get(a, ()) if name in theirs)

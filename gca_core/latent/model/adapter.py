@@ -179,43 +179,6 @@ class TorchVAE:
         result: FloatArray = logits.softmax(dim=1).cpu().numpy().reshape(-1, len(own.labels))
         return result
 
-    def normalised_expression(
-        self,
-        batches: Cells,
-        *,
-        registry: Registry | None = None,
-        target_sum: float = 1e4,
-        as_batch: str | None = None,
-    ) -> FloatArray:
-        """Expected counts per ``target_sum``, (cells, genes), decoded from the latent means.
-
-        Args:
-            batches: cells, as for :meth:`predict`.
-            registry: as for :meth:`predict`.
-            target_sum: what each cell's expected counts sum to.
-            as_batch: decode all cells as of this batch, which takes differences between batches out; None means
-                each cell's own.
-
-        Raises:
-            DataValidationError: ``as_batch`` isn't one of the model's; or as for :meth:`predict`.
-        """
-        vae, own = self._parts()
-        if as_batch is not None and as_batch not in own.batches:
-            raise DataValidationError(f"the model knows no batch {as_batch!r}; it knows {_listed(own.batches, 20)}")
-        parts = []
-        with torch.no_grad():
-            for batch in self._tensor_batches(batches, registry):
-                codes = batch.batch_codes
-                if as_batch is not None:
-                    codes = torch.full_like(codes, own.batches.index(as_batch) if len(own.batches) > 1 else 0)
-                decoded = vae.decode(vae.encode(batch.counts, batch.batch_codes).mean, batch.log_library, codes)
-                if self.architecture.likelihood == "gaussian":
-                    share = decoded.logits.expm1().clamp(min=0) / GAUSSIAN_TARGET_SUM
-                else:
-                    share = decoded.logits.softmax(dim=1)
-                parts.append((share * target_sum).cpu().numpy())
-        return np.concatenate(parts) if parts else np.zeros((0, len(own.genes)), dtype=np.float32)
-
     def held_out_loss(self, batches: Cells, *, registry: Registry | None = None) -> HeldOutLoss:
         """Held-out ELBO and reconstruction of cells, with one draw from each posterior.
 

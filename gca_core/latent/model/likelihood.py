@@ -40,11 +40,6 @@ class CountTensor:
         self.device = torch.device(device)
         self.shape: tuple[int, int] = (int(matrix.shape[0]), int(matrix.shape[1]))
 
-    @classmethod
-    def from_dense(cls, dense: Tensor) -> CountTensor:
-        """Counts (cells, genes)."""
-        return cls(sp.csr_matrix(dense.cpu().numpy().astype(np.float32)), dense.device)
-
     @cached_property
     def values(self) -> Tensor:
         """The nonzero counts, (nonzero,) float32."""

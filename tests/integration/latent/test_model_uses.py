@@ -20,7 +20,6 @@ from gca_core.latent.model import checkpoint, fitting
 from gca_core.latent.model.adapter import EpochRecord, TorchVAE
 from gca_core.latent.model.fitting import device_of
 from gca_core.latent.train import run_training
-from gca_core.matrix.normalise import log_normalise
 from tests.unit.latent.conftest import Configure, Save, counts_with_groups
 
 
@@ -126,23 +125,6 @@ def test_a_run_with_a_held_out_batch_scores_its_cells_and_the_head(
     assert metrics["evaluation"]["n_cells"] == metrics["label_head"]["n_cells"] == n_test
     assert 0 <= result["metrics"]["label_head_macro_f1"] <= 1
     assert 0.5 < result["metrics"]["latent_logistic_regression_auroc"] <= 1
-
-
-def test_normalised_expression_follows_the_data_and_leaves_the_batch_out(data: DataAdapter) -> None:
-    model = fitted(data)
-    own = model.normalised_expression(data.iter_batches(), registry=data.registry)
-    np.testing.assert_allclose(own.sum(axis=1), 1e4, rtol=1e-4)
-    observed = np.expm1(log_normalise(data.counts).toarray())
-    assert np.corrcoef(own.mean(axis=0), observed.mean(axis=0))[0, 1] > 0.98
-    as_p = model.normalised_expression(data.iter_batches(), registry=data.registry, as_batch="p")
-    of_q, of_p = data.batch_codes == 1, data.batch_codes == 0
-
-    def gap(values: np.ndarray) -> float:
-        return float(np.abs(np.log(values[of_q].mean(axis=0)) - np.log(values[of_p].mean(axis=0))).mean())
-
-    assert gap(as_p) < 0.5 * gap(own)
-    with pytest.raises(DataValidationError, match="no batch 'z'; it knows p, q"):
-        model.normalised_expression(data.iter_batches(), registry=data.registry, as_batch="z")
 
 
 def test_the_held_out_loss_is_that_of_the_best_epoch(data: DataAdapter) -> None:

@@ -13,7 +13,6 @@ from gca_core.knowledge.bundled.interactions import (
     load_ligand_receptors,
     pairs_of_gene,
     read_string,
-    shared_sets,
 )
 
 SETS = {"pair": frozenset("AB"), "trio": frozenset("ABC"), "alone": frozenset("A"), "large": frozenset("ABCDEFG")}
@@ -51,11 +50,6 @@ def test_receptors_of_a_ligand_are_bundled_with_their_subunits() -> None:
     )
     assert any(p.ligand == ("IFNG",) for p in pairs_of_gene()["IFNGR1"])
     assert len(load_ligand_receptors()) > 1000
-
-
-def test_shared_pathways_come_smallest_first() -> None:
-    assert shared_sets("IFNG", "IFNGR1")[0] == "IFNG signaling activates MAPKs"
-    assert shared_sets("IFNG", "no such gene") == ()
 
 
 @pytest.mark.parametrize("compressed", [False, True])
