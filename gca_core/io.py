@@ -39,6 +39,7 @@ SCHEMES = ("file", "gs", "memory")
 _STAGING = re.compile(r"\.gca-([0-9a-f]{8})-(\d+)-[a-z0-9_]{8}")
 LEFT_FOR_DEAD = 86_400.0  # seconds
 _bucket_options: ContextVar[Mapping[str, Any]] = ContextVar("gca_bucket_options", default=MappingProxyType({}))
+MAX_BYTES, MAX_YAML_BYTES = 100_000_000, 1_000_000
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
 
@@ -64,6 +65,8 @@ def as_path(uri: PathInput) -> UPath:
     if isinstance(uri, UPath):
         return uri
     text = os.fspath(uri)
+    if "\0" in text:
+        raise ConfigurationError(f"{text!r} is no path: it holds a NUL character")
     scheme = urlsplit(text).scheme if "://" in text else "file"
     if scheme not in SCHEMES:
         raise ConfigurationError(f"the scheme {scheme!r} of {text!r} is not supported; use one of {', '.join(SCHEMES)}")
@@ -292,9 +295,35 @@ def write_text(uri: PathInput, text: str) -> str:
     return as_uri(uri)
 
 
-def read_text(uri: PathInput, *, what: str = "file") -> str:
-    """Read UTF-8 text."""
-    return require_file(uri, what=what).read_text(encoding="utf-8")
+def read_bytes(uri: PathInput, *, what: str = "file", at_most: int = MAX_BYTES) -> bytes:
+    """The content of a file that has to fit in memory.
+
+    Raises:
+        DataValidationError: there is no such file, it is a folder, or it has more than ``at_most`` bytes.
+    """
+    path = require_file(uri, what=what)
+    try:
+        with path.open("rb") as source:
+            data: bytes = source.read(at_most + 1)
+    except IsADirectoryError:
+        raise DataValidationError(f"the {what} {str(uri)!r} is a folder; expected a file") from None
+    if len(data) > at_most:
+        raise DataValidationError(f"the {what} {str(uri)!r} has more than {at_most:,} bytes, the most that is read")
+    return data
+
+
+def read_text(uri: PathInput, *, what: str = "file", at_most: int = MAX_BYTES) -> str:
+    """Read UTF-8 text.
+
+    Raises:
+        DataValidationError: as for :func:`read_bytes`, or the text has another encoding.
+    """
+    try:
+        return read_bytes(uri, what=what, at_most=at_most).decode()
+    except UnicodeDecodeError as error:
+        raise DataValidationError(
+            f"the {what} {str(uri)!r} is not UTF-8 text: byte {error.start} does not fit; save it in UTF-8"
+        ) from None
 
 
 def json_text(value: BaseModel | Any) -> str:
@@ -312,12 +341,35 @@ def read_json(uri: PathInput, *, what: str = "file") -> Any:
     """Read JSON data.
 
     Raises:
-        DataValidationError: the file is missing or not JSON.
+        DataValidationError: the file is missing, too large or too deep, or not JSON.
     """
     try:
         return json.loads(read_text(uri, what=what))
     except json.JSONDecodeError as error:
         raise DataValidationError(f"the {what} {str(uri)!r} is not valid JSON: {error}") from None
+    except RecursionError:
+        raise DataValidationError(f"the {what} {str(uri)!r} is not valid JSON: it is nested too deeply") from None
+
+
+def read_yaml(uri: PathInput, *, what: str = "file") -> Any:
+    """Read YAML data; aliases, by which a small file unfolds to a large one, are refused.
+
+    Raises:
+        ConfigurationError: not YAML, or nested too deeply.
+        DataValidationError: the file is missing or too large, or no text.
+    """
+    import yaml
+
+    text, fault = read_text(uri, what=what, at_most=MAX_YAML_BYTES), ""
+    try:
+        if not any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
+            return yaml.safe_load(text)
+        fault = "aliases (*name) are not read; write their values out"
+    except yaml.YAMLError as error:
+        fault = str(error)
+    except RecursionError:
+        fault = "it is nested too deeply"
+    raise ConfigurationError(f"the {what} {str(uri)!r} is not valid YAML: {fault}")
 
 
 def sha256_bytes(data: bytes) -> str:

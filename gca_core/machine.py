@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gca_core.config import child_environment
 from gca_core.errors import ConfigurationError, complaints
-from gca_core.io import as_path, read_text, write_text
+from gca_core.io import as_path, read_yaml, write_text
 
 log = logging.getLogger(__name__)
 
@@ -188,10 +188,7 @@ def read_profile(uri: str | os.PathLike[str]) -> MachineProfile:
         DataValidationError: there is no such file.
     """
     shown = repr(os.fspath(uri))
-    try:
-        values = yaml.safe_load(read_text(uri, what="machine profile"))
-    except yaml.YAMLError as error:
-        raise ConfigurationError(f"the machine profile {shown} is not valid YAML: {error}") from None
+    values = read_yaml(uri, what="machine profile")
     if not isinstance(values, dict):
         raise ConfigurationError(
             f"the machine profile {shown} holds a {type(values).__name__}; expected 'key: value' lines, "

@@ -18,7 +18,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from gca_core.errors import ConfigurationError, complaints
-from gca_core.io import read_text
+from gca_core.io import read_yaml
 
 Likelihood = Literal["nb", "zinb", "gaussian"]
 Dispersion = Literal["gene", "gene-batch"]
@@ -289,10 +289,7 @@ def _read_yaml(source: str | os.PathLike[str]) -> dict[str, Any]:
     examples = example_configs()
     if os.fspath(source) in examples:
         return examples[os.fspath(source)]
-    try:
-        values = yaml.safe_load(read_text(source, what="configuration"))
-    except yaml.YAMLError as error:
-        raise ConfigurationError(f"the configuration {os.fspath(source)!r} is not valid YAML: {error}") from None
+    values = read_yaml(source, what="configuration")
     if not isinstance(values, dict):
         raise ConfigurationError(
             f"the configuration {os.fspath(source)!r} holds a {type(values).__name__}; expected 'option: value' lines"

@@ -15,7 +15,7 @@ from upath import UPath
 
 from gca_core.cache import FileCache, cache_root
 from gca_core.config import load_settings
-from gca_core.io import as_path, as_uri, content_hash, require_file
+from gca_core.io import as_path, as_uri, content_hash, read_bytes, require_file
 
 log = logging.getLogger(__name__)
 
@@ -58,16 +58,16 @@ def read_asset(uri: str | os.PathLike[str], *, what: str) -> bytes:
     """
     source = require_file(uri, what=what)
     if source.protocol in {"", "file", "local"}:
-        return source.read_bytes()
+        return read_bytes(source, what=what)
     version = _version(source)
     if version is None:
-        return source.read_bytes()
+        return read_bytes(source, what=what)
     cache, key = FileCache(assets_folder()), content_hash(as_uri(source))
     kept = cache.get(key)
     if kept is not None and kept.about["version"] == version:
         log.info("the %s %s is read from its copy in %s", what, uri, cache.folder)
         return kept.content
-    data = source.read_bytes()
+    data = read_bytes(source, what=what)
     cache.put(key, data, {"version": version})
     return data
 

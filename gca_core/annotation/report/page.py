@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import csv
 import hashlib
 import re
@@ -12,13 +11,13 @@ from importlib import resources
 from io import StringIO
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
 from gca_core.annotation.models import UNKNOWN, Annotation, DatasetReport, FlagReason, Status
 from gca_core.annotation.report.dot_plot import MAX_CLUSTERS
 from gca_core.annotation.report.palette import label_colours, shown_label
 from gca_core.annotation.report.words import flag_advice, flag_name
+from gca_core.pages import base64_text, render_template
 
 CSV_COLUMNS = (
     "cluster",
@@ -60,7 +59,7 @@ def render_html(report: DatasetReport, figures: Mapping[str, bytes], *, title: s
         "report.html.j2",
         title=title,
         report=report,
-        pictures={name: base64.b64encode(png).decode("ascii") for name, png in figures.items()},
+        pictures={name: base64_text(png) for name, png in figures.items()},
         colours=label_colours(report.annotations),
         composition=_composition(report),
         levels=Counter(a.confidence.value for a in report.annotations),
@@ -76,20 +75,14 @@ def render_html(report: DatasetReport, figures: Mapping[str, bytes], *, title: s
 
 def render_page(template: str, **values: Any) -> str:
     """A page from a template of this package, with its style, and the only script that it may run."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("gca_core.annotation"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     folder = resources.files("gca_core.annotation") / "templates"
     style, script = ((folder / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
-    return environment.get_template(template).render(
+    return render_template(
+        "gca_core.annotation",
+        template,
         style=Markup(style),  # noqa: S704
         script=Markup(script),  # noqa: S704
-        script_hash=f"sha256-{digest}",
+        script_hash=f"sha256-{base64_text(hashlib.sha256(script.encode()).digest())}",
         **values,
     )
 

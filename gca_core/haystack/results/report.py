@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 from io import BytesIO
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, select_autoescape
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from gca_core.haystack.models import Baseline, CandidateEvaluation, HaystackOutputs, HaystackRun
+from gca_core.pages import base64_text, render_template
 
 UP, DOWN, CHOSEN, OTHER = "#b2452f", "#2f6db2", "#1b7f5c", "#9aa3ab"
 
@@ -24,17 +23,16 @@ def render_report(
     image: bytes,
 ) -> str:
     """A self-contained page; every text from data is escaped."""
-    environment = Environment(
-        loader=PackageLoader("gca_core.haystack", "templates"), autoescape=select_autoescape(default=True)
-    )
-    return environment.get_template("report.html.j2").render(
+    return render_template(
+        "gca_core.haystack",
+        "report.html.j2",
         run=run,
         query=run.query,
         best=best,
         outputs=outputs,
         detail=detail,
         baseline=baseline,
-        image=base64.b64encode(image).decode() if image else "",
+        image=base64_text(image),
     )
 
 

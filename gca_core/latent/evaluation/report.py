@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from gca_core.latent.config import LatentConfig
 from gca_core.latent.evaluation.evaluate import Evaluation
+from gca_core.pages import base64_text, render_template
 
 SPACE_NAMES = {"latent": "latent", "pca": "PCA, same size", "genes": "genes"}
 CLASSIFIER_NAMES = {"knn": "kNN", "logistic_regression": "logistic regression"}
@@ -32,10 +30,9 @@ def render_report(
         umap_png: picture of the latent space.
         training_png: the training curves.
     """
-    environment = Environment(
-        loader=PackageLoader("gca_core.latent"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    return environment.get_template("report.html.j2").render(
+    return render_template(
+        "gca_core.latent",
+        "report.html.j2",
         title="Latent space of the counts",
         config=config,
         data=metrics["data"],
@@ -45,6 +42,6 @@ def render_report(
         per_class=evaluation.score("latent", "logistic_regression").per_class if evaluation else (),
         spaces=SPACE_NAMES,
         classifiers=CLASSIFIER_NAMES,
-        umap_png=base64.b64encode(umap_png).decode(),
-        training_png=base64.b64encode(training_png).decode(),
+        umap_png=base64_text(umap_png),
+        training_png=base64_text(training_png),
     )

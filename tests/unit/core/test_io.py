@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import fsspec
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gca_core import io
-from gca_core.errors import ConfigurationError, DataValidationError
+from gca_core.errors import ConfigurationError, DataValidationError, GcaError
 
 
 @given(st.text())
@@ -92,10 +93,30 @@ def test_a_missing_file_is_named() -> None:
         io.require_file("/nowhere/x.csv", what="marker table")
 
 
-def test_broken_json_is_named(tmp_path: Path) -> None:
-    (tmp_path / "x.json").write_text("{")
-    with pytest.raises(DataValidationError, match="is not valid JSON"):
-        io.read_json(tmp_path / "x.json")
+@pytest.mark.parametrize(
+    ("read", "content", "match"),
+    [
+        (io.read_json, b"{", "the file '.*x' is not valid JSON"),
+        (io.read_json, b"[" * 200_000, "not valid JSON: it is nested too deeply"),
+        (io.read_yaml, b"a: [", "not valid YAML"),
+        (io.read_yaml, b"[" * 5_000 + b"]" * 5_000, "not valid YAML: it is nested too deeply"),
+        (io.read_yaml, b"a: &a [1]\nb: [*a, *a]", "aliases .* are not read"),
+        (io.read_yaml, b" " * 1_000_001, "more than 1,000,000 bytes"),
+        (io.read_text, b"caf\xe9", "is not UTF-8 text: byte 3 does not fit"),
+    ],
+)
+def test_a_file_that_is_broken_or_unfolds_is_refused_in_one_line(
+    read: Callable[[Path], object], content: bytes, match: str, tmp_path: Path
+) -> None:
+    (tmp_path / "x").write_bytes(content)
+    with pytest.raises(GcaError, match=match):
+        read(tmp_path / "x")
+
+
+@pytest.mark.parametrize("path", ["/", "a\0b"])
+def test_what_is_no_file_is_refused(path: str) -> None:
+    with pytest.raises(GcaError, match=r"is a folder; expected a file|holds a NUL character"):
+        io.read_bytes(path)
 
 
 def test_not_a_number_is_not_written_as_json(tmp_path: Path) -> None:
