@@ -11,10 +11,10 @@ import pytest
 
 from airflow_provider_gca.operators.annotation import AnnotateAnnDataOperator
 from gca_core.io import as_path
-from tests.dags.conftest import asset_events, output, states
+from tests.helpers.blood import MIXTURE
+from tests.helpers.dag_runs import asset_events, output, states
 from tests.helpers.llm_cells import TABLE, blood_markers, simulated_blood
 from tests.helpers.llm_loopback import LoopbackServer, name_by_markers, say
-from tests.unit.annotation.conftest import MIXTURE
 
 SECRET = "sk-loopback-5f21c9"
 

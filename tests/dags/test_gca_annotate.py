@@ -5,7 +5,7 @@ from typing import Any
 import anndata as ad
 
 from gca_core.io import as_path
-from tests.dags.conftest import output, states
+from tests.helpers.dag_runs import output, states
 
 
 def test_annotates_the_bundled_cells_and_says_how_well(run_dag: Any, gca_home: Path) -> None:

@@ -16,7 +16,7 @@ from gca_core.annotation.cohort import CSV_COLUMNS
 from gca_core.annotation.review.lock import LOCK
 from gca_core.datasets import pbmc68k_reduced
 from gca_core.io import as_path, read_text
-from tests.dags.conftest import asset_events, output, states
+from tests.helpers.dag_runs import asset_events, output, states
 from tests.helpers.gcs_loopback import Bucket
 
 BRACES = "{{ 7 * 7 }}.h5ad"

@@ -8,7 +8,7 @@ from gca_core.atlas import open_atlas
 from gca_core.config import load_settings
 from gca_core.datasets import kang2018_mini, kang2018_mini_path
 from gca_core.io import as_path
-from tests.dags.conftest import output, states
+from tests.helpers.dag_runs import output, states
 
 COLUMNS = {
     "perturbation_column": "condition",

@@ -13,7 +13,7 @@ from gca_core.haystack.models import HaystackRun, InferenceJob, IterationConfig
 from gca_core.haystack.run import run_haystack
 from gca_core.io import as_path, read_json
 from gca_core.runs.state import StateRef, read_state
-from tests.dags.conftest import output, states
+from tests.helpers.dag_runs import output, states
 
 QUESTION = "How would CD14+ monocytes respond to interferon beta?"
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from gca_core.io import as_path
-from tests.dags.conftest import asset_events, output, states
+from tests.helpers.dag_runs import asset_events, output, states
 
 TASKS = ("prepare", "train", "good_enough", "transfer", "summary")
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from gca_core.annotation.markers.database import MarkerDatabase
 from gca_core.annotation.markers.formats import parse_markers
-from tests.unit.annotation.conftest import MIXTURE, simulate
+from tests.helpers.blood import MIXTURE, simulate
 
 HEPATOCYTE = "CL:0000182"
 GENES = {

@@ -21,7 +21,7 @@ from gca_core.errors import CellRetrievalError, ConfigurationError, DataValidati
 from gca_core.llm.embeddings import HashedTextEmbeddings
 from gca_core.matrix.normalise import log_normalise
 from gca_core.store.connect import connect
-from tests.integration.conftest import CELL_TYPES, GENES, in_python, ingest_config, make_cells
+from tests.helpers.atlas_cells import CELL_TYPES, GENES, in_python, ingest_config, make_cells
 
 TakeIn = Callable[[IngestConfig], IngestReport]
 HOSTILE = "'; drop table cells; --"

@@ -18,7 +18,7 @@ from gca_core.config import Settings
 from gca_core.errors import CellRetrievalError, StoreError
 from gca_core.io import as_path
 from gca_core.store.connect import connect
-from tests.integration.conftest import CELL_TYPES, in_python, ingest_config, make_cells
+from tests.helpers.atlas_cells import CELL_TYPES, in_python, ingest_config, make_cells
 
 TakeIn = Callable[[IngestConfig], IngestReport]
 HOSTILE = "'; drop table cells; --"

@@ -19,7 +19,7 @@ from gca_core.llm.embeddings import HashedTextEmbeddings
 from gca_core.store.connect import connect
 from gca_core.store.migrations import migrate
 from gca_core.store.redact import make_dsn, parse_dsn
-from tests.integration.conftest import CELL_TYPES, ingest_config, make_cells
+from tests.helpers.atlas_cells import CELL_TYPES, ingest_config, make_cells
 
 N_TEXTS = 400
 MODEL = "random-1536"

@@ -24,7 +24,7 @@ from gca_core.inference.shift import ShiftPredictor
 from gca_core.latent.config import make_config
 from gca_core.latent.data.adapter import DataAdapter
 from gca_core.matrix.hostile import refuse_foreign_data
-from tests.unit.latent.conftest import counts_with_groups
+from tests.helpers.latent_counts import counts_with_groups
 
 SECRET = b"password=hunter2;" * 40
 N_CELLS = 80

@@ -23,9 +23,9 @@ from gca_core.errors import ConfigurationError
 from gca_core.llm.chat import ChatClient
 from gca_core.llm.meter import Meter
 from gca_core.llm.models import Budget, ChatOptions, LlmConfig, TokenPrice
+from tests.helpers.blood import MIXTURE
 from tests.helpers.llm_cells import TABLE, blood_markers, simulated_blood
 from tests.helpers.llm_loopback import Answer, LoopbackServer, Namer, Request, Responder, name_by_markers, say
-from tests.unit.annotation.conftest import MIXTURE
 
 Serve = Callable[[Responder], LoopbackServer]
 

@@ -15,9 +15,9 @@ from typer.testing import CliRunner
 from gca_core.cli import main
 from gca_core.cli.annotation.scanpy import app
 from gca_core.errors import ConfigurationError
+from tests.helpers.blood import MIXTURE
 from tests.helpers.llm_cells import TABLE, blood_markers, simulated_blood
 from tests.helpers.llm_loopback import LoopbackServer, name_by_markers, say
-from tests.unit.annotation.conftest import MIXTURE
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

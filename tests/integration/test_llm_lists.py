@@ -15,9 +15,9 @@ from gca_core.annotation.models import FlagReason
 from gca_core.cli.main import app
 from gca_core.llm.models import ChatOptions
 from gca_core.progress import Progress, listening
+from tests.helpers.blood import MIXTURE
 from tests.helpers.llm_cells import GENES, TABLE, blood_markers
 from tests.helpers.llm_loopback import Answer, LoopbackServer, name_by_markers, say
-from tests.unit.annotation.conftest import MIXTURE
 
 LISTS = {name: GENES[term].split() for name, term in MIXTURE.items()}
 

@@ -17,7 +17,7 @@ from gca_core.cli.haystack.runs import app
 from gca_core.errors import DataValidationError, StoreError
 from gca_core.runs.models import Claim, IterationRow, RunPhase, RunRow, RunStatus
 from gca_core.runs.store import RunStore
-from tests.integration.conftest import in_python, ingest_config, make_cells
+from tests.helpers.atlas_cells import in_python, ingest_config, make_cells
 
 TakeIn = Callable[[IngestConfig], IngestReport]
 

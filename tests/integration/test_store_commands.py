@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from gca_core.cli.haystack import atlas as atlas_commands
 from gca_core.cli.tools import db as db_commands
 from gca_core.errors import CellRetrievalError, ConfigurationError, DataValidationError, StoreError
-from tests.integration.conftest import make_cells
+from tests.helpers.atlas_cells import make_cells
 
 pytestmark = pytest.mark.usefixtures("quiet_log")
 Say = Callable[..., str]

@@ -20,7 +20,7 @@ from gca_core.errors import StoreError
 from gca_core.store import embedded, layout
 from gca_core.store.connect import connect
 from gca_core.store.redact import make_dsn, parse_dsn
-from tests.integration.conftest import in_python
+from tests.helpers.atlas_cells import in_python
 
 START = (
     "import sys; from pathlib import Path; from gca_core.store import embedded; "

@@ -19,8 +19,8 @@ from gca_core.io import read_json
 from gca_core.latent import TorchVAE, load_config, make_config
 from gca_core.latent.data.adapter import DataAdapter
 from gca_core.latent.train import run_training
-from tests.unit.annotation.conftest import MIXTURE, simulate
-from tests.unit.latent.conftest import counts_with_groups, scaled_with_raw
+from tests.helpers.blood import MIXTURE, simulate
+from tests.helpers.latent_counts import counts_with_groups, scaled_with_raw
 
 SMALL = {"latent_dim": 4, "hidden_dims": (24,), "epochs": 8, "batch_size": 32, "lr": 5e-3}
 HOSTILE = "<script>alert(1)</script>"

@@ -20,7 +20,7 @@ from gca_core.latent.model import checkpoint, fitting
 from gca_core.latent.model.adapter import EpochRecord, TorchVAE
 from gca_core.latent.model.fitting import device_of
 from gca_core.latent.train import run_training
-from tests.unit.latent.conftest import Configure, Save, counts_with_groups
+from tests.helpers.latent_counts import Configure, Save, counts_with_groups
 
 
 def fitted(data: DataAdapter, **arguments: Any) -> TorchVAE:

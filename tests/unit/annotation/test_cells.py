@@ -3,7 +3,7 @@ import pytest
 
 from gca_core.annotation import annotate_cells
 from gca_core.errors import ConfigurationError, DataValidationError
-from tests.unit.annotation.conftest import MIXTURE
+from tests.helpers.blood import MIXTURE
 
 
 @pytest.fixture(scope="module")

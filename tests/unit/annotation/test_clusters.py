@@ -5,7 +5,7 @@ import pytest
 from gca_core.annotation import annotate_anndata
 from gca_core.annotation.models import UNKNOWN, Confidence, FlagReason, Status
 from gca_core.errors import ConfigurationError, DataValidationError
-from tests.unit.annotation.conftest import MIXTURE, simulate
+from tests.helpers.blood import MIXTURE, simulate
 
 
 def terms(report) -> dict[str, str | None]:

@@ -11,7 +11,7 @@ from gca_core.annotation.labels.labelling import Knowledge, SpeciesMarkers, labe
 from gca_core.annotation.markers.load import load_marker_database
 from gca_core.annotation.models import UNKNOWN, FlagReason, Status
 from gca_core.errors import ConfigurationError, DataValidationError
-from tests.unit.annotation.conftest import MIXTURE, simulate
+from tests.helpers.blood import MIXTURE, simulate
 
 MOUSE = {"b": "CL:0000236", "nk": "CL:0000623", "hep": "CL:0000182"}
 

@@ -9,7 +9,7 @@ from gca_core.annotation.config import TOP_N_MARKERS
 from gca_core.annotation.models import UNKNOWN, FlagReason
 from gca_core.errors import DataValidationError
 from gca_core.matrix.normalise import log_normalise
-from tests.unit.annotation.conftest import MIXTURE
+from tests.helpers.blood import MIXTURE
 
 
 @pytest.fixture(scope="module")

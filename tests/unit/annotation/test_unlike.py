@@ -8,7 +8,7 @@ from gca_core.annotation.labels.rerank import squared_distances
 from gca_core.annotation.models import UNKNOWN, Confidence, Status
 from gca_core.matrix.ranking import rank_against, rank_genes
 from gca_core.matrix.stats import group_sums
-from tests.unit.annotation.conftest import simulate
+from tests.helpers.blood import simulate
 
 B_CELL, NK_CELL, MEGAKARYOCYTE = "CL:0000236", "CL:0000623", "CL:0000556"
 

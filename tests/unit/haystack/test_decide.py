@@ -6,7 +6,7 @@ import pytest
 
 from gca_core.haystack.decide import best_of, decide, is_plateau
 from gca_core.haystack.models import HaystackRun, IterationConfig, TerminationReason
-from tests.unit.haystack.conftest import evaluation
+from tests.helpers.haystack_atlas import evaluation
 
 MakeRun = Callable[..., HaystackRun]
 

@@ -18,7 +18,7 @@ from gca_core.haystack.prompts.ranking import make_candidates
 from gca_core.haystack.prompts.refine import refine
 from gca_core.haystack.prompts.strategies import CandidatePool, PromptDraft, make_candidate_pool
 from gca_core.haystack.steps import _choose
-from tests.unit.haystack.conftest import TYPES
+from tests.helpers.haystack_atlas import TYPES
 
 CONFIG = IterationConfig()
 

@@ -21,7 +21,7 @@ from gca_core.haystack.prompts.strategies import (
 )
 from gca_core.haystack.steps import suggest
 from gca_core.knowledge.bundled.catalogue import load_catalogue
-from tests.unit.haystack.conftest import TYPES, cell_group
+from tests.helpers.haystack_atlas import TYPES, cell_group
 
 CONFIG = IterationConfig()
 MakeContext = Callable[..., HaystackContext]

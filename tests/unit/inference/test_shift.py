@@ -13,7 +13,7 @@ from gca_core.inference.models import InferenceRequest
 from gca_core.inference.predictor import load_predictor, require_backend
 from gca_core.inference.shift import ShiftPredictor, paired_shift
 from gca_core.matrix.compare import log_fold_change, pearson
-from tests.unit.inference.conftest import make_cells, with_pairs
+from tests.helpers.inference_requests import make_cells, with_pairs
 
 MakeRequest = Callable[..., InferenceRequest]
 

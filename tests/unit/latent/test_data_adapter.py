@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 from gca_core.errors import DataValidationError
 from gca_core.latent.data.adapter import DataAdapter
 from gca_core.latent.data.splits import stratified_split
-from tests.unit.latent.conftest import Configure, Save, counts_with_groups, scaled_with_raw
+from tests.helpers.latent_counts import Configure, Save, counts_with_groups, scaled_with_raw
 
 
 def test_counts_in_x_are_taken_as_they_are(adata: ad.AnnData, save: Save, configure: Configure) -> None:

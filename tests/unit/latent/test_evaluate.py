@@ -13,7 +13,7 @@ from gca_core.latent.evaluation.evaluate import (
     label_scores,
     principal_components,
 )
-from tests.unit.latent.conftest import counts_with_groups
+from tests.helpers.latent_counts import counts_with_groups
 
 
 def labelled() -> tuple[sp.csr_matrix, np.ndarray]:

@@ -7,7 +7,7 @@ import torch
 from gca_core.latent.config import LatentConfig
 from gca_core.latent.data.adapter import DataAdapter
 from gca_core.latent.model.fitting import device_of
-from tests.unit.latent.conftest import Configure, Save, counts_with_groups
+from tests.helpers.latent_counts import Configure, Save, counts_with_groups
 
 
 def test_the_number_of_loaders_changes_no_batch(save: Save, configure: Configure) -> None:

@@ -16,7 +16,7 @@ from gca_core.io import sha256_file
 from gca_core.latent.data.adapter import DataAdapter, Registry
 from gca_core.latent.model.adapter import EpochRecord, ModelAdapter, TorchVAE, require_same_genes
 from gca_core.latent.model.fitting import reproducible
-from tests.unit.latent.conftest import Configure, Save, counts_with_groups
+from tests.helpers.latent_counts import Configure, Save, counts_with_groups
 
 
 def fitted(data: DataAdapter) -> TorchVAE:

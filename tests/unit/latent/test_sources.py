@@ -18,7 +18,7 @@ from gca_core.latent.data.adapter import DataAdapter
 from gca_core.latent.data.count_store import MemoryStore, ScratchStore, memory_store
 from gca_core.latent.model.adapter import TorchVAE
 from gca_core.matrix.normalise import log_normalise
-from tests.unit.latent.conftest import N_GENES, Configure, Save, counts_with_groups, scaled_with_raw
+from tests.helpers.latent_counts import N_GENES, Configure, Save, counts_with_groups, scaled_with_raw
 
 PLENTY = 1000.0
 

@@ -12,7 +12,7 @@ from gca_core.cli.vae.commands import app
 from gca_core.errors import ConfigurationError, DataValidationError, GcaError
 from gca_core.latent import TorchVAE
 from gca_core.latent.train import run_training
-from tests.unit.latent.conftest import Configure, Save, counts_with_groups, scaled_with_raw
+from tests.helpers.latent_counts import Configure, Save, counts_with_groups, scaled_with_raw
 
 
 def test_the_command_refuses_what_the_core_refuses(save: Save, tmp_path: Path) -> None:

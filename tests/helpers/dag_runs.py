@@ -1,0 +1,38 @@
+"""What a run of a DAG left in Airflow's database."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def states(dag_run: Any) -> dict[str, list[str]]:
+    """The states of a run's task instances by task id, in map order."""
+    found: dict[str, list[str]] = {}
+    for instance in sorted(dag_run.get_task_instances(), key=lambda instance: (instance.task_id, instance.map_index)):
+        found.setdefault(instance.task_id, []).append(str(instance.state))
+    return found
+
+
+def output(dag_run: Any, task_id: str, key: str = "return_value") -> Any:
+    """What a task handed on."""
+    from airflow.models.xcom import XComModel
+    from airflow.utils.session import create_session
+
+    with create_session() as session:
+        query = XComModel.get_many(key=key, run_id=dag_run.run_id, dag_ids=dag_run.dag_id, task_ids=task_id)
+        rows = session.scalars(query.order_by(XComModel.map_index)).all()
+        return [XComModel.deserialize_value(row) for row in rows]
+
+
+def asset_events(dag_run: Any) -> list[Any]:
+    """The asset events of a run, with their assets."""
+    from airflow.models.asset import AssetEvent
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+    from sqlalchemy.orm import joinedload
+
+    with create_session() as session:
+        query = (
+            select(AssetEvent).options(joinedload(AssetEvent.asset)).where(AssetEvent.source_run_id == dag_run.run_id)
+        )
+        return list(session.scalars(query).all())
