@@ -80,7 +80,7 @@ def as_path(uri: PathInput) -> UPath:
 def as_uri(path: PathInput) -> str:
     """The canonical URI of a path or URI."""
     given = as_path(path)
-    return Path(str(given)).as_uri() if _is_local(given) else str(given)
+    return Path(str(given)).as_uri() if is_local(given) else str(given)
 
 
 def join_uri(base: PathInput, *parts: str) -> str:
@@ -104,7 +104,8 @@ def safe_name(text: str, *, max_length: int = 80) -> str:
     return f"{cleaned[: max_length - 9]}-{digest}"
 
 
-def _is_local(path: UPath) -> bool:
+def is_local(path: UPath) -> bool:
+    """Whether a path is of this machine's file system."""
     return path.protocol in {"", "file", "local"}
 
 
@@ -126,7 +127,7 @@ def reaching(uri: PathInput) -> Iterator[None]:
             "pip install 'airflow-provider-gca[gcs]'"
         ) from error
     except Exception as error:
-        if _is_local(as_path(uri)):
+        if is_local(as_path(uri)):
             raise
         # clients have no exception in common
         raise ConnectionError(
@@ -154,7 +155,7 @@ def require_file(uri: PathInput, *, what: str = "file") -> UPath:
 def local_copy(uri: PathInput, *, what: str = "file") -> Iterator[Path]:
     """A local path with the content of ``uri``, a file or folder; remote ones are fetched for the time of the block."""
     path = require_file(uri, what=what)
-    if _is_local(path):
+    if is_local(path):
         yield Path(str(path))
         return
     with tempfile.TemporaryDirectory(prefix="gca-") as folder:
@@ -175,7 +176,7 @@ def staged(uri: PathInput) -> Iterator[Path]:
     killed left beside the target is removed.
     """
     path = as_path(uri)
-    if _is_local(path):
+    if is_local(path):
         target = Path(str(path))
         target.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(target.parent)

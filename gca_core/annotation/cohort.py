@@ -17,7 +17,6 @@ from upath import UPath
 from gca_core.annotation.labels.corrections import load_corrections
 from gca_core.annotation.models import UNKNOWN, DatasetReport, Status
 from gca_core.annotation.report.page import plain_cell, render_page, safe_cell
-from gca_core.annotation.review.lock import ANNOTATION, ANNOTATION_SECONDS, reviewing
 from gca_core.annotation.review.page import write_review
 from gca_core.annotation.review.queue import PAGE, REPORT, Entry, Queue, Run, collect_review
 from gca_core.errors import DataValidationError
@@ -33,6 +32,7 @@ from gca_core.io import (
     write_json,
     write_text,
 )
+from gca_core.locks import BRIEFLY, sole_writer
 
 log = logging.getLogger(__name__)
 
@@ -181,7 +181,7 @@ def finished_folders(files: Sequence[CohortFile], results: Sequence[Mapping[str,
 def write_cohort(output: PathInput, files: Sequence[CohortFile], finished: Collection[str]) -> CohortResult:
     """Join the reports of a cohort: a summary as CSV and HTML, the composition as CSV, and the review queue.
 
-    Nobody else may apply corrections to the cohort from when the reports are read.
+    Nobody else may apply corrections to a local cohort from when the reports are read.
 
     Args:
         output: the cohort's folder.
@@ -190,12 +190,11 @@ def write_cohort(output: PathInput, files: Sequence[CohortFile], finished: Colle
             report of an earlier run lies in their folder.
 
     Raises:
-        DataValidationError: the report of a finished file can't be read, or somebody else was writing there for 15
-            minutes.
+        DataValidationError: the report of a finished file can't be read, or another process writes there.
     """
     done = [file for file in files if file.output_uri in finished]
     root = str(as_path(output)).rstrip("/")
-    with reviewing(root, ANNOTATION, timeout=ANNOTATION_SECONDS):
+    with sole_writer(root, wait=BRIEFLY):
         runs = tuple(_read_run(file) for file in done)
         queue = Queue(root, runs, tuple(_flagged(runs)))
         rows = _rows(files, runs)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from contextlib import ExitStack
-from typing import Any
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from gca_core.annotation.adata.files import UMAP, OpenData, file_format, open_data
-from gca_core.annotation.adata.obs import kept_corrections
 from gca_core.annotation.adata.uns_record import keep_record
 from gca_core.annotation.config import AnnotationConfig
 from gca_core.annotation.labels.corrections import CORRECTIONS_FILE, Corrections, load_corrections
@@ -23,14 +22,12 @@ from gca_core.annotation.models import Agreement, DatasetReport, ModelStats, Run
 from gca_core.annotation.observed import observed
 from gca_core.annotation.pipeline import Options, Outcome, annotate
 from gca_core.annotation.report.dot_plot import MarkerExpression, marker_expression
-from gca_core.annotation.report.drawn_cells import drawn_cells
+from gca_core.annotation.report.drawn_cells import DrawnCells, drawn_cells
 from gca_core.annotation.report.page import render_csv, render_html
 from gca_core.annotation.report.umap_figure import report_figures
-from gca_core.annotation.review.apply import apply_to_run
-from gca_core.annotation.review.lock import ANNOTATION, ANNOTATION_SECONDS, reviewing
-from gca_core.annotation.review.queue import HERE, Run
 from gca_core.annotation.timing import Stopwatch
-from gca_core.io import as_path, as_uri, join_uri, json_text, reaching, read_text, staged, write_text
+from gca_core.io import as_path, as_uri, join_uri, json_text, reaching, staged
+from gca_core.locks import sole_writer
 
 log = logging.getLogger(__name__)
 
@@ -86,64 +83,114 @@ def annotate_file(
 ) -> AnnotationResult:
     """Annotate the file that ``config`` names and write the results beside each other.
 
-    The results are written under temporary names and renamed when all of them are there, while nobody else may write
-    to the folder; corrections that were applied there in the meantime are kept. The matrices of a large file stay in
-    it and are read in parts; the result is then a copy of the file with the columns added.
+    The results are written under temporary names and renamed when all of them are there. Nobody else may write to a
+    local folder meanwhile; corrections of an earlier review in it are kept. The matrices of a large file stay in it and
+    are read in parts; the result is then a copy of the file with the columns added.
     ``model`` and ``llm_options`` are apart from ``config``, since a model may come with its key.
 
     Raises:
-        DataValidationError: missing or unreadable file, missing column, or unusable data; or somebody else was
-            writing to the folder for 15 minutes.
+        DataValidationError: missing or unreadable file, missing column, or unusable data; or another process is at
+            the folder.
         ConfigurationError, MarkerDatabaseError: as :func:`gca_core.annotation.annotate_anndata`.
     """
     clock = Stopwatch()
     annotator = as_annotator(model, llm_options)
     file_format(config.input_uri)
-    own = _own_corrections(config)
-    corrections = _corrections(config, own)
-    with clock.stage("read"):
-        vocabulary = as_vocabulary(config.vocabulary)
-        markers = species_markers(config.marker_db, config.species)
     with ExitStack() as stack:
+        stack.enter_context(replacing(config.output_uri))
+        corrections = _corrections(config)
         with clock.stage("read"):
+            vocabulary = as_vocabulary(config.vocabulary)
+            markers = species_markers(config.marker_db, config.species)
             data = stack.enter_context(open_data(config.input_uri, backed=config.backed))
         options = options_of(config, corrections, annotator, vocabulary)
         outcome = annotate(data.adata, options, clock, markers=markers)
-        title = f"Cell types of {as_path(config.input_uri).name}"
-        return write_results(config, data, outcome, clock, title=title, known=own)
+        return write_results(config, data, outcome, clock)
 
 
-def write_results(
-    config: AnnotationConfig,
-    data: OpenData,
-    outcome: Outcome,
-    clock: Stopwatch,
-    *,
-    title: str,
-    known: Corrections | None = None,
-) -> AnnotationResult:
-    """Draw what an annotation or a validation found, and write it where ``config`` says.
+@contextmanager
+def replacing(folder: str) -> Iterator[None]:
+    """Let no other process write to a folder of results, and say where there are earlier ones."""
+    with sole_writer(folder):
+        with reaching(folder):
+            there = (as_path(folder) / FILES["json"]).exists()
+        if there:
+            log.info("the results of an earlier annotation in %s are replaced", as_uri(folder))
+        yield
 
-    Args:
-        known: the corrections in that folder that are in ``outcome``; later ones are applied. None applies none.
-    """
+
+def write_results(config: AnnotationConfig, data: OpenData, outcome: Outcome, clock: Stopwatch) -> AnnotationResult:
+    """Draw what an annotation or a validation found, and write it where ``config`` says."""
     with clock.stage("draw"):
         drawn = drawn_cells(data.adata, outcome, config.seed)
-        report = outcome.report
-        expression = _marker_expression(outcome)
-        figures: dict[str, bytes] = {}
-        if drawn is not None:
-            figures = report_figures(drawn.of(data.adata), report, drawn.coordinates, expression)
-            title = f"{title}{drawn.note}"
-    report = _with_stats(report, clock)
-    page = render_html(report, figures, title=title)
-    with clock.stage("write"), ExitStack() as locked:
-        obsm = {UMAP: drawn.coordinates} if drawn is not None and drawn.computed_for_all else {}
-        keep_record(data.adata, report, source=as_path(config.input_uri).name, markers=expression, drawn=drawn)
-        uris = _write(config, data, report, page, figures.get("label"), obsm, locked)
-        if known is not None:
-            report = _with_later_corrections(config, data, report, uris, known)
-    return _result(_with_stats(report, clock), uris)
+        markers = _marker_expression(outcome)
+    copies = {"json": config.json_report, "csv": config.summary_csv, "html": config.html_report}
+    with clock.stage("write"):
+        uris = write_folder(
+            config.output_uri,
+            _with_stats(outcome.report, clock),
+            data,
+            source=as_path(config.input_uri).name,
+            drawn=drawn,
+            markers=markers,
+            copies=copies,
+        )
+    return _result(_with_stats(outcome.report, clock), uris)
+
+
+def write_folder(
+    folder: str,
+    report: DatasetReport,
+    data: OpenData | None,
+    *,
+    source: str,
+    drawn: DrawnCells | None = None,
+    markers: MarkerExpression | None = None,
+    copies: Mapping[str, str | None] | None = None,
+    corrections: Corrections | None = None,
+) -> dict[str, str]:
+    """Write all results of a report: each under a temporary name, then renamed, the report last.
+
+    Args:
+        folder: path or URI.
+        data: the cells with their labels; None where the report is of lists of markers.
+        source: the name of what was annotated.
+        drawn, markers: what the pictures show, which the data keeps for a review.
+        copies: further places for json, csv and html.
+        corrections: to write beside the results; None leaves what is there.
+
+    Returns:
+        The URIs of the results by their names in ``FILES``.
+    """
+    figures: dict[str, bytes] = {}
+    if data is not None and drawn is not None:
+        figures = report_figures(drawn.of(data.adata), report, drawn.coordinates, markers)
+    title = f"Cell types of {source}"
+    if report.judged_column is not None:
+        title = f"Labels in {report.judged_column} of {source}, judged by their markers"
+    page = render_html(report, figures, title=f"{title}{drawn.note if drawn is not None else ''}")
+    texts = {"json": json_text(report), "csv": render_csv(report), "html": page}
+    cells = [] if data is None else [data.output_format]
+    uris = {what: join_uri(folder, FILES[what]) for what in (*cells, *texts, *(["figure"] if figures else []))}
+    # every name is given when the block ends, the last one first, and none if something fails in it: the cells, which
+    # take longest to send, come before what is told about them
+    with ExitStack() as stack:
+        for what, text in texts.items():
+            for uri in (uris[what], (copies or {}).get(what)):
+                if uri is not None:
+                    stack.enter_context(staged(uri)).write_text(text, encoding="utf-8")
+        if corrections is not None:
+            kept = stack.enter_context(staged(join_uri(folder, CORRECTIONS_FILE)))
+            kept.write_text(json_text(corrections), encoding="utf-8")
+        if figures:
+            stack.enter_context(staged(uris["figure"])).write_bytes(figures["label"])
+        if data is not None:
+            keep_record(data.adata, report, source=source, markers=markers, drawn=drawn)
+            columns = [name for name in data.adata.obs if str(name).startswith(report.prefix)]
+            obsm = {UMAP: drawn.coordinates} if drawn is not None and drawn.computed_for_all else {}
+            data.write(stack.enter_context(staged(uris[data.output_format])), columns, obsm)
+    log.info("results are in %s", as_uri(folder))
+    return uris
 
 
 def options_of(
@@ -175,7 +222,7 @@ def options_of(
     )
 
 
-def _corrections(config: AnnotationConfig, own: Corrections) -> Corrections:
+def _corrections(config: AnnotationConfig) -> Corrections:
     """The corrections for this run: of a cohort's, those whose run is the output folder; and the folder's own."""
     found = Corrections()
     if config.corrections is not None:
@@ -184,33 +231,13 @@ def _corrections(config: AnnotationConfig, own: Corrections) -> Corrections:
         mine = {c.run for c in loaded.corrections if c.run and folder.endswith(f"/{c.run}")}
         for run in ("", *sorted(mine, key=len)):
             found = found.with_later(loaded.of_run(run).corrections)
-    if own.corrections:
-        log.info("the corrections of an earlier review in %s are kept", as_uri(config.output_uri))
-    return found.with_later(own.corrections)
-
-
-def _own_corrections(config: AnnotationConfig) -> Corrections:
-    path = as_path(config.output_uri) / CORRECTIONS_FILE
+    own = as_path(config.output_uri) / CORRECTIONS_FILE
     with reaching(config.output_uri):
-        there = path.exists()
-    return load_corrections(path).of_run("") if there else Corrections()
-
-
-def _with_later_corrections(
-    config: AnnotationConfig, data: OpenData, report: DatasetReport, uris: dict[str, str], known: Corrections
-) -> DatasetReport:
-    """The report with corrections that came to the folder since ``known`` ones, which go into the results, too."""
-    later = [c for c in _own_corrections(config).corrections if c not in known.corrections]
-    if not later:
-        return report
-    log.info("%d corrections were applied in %s during the annotation", len(later), as_uri(config.output_uri))
-    folder = str(as_path(config.output_uri)).rstrip("/")
-    report = apply_to_run(Run(HERE, folder, report, True), kept_corrections(data.adata).with_later(later))
-    copies = {"json": config.json_report, "csv": config.summary_csv, "html": config.html_report}
-    for what, uri in copies.items():
-        if uri is not None:
-            write_text(uri, read_text(uris[what]))
-    return report
+        there = own.exists()
+    if there:
+        log.info("the corrections of an earlier review in %s are kept", as_uri(config.output_uri))
+        found = found.with_later(load_corrections(own).of_run("").corrections)
+    return found
 
 
 def _marker_expression(outcome: Outcome) -> MarkerExpression | None:
@@ -224,43 +251,6 @@ def _with_stats(report: DatasetReport, clock: Stopwatch) -> DatasetReport:
     """The report with the times up to now."""
     stats = report.stats.model_copy(update={"seconds": clock.seconds, "stage_seconds": clock.stages})
     return report.model_copy(update={"stats": stats})
-
-
-def _write(
-    config: AnnotationConfig,
-    data: OpenData,
-    report: DatasetReport,
-    page: str,
-    picture: bytes | None,
-    obsm: dict[str, Any],
-    locked: ExitStack,
-) -> dict[str, str]:
-    """Write the results; from when they get their names, ``locked`` keeps others from writing to the folder."""
-    kind = data.output_format
-    wanted = [kind, "json", "csv", "html", *(["figure"] if picture is not None else [])]
-    uris = {what: join_uri(config.output_uri, FILES[what]) for what in wanted}
-    columns = [name for name in data.adata.obs if str(name).startswith(config.prefix)]
-    table, told = render_csv(report), json_text(report)
-    texts = [
-        (uris["json"], told),
-        (config.json_report, told),
-        (uris["csv"], table),
-        (config.summary_csv, table),
-        (uris["html"], page),
-        (config.html_report, page),
-    ]
-    # every name is given when the block ends, the last one first, and none if something fails in it: the cells, which
-    # take longest to send, come before what is told about them
-    with ExitStack() as stack:
-        for uri, text in texts:
-            if uri is not None:
-                stack.enter_context(staged(uri)).write_text(text, encoding="utf-8")
-        if picture is not None:
-            stack.enter_context(staged(uris["figure"])).write_bytes(picture)
-        data.write(stack.enter_context(staged(uris[kind])), columns, obsm)
-        locked.enter_context(reviewing(config.output_uri, ANNOTATION, timeout=ANNOTATION_SECONDS))
-    log.info("results are in %s", as_uri(config.output_uri))
-    return uris
 
 
 def _result(report: DatasetReport, uris: dict[str, str]) -> AnnotationResult:

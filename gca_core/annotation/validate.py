@@ -22,10 +22,9 @@ from gca_core.annotation.markers.load import load_marker_database
 from gca_core.annotation.models import Annotation, DatasetReport
 from gca_core.annotation.observed import observed, request_id
 from gca_core.annotation.pipeline import Options, Outcome, make_report, rank_and_weigh
-from gca_core.annotation.run import AnnotationResult, options_of, write_results
+from gca_core.annotation.run import AnnotationResult, options_of, replacing, write_results
 from gca_core.annotation.timing import Stopwatch
 from gca_core.errors import ConfigurationError, DataValidationError, MarkerDatabaseError
-from gca_core.io import as_path
 from gca_core.matrix.methods import RankingMethod
 
 if TYPE_CHECKING:
@@ -130,11 +129,11 @@ def validate_file(config: AnnotationConfig) -> AnnotationResult:
         label_key=None,
     )
     with ExitStack() as stack:
+        stack.enter_context(replacing(config.output_uri))
         with clock.stage("read"):
             data = stack.enter_context(open_data(config.input_uri, backed=config.backed))
         outcome = judge_labels(data.adata, config.label_column, config.ontology_column, options, clock)
-        title = f"Labels in {config.label_column} of {as_path(config.input_uri).name}, judged by their markers"
-        return write_results(config, data, outcome, clock, title=title)
+        return write_results(config, data, outcome, clock)
 
 
 @observed

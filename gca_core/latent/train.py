@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
 import platform
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import anndata as ad
@@ -21,8 +19,7 @@ from matplotlib.figure import Figure
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from gca_core import __version__
-from gca_core.errors import ConfigurationError
-from gca_core.io import as_path, as_uri, join_uri, staged, write_json, write_text
+from gca_core.io import as_uri, join_uri, staged, write_json, write_text
 from gca_core.latent.config import LatentConfig, dump_config
 from gca_core.latent.data.adapter import DataAdapter
 from gca_core.latent.evaluation.evaluate import (
@@ -35,6 +32,7 @@ from gca_core.latent.evaluation.evaluate import (
 from gca_core.latent.evaluation.report import render_report
 from gca_core.latent.evaluation.visualize import png_bytes, training_figure, umap_embedding, umap_figure
 from gca_core.latent.model.adapter import TorchVAE, TrainingHistory
+from gca_core.locks import sole_writer
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +67,7 @@ class LatentRun:
 def run_training(config: LatentConfig) -> dict[str, Any]:
     """Train on counts, score the latent space beside its baselines, and write the results.
 
-    The input, its labels and the output folder are checked before anything is computed. Equal
+    The input, its labels and the output folder, to which nobody else may write meanwhile, are checked first. Equal
     configurations, inputs, versions and thread numbers give equal metrics.json files.
 
     Args:
@@ -80,28 +78,27 @@ def run_training(config: LatentConfig) -> dict[str, Any]:
         ``uris`` (metrics, checkpoint, latent, umap, training, config, report, run) and ``seconds`` by stage.
 
     Raises:
-        DataValidationError: the input isn't what the run needs.
+        DataValidationError: the input isn't what the run needs, or another process is at the output folder.
         ConfigurationError: the output folder can't be written to.
     """
     seconds: dict[str, float] = {}
-    with threadpool_limits(config.threads):
+    with threadpool_limits(config.threads), sole_writer(config.output_dir):
         with _timed(seconds, "read"):
             data = DataAdapter(config)
             _require_evaluable(data)
-            _require_writable(config.output_dir)
         run = compute(data, seconds, checkpoint_uri=join_uri(config.output_dir, "model"))
         with _timed(seconds, "write"):
             uris = write_results(run)
-    result = {
-        "model": f"vae-{config.likelihood}",
-        "seed": config.seed,
-        "n_cells": len(run.latent),
-        "n_genes": len(data.registry.genes),
-        "metrics": flat_metrics(run),
-        "seconds": {stage: round(value, 2) for stage, value in seconds.items()},
-        "uris": uris,
-    }
-    write_json(uris["run"], result)
+        result = {
+            "model": f"vae-{config.likelihood}",
+            "seed": config.seed,
+            "n_cells": len(run.latent),
+            "n_genes": len(data.registry.genes),
+            "metrics": flat_metrics(run),
+            "seconds": {stage: round(value, 2) for stage, value in seconds.items()},
+            "uris": uris,
+        }
+        write_json(uris["run"], result)
     return result
 
 
@@ -271,17 +268,6 @@ def _require_evaluable(data: DataAdapter) -> None:
         held_out_cells(data.labels[chosen], asked, knn_neighbors=config.knn_neighbors)
     else:
         evaluable_cells(data.labels[chosen], n_folds=config.n_folds, knn_neighbors=config.knn_neighbors)
-
-
-def _require_writable(output_dir: str) -> None:
-    path = as_path(output_dir)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        writable = path.protocol not in {"", "file", "local"} or os.access(Path(str(path)), os.W_OK)
-    except OSError as error:
-        raise ConfigurationError(f"output_dir {output_dir!r} can't be a folder: {error}") from None
-    if not writable:
-        raise ConfigurationError(f"output_dir {output_dir!r} is not writable for this user; choose another folder")
 
 
 @contextmanager

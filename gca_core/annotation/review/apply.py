@@ -1,4 +1,4 @@
-"""Corrections into the results of a run: the file, the report and its tables, all of them or none."""
+"""Corrections into the results of a run: its cells are written again with the labels it found and those of people."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gca_core.annotation.cohort import is_cohort, refresh_cohort
@@ -20,25 +19,23 @@ from gca_core.annotation.labels.corrections import (
     place_corrections,
 )
 from gca_core.annotation.labels.vocabulary import Vocabulary, in_vocabulary
-from gca_core.annotation.models import Agreement, DatasetReport, Status
-from gca_core.annotation.report.page import render_csv, render_html
-from gca_core.annotation.review.lock import LOCK_SECONDS, reviewing
-from gca_core.annotation.review.queue import HERE, REPORT, Queue, Run, collect_review
-from gca_core.annotation.review.relist import real_folder, relist
+from gca_core.annotation.models import DatasetReport, Status
+from gca_core.annotation.review.page import refresh_review
+from gca_core.annotation.review.queue import HERE, REPORT, Queue, Run, collect_review, real_folder
 from gca_core.annotation.review.table import Decision, decide, parse_review
 from gca_core.errors import DataValidationError
-from gca_core.io import PathInput, as_path, json_text, read_text, staged, write_json
+from gca_core.io import PathInput, as_path, read_text, write_json
 from gca_core.knowledge.bundled.ontology import load_ontology
+from gca_core.locks import BRIEFLY, sole_writer
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from anndata import AnnData
 
 log = logging.getLogger(__name__)
 
-__all__ = ["ReviewOutcome", "apply_review", "apply_to_run"]
+__all__ = ["ReviewOutcome", "apply_review"]
 
 ANNOTATED = ("annotated.h5ad", "annotated.zarr")
-CSV, HTML, FIGURE = "clusters.csv", "report.html", "umap.png"
 
 
 @dataclass(frozen=True)
@@ -65,24 +62,26 @@ def apply_review(
     who: str,
     when: datetime | None = None,
     free_labels: bool = False,
-    timeout: float = LOCK_SECONDS,
+    wait: float = BRIEFLY,
 ) -> ReviewOutcome:
     """Put the corrections of a filled-in table into the results that ``where`` holds.
 
-    Everything is judged before anything is written. What is in place already is left alone, so that the same table
-    can be applied again, also after a break; the first reviewer and time of a decision stay. One reviewer applies at a
-    time: others wait, and then find what was decided before them. Summaries of cohorts that the runs belong to are
-    written anew, and what was decided leaves the review queues beside the results.
+    Everything is judged before anything is written. Then the cells of each run are labelled again: with what the
+    annotation found, which is in its report, and the corrections. Nothing is ranked and no model is asked, so no other
+    label changes. What is in place already is left alone, so that the same table can be applied again, also after a
+    break; the first reviewer and time of a decision stay. In folders one reviewer applies at a time, and finds what
+    was decided before; in an object store the last one wins. Summaries of cohorts that the runs belong to are written
+    anew, and what was decided leaves the review queues beside the results.
 
     Args:
-        table: the table that :func:`gca_core.annotation.review.queue.write_review` wrote, filled in.
+        table: the table that :func:`gca_core.annotation.review.page.write_review` wrote, filled in.
         where: as for :func:`gca_core.annotation.review.queue.collect_review`.
         who, when, free_labels: as for :func:`gca_core.annotation.review.table.decide`.
-        timeout: seconds to wait for somebody else who applies corrections to the same results.
+        wait: seconds to wait for another process that writes to the same results.
 
     Raises:
         DataValidationError: the table doesn't fit the results, a label is unknown, results are missing or can't be
-            read, or somebody else was at them all the time.
+            read, or another process was at them all the time.
     """
     rows = parse_review(_table_text(table))
 
@@ -92,16 +91,27 @@ def apply_review(
 
     queue = collect_review(where, everything=True)
     decisions, _ = judge(queue)
+    folders = _written(queue, decisions)
     with ExitStack() as stack:
-        for folder in _written(queue, decisions):
-            stack.enter_context(reviewing(folder, who, timeout=timeout))
+        for folder in folders:
+            stack.enter_context(sole_writer(folder, wait=wait))
         # somebody else may have decided until now
         queue = collect_review(where, everything=True)
         decisions, plans = judge(queue)
-        outcome = _apply(queue, decisions, plans)
-        for folder in _written(queue, decisions) if decisions else ():
-            relist(folder, table, decisions)
-        return outcome
+        for plan in plans:
+            if plan.differs:
+                _label_again(plan)
+        kept = _write_joint(queue.root, plans)
+        for folder in folders if decisions else ():
+            if is_cohort(folder):
+                refresh_cohort(folder)
+            refresh_review(folder, table)
+    return ReviewOutcome(
+        applied={plan.run.name: plan.n_new for plan in plans if plan.n_new},
+        unchanged=len(decisions) - sum(plan.n_new for plan in plans),
+        flagged=sum(a.status is Status.FLAGGED for plan in plans for a in plan.report.annotations),
+        corrections=kept,
+    )
 
 
 def _plans(queue: Queue, decisions: Sequence[Decision]) -> list[_Plan]:
@@ -118,59 +128,9 @@ def _plans(queue: Queue, decisions: Sequence[Decision]) -> list[_Plan]:
 
 def _written(queue: Queue, decisions: Sequence[Decision]) -> list[str]:
     """The folders that are written to, in one order for everybody, so that no two wait for each other."""
-    found = {queue.root, *(decision.run.folder for decision in decisions), *_cohorts(queue)}
+    above = {run.folder.rsplit("/", 1)[0] for run in queue.runs}
+    found = {queue.root, *(decision.run.folder for decision in decisions), *filter(is_cohort, above)}
     return sorted({real_folder(folder) for folder in found})
-
-
-def _cohorts(queue: Queue) -> list[str]:
-    """The folders with a summary of a cohort that runs of the queue may belong to."""
-    above = {queue.root, *(run.folder.rsplit("/", 1)[0] for run in queue.runs)}
-    return sorted(folder for folder in above if is_cohort(folder))
-
-
-def _apply(queue: Queue, decisions: Sequence[Decision], plans: Sequence[_Plan]) -> ReviewOutcome:
-    for plan in plans:
-        if plan.differs:
-            apply_to_run(plan.run, plan.corrections)
-    kept = _write_joint(queue.root, plans)
-    for folder in _cohorts(queue) if decisions else ():
-        refresh_cohort(folder)
-    return ReviewOutcome(
-        applied={plan.run.name: plan.n_new for plan in plans if plan.n_new},
-        unchanged=len(decisions) - sum(plan.n_new for plan in plans),
-        flagged=sum(a.status is Status.FLAGGED for plan in plans for a in plan.report.annotations),
-        corrections=kept,
-    )
-
-
-def apply_to_run(run: Run, corrections: Corrections) -> DatasetReport:
-    """Write ``corrections.json`` and the results of one run with the corrections in them; returns the new report.
-
-    All results are made under temporary names first, then renamed, the report last.
-
-    Raises:
-        DataValidationError: a result is missing or can't be read.
-    """
-    report = _corrected(run.report, corrections)
-    with ExitStack() as stack:
-        # renamed in reverse order
-        paths = {
-            name: stack.enter_context(staged(f"{run.folder}/{name}")) for name in (REPORT, HTML, CSV, CORRECTIONS_FILE)
-        }
-        figures: dict[str, bytes] = {}
-        title = f"Cell types of {as_path(run.folder).name}"
-        cells = _annotated_file(run)
-        if cells is not None:
-            target = stack.enter_context(staged(cells))
-            report, figures, title = _write_cells(cells, target, report, corrections)
-        if "label" in figures:
-            stack.enter_context(staged(f"{run.folder}/{FIGURE}")).write_bytes(figures["label"])
-        _write(paths[CORRECTIONS_FILE], json_text(corrections))
-        _write(paths[CSV], render_csv(report))
-        _write(paths[HTML], render_html(report, figures, title=title))
-        _write(paths[REPORT], json_text(report))
-    log.info("%d corrections are in %s", report.stats.overrides, run.folder)
-    return report
 
 
 @dataclass(frozen=True)
@@ -227,41 +187,46 @@ def _annotated_file(run: Run) -> str | None:
     return found
 
 
-def _write_cells(
-    source: str, target: Path, report: DatasetReport, corrections: Corrections
-) -> tuple[DatasetReport, dict[str, bytes], str]:
-    """Write the annotated file with the labels to ``target``; returns the report, its pictures and its title."""
+def _label_again(plan: _Plan) -> None:
+    """Write the results of a run again, with its corrections."""
     from gca_core.annotation.adata.files import open_data
-    from gca_core.annotation.adata.obs import as_groups, keep_corrections, write_columns
-    from gca_core.annotation.adata.uns_record import keep_record, kept_drawn, kept_markers, kept_source
-    from gca_core.annotation.report.umap_figure import cluster_codes, report_figures
+    from gca_core.annotation.adata.uns_record import kept_drawn, kept_markers, kept_source
+    from gca_core.annotation.run import write_folder
 
-    with open_data(source, backed=True) as data:
-        adata = data.adata
-        cluster_codes(adata, report)
-        groups = as_groups(adata.obs[report.cluster_key])
-        named = report.vocabulary is not None
-        write_columns(adata, groups, report.annotations, report.prefix, computed=False, vocabulary=named)
-        report = report.model_copy(update={"agreement": _agreement(adata.obs, groups, report)})
-        drawn, markers, name = kept_drawn(adata), kept_markers(adata), kept_source(adata)
-        figures = {} if drawn is None else report_figures(drawn.of(adata), report, drawn.coordinates, markers)
-        keep_corrections(adata, corrections)
-        keep_record(adata, report, source=name, markers=markers, drawn=drawn)
-        data.write(target, [column for column in adata.obs if str(column).startswith(report.prefix)], {})
-    judged = f"Labels in {report.judged_column} of {name}, judged by their markers"
-    title = f"Cell types of {name}" if report.judged_column is None else judged
-    return report, figures, f"{title}{'' if drawn is None else drawn.note}"
+    folder, cells = plan.run.folder, _annotated_file(plan.run)
+    if cells is None:
+        write_folder(folder, plan.report, None, source=as_path(folder).name, corrections=plan.corrections)
+        return
+    with open_data(cells, backed=True) as data:
+        report = _label_cells(data.adata, plan.report, plan.corrections)
+        write_folder(
+            folder,
+            report,
+            data,
+            source=kept_source(data.adata),
+            drawn=kept_drawn(data.adata),
+            markers=kept_markers(data.adata),
+            corrections=plan.corrections,
+        )
 
 
-def _agreement(obs: pd.DataFrame, groups: pd.Series, report: DatasetReport) -> Agreement | None:
-    """The agreement with known labels, measured anew."""
-    from gca_core.annotation.adata.obs import broadcast_to_cells
+def _label_cells(adata: AnnData, report: DatasetReport, corrections: Corrections) -> DatasetReport:
+    """Write the labels of a report to its cells; returns it with the agreement measured anew."""
+    from gca_core.annotation.adata.obs import as_groups, broadcast_to_cells, keep_corrections, write_columns
     from gca_core.annotation.labels.agreement import measure_agreement
+    from gca_core.annotation.report.umap_figure import cluster_codes
 
-    if report.agreement is None or report.agreement.column not in obs:
-        return report.agreement
+    cluster_codes(adata, report)
+    groups = as_groups(adata.obs[report.cluster_key])
+    named = report.vocabulary is not None
+    write_columns(adata, groups, report.annotations, report.prefix, computed=False, vocabulary=named)
+    keep_corrections(adata, corrections)
+    if report.agreement is None or report.agreement.column not in adata.obs:
+        return report
     predicted = broadcast_to_cells(groups, [a.ontology_id for a in report.annotations])
-    return measure_agreement(predicted, obs[report.agreement.column], load_ontology(), clusters=groups)
+    known = adata.obs[report.agreement.column]
+    agreement = measure_agreement(predicted, known, load_ontology(), clusters=groups)
+    return report.model_copy(update={"agreement": agreement})
 
 
 def _write_joint(root: str, plans: Sequence[_Plan]) -> str:
@@ -285,7 +250,3 @@ def _table_text(table: PathInput) -> str:
         raise DataValidationError(
             f"{str(table)!r} is not UTF-8 text; save it from the spreadsheet as CSV UTF-8"
         ) from None
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from urllib.parse import quote
 
 from gca_core.annotation.labels.corrections import Correction
 from gca_core.annotation.report.page import render_page
 from gca_core.annotation.report.words import flag_advice, flag_name
-from gca_core.annotation.review.queue import HERE, PAGE, Entry, Queue
+from gca_core.annotation.review.queue import HERE, PAGE, Entry, Queue, collect_review, real_folder
 from gca_core.annotation.review.table import N_TOP, decide, parse_review, render_review_csv
 from gca_core.errors import DataValidationError
 from gca_core.io import PathInput, as_path, join_uri, read_text, write_text
 
-__all__ = ["pending_decisions", "render_review_html", "write_review"]
+log = logging.getLogger(__name__)
+
+__all__ = ["refresh_review", "render_review_html", "write_review"]
 
 QUEUE_CSV, QUEUE_HTML = "review.csv", "review.html"
 
@@ -31,7 +34,7 @@ def write_review(queue: Queue, folder: PathInput | None = None) -> dict[str, str
     """
     target = queue.root if folder is None else str(as_path(folder)).rstrip("/")
     linked = target == queue.root
-    pending = pending_decisions(join_uri(target, QUEUE_CSV), queue)
+    pending = _pending_decisions(join_uri(target, QUEUE_CSV), queue)
     listed = {entry.key for entry in queue.entries}
     entries = [*queue.entries, *(entry for key, (entry, _) in pending.items() if key not in listed)]
     filled: Mapping[str, Correction] = {key: correction for key, (_, correction) in pending.items()}
@@ -39,6 +42,21 @@ def write_review(queue: Queue, folder: PathInput | None = None) -> dict[str, str
         "csv": write_text(join_uri(target, QUEUE_CSV), render_review_csv(entries, filled)),
         "html": write_text(join_uri(target, QUEUE_HTML), render_review_html(queue, linked=linked)),
     }
+
+
+def refresh_review(folder: str, applied: PathInput) -> None:
+    """Write ``review.csv`` and ``review.html`` of a folder again, where these are there, without what was decided.
+
+    The table that was applied stays as the reviewer left it. So does one that can't be read, and the log says so.
+    """
+    table, page = (as_path(join_uri(folder, name)) for name in (QUEUE_CSV, QUEUE_HTML))
+    try:
+        if page.exists():
+            write_text(page, render_review_html(collect_review(folder)))
+        if table.exists() and real_folder(str(table)) != real_folder(str(as_path(applied))):
+            write_review(collect_review(folder))
+    except (DataValidationError, OSError) as error:
+        log.warning("the review queue in %s still lists what was decided: %s", folder, error)
 
 
 def render_review_html(queue: Queue, *, linked: bool = True) -> str:
@@ -61,7 +79,7 @@ def render_review_html(queue: Queue, *, linked: bool = True) -> str:
     )
 
 
-def pending_decisions(uri: str, queue: Queue) -> dict[str, tuple[Entry, Correction]]:
+def _pending_decisions(uri: str, queue: Queue) -> dict[str, tuple[Entry, Correction]]:
     """The decisions of the table at ``uri`` that are not in the reports yet, by the key of their cluster.
 
     Raises:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -133,3 +134,8 @@ def _read_run(path: str, root: str) -> Run:
         ) from None
     name = folder.removeprefix(root).strip("/") or HERE
     return Run(name, folder, report, as_path(f"{folder}/{PAGE}").exists())
+
+
+def real_folder(folder: str) -> str:
+    """One name for a folder, however it is reached."""
+    return folder if "://" in folder else os.path.realpath(folder)

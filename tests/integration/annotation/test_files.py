@@ -195,7 +195,7 @@ def test_nothing_is_written_where_one_result_cannot_be(folder, tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OSError):
         annotate(folder / "cells.h5ad", tmp_path / "out", html_report=str(tmp_path / "file" / "report.html"))
-    assert list((tmp_path / "out").iterdir()) == []
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("backed", [False, True])

@@ -1,13 +1,10 @@
 import csv
 import json
-import os
 import shutil
 import socket
 import subprocess
 import sys
-import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import anndata as ad
@@ -19,7 +16,7 @@ from gca_core.annotation import AnnotationConfig, annotate_file
 from gca_core.annotation.cohort import CohortFile, write_cohort
 from gca_core.annotation.labels.corrections import CORRECTIONS_FILE, load_corrections
 from gca_core.annotation.review.apply import apply_review
-from gca_core.annotation.review.lock import ANNOTATION, HOLDER, LOCK, reviewing
+from gca_core.annotation.validate import validate_file
 from gca_core.cli.main import app
 from gca_core.errors import DataValidationError
 
@@ -67,7 +64,7 @@ def table(folder: Path, labels: dict[str, str], *, name: str = "table.csv", run:
 
 
 def results(run: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in run.iterdir() if path.is_file() and path.name != LOCK}
+    return {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()}
 
 
 def test_corrections_reach_cells_record_agreement_and_pictures(run):
@@ -105,7 +102,7 @@ def test_a_break_while_writing_leaves_every_result_as_it_was(run, monkeypatch):
     def broken(*args, **kwargs):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("gca_core.annotation.review.apply.render_html", broken)
+    monkeypatch.setattr("gca_core.annotation.run.render_html", broken)
     with pytest.raises(OSError, match="no space"):
         apply_review(table(run, {"b": "B cell"}), run, who="ada")
     assert results(run) == before
@@ -119,12 +116,14 @@ def test_an_annotated_file_that_is_no_such_file_is_refused_and_left(run):
     assert results(run) == before
 
 
-def test_corrections_outlive_another_annotation_into_the_same_folder(run, source):
+def test_corrections_outlive_another_annotation_into_the_same_folder(run, source, caplog):
+    caplog.set_level("INFO", logger="gca_core.annotation.run")
     apply_review(table(run, {"b": "B cell"}), run, who="ada")
     result = annotate_file(config(source, run, ranking="wilcoxon"))
     assert result.stats.overrides == 1
     assert result.labels["B cell"] == 60
     assert (run / CORRECTIONS_FILE).exists()
+    assert f"the results of an earlier annotation in {run.as_uri()} are replaced" in caplog.text
 
 
 def test_corrections_of_one_run_can_be_given_to_another(run, source, tmp_path):
@@ -165,40 +164,45 @@ def test_the_command_refuses_in_one_line_with_exit_code_2(run):
     assert "does not exist" in done.stderr
 
 
-# each process judges what it finds, then takes its time before it writes
-SLOW = """
+# each process says that it is there, and waits for the others before it writes
+TOGETHER = """
 import sys, time
 from pathlib import Path
-from gca_core.annotation.review import apply as review_apply
+from gca_core.annotation import run
+from gca_core.annotation.review.apply import apply_review
 
-write, (table, where, who, ready, go) = review_apply.apply_to_run, sys.argv[1:]
-
-def slowly(run, corrections):
-    time.sleep(1.5)
-    return write(run, corrections)
-
-review_apply.apply_to_run = slowly
-Path(ready).touch()
-while not Path(go).exists():
-    time.sleep(0.01)
-review_apply.apply_review(table, where, who=who)
+def wait(ready, go):
+    Path(ready).touch()
+    while not Path(go).exists():
+        time.sleep(0.01)
 """
-HOLDS = """
-import sys, time
-from pathlib import Path
-from gca_core.annotation.review.lock import reviewing
-
-with reviewing(sys.argv[1], "ada"):
-    Path(sys.argv[2]).touch()
-    time.sleep(600)
+APPLIES = TOGETHER + "wait(*sys.argv[1:3]); time.sleep(0.1); apply_review(*sys.argv[3:5], who=sys.argv[5])"
+ANNOTATES = (
+    TOGETHER
+    + """
+draw = run.drawn_cells
+run.drawn_cells = lambda *arguments: (wait(*sys.argv[1:3]), draw(*arguments))[1]
+run.annotate_file(run.AnnotationConfig.model_validate_json(sys.argv[3]))
 """
+)
+
+
+def start(script: str, *arguments) -> subprocess.Popen:
+    command = [sys.executable, "-c", script, *map(str, arguments)]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
 
 def wait_for(*paths: Path) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while not all(path.exists() for path in paths):
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def ended(process: subprocess.Popen) -> str:
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    return errors
 
 
 def test_two_processes_that_apply_at_the_same_time_keep_each_others_decisions(run, tmp_path):
@@ -208,13 +212,11 @@ def test_two_processes_that_apply_at_the_same_time_keep_each_others_decisions(ru
     for who, labels in decided.items():
         where, name = places[who]
         filled = table(run, labels, name=f"{who}.csv", run=name)
-        command = [sys.executable, "-c", SLOW, str(filled), str(where), who, str(tmp_path / who), str(go)]
-        started.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True))
+        started.append(start(APPLIES, tmp_path / who, go, filled, where, who))
     wait_for(*(tmp_path / who for who in decided))
     go.touch()
     for process in started:
-        _, errors = process.communicate(timeout=120)
-        assert process.returncode == 0, errors
+        ended(process)
     kept = load_corrections(run / CORRECTIONS_FILE).corrections
     assert {c.cluster: (c.label, c.who) for c in kept} == {
         "b": ("B cell", "ada"),
@@ -222,35 +224,29 @@ def test_two_processes_that_apply_at_the_same_time_keep_each_others_decisions(ru
     }
     labels = ad.read_h5ad(run / "annotated.h5ad").obs.groupby("truth", observed=True)["gptca_label"].first()
     assert (labels["b"], labels["nk"]) == ("B cell", "natural killer cell")
-    assert not list(tmp_path.rglob(HOLDER))
 
 
-def test_who_waits_in_vain_is_told_for_whom_and_nothing_is_changed(run, tmp_path):
-    before, held = results(run), tmp_path / "held"
-    process = subprocess.Popen([sys.executable, "-c", HOLDS, str(run), str(held)])
+def test_while_a_folder_is_annotated_others_are_told_so_at_once_and_change_nothing(run, source, tmp_path):
+    go, ready, before = tmp_path / "go", tmp_path / "ready", results(run)
+    again = config(source, run, min_overlap=2)
+    process = start(ANNOTATES, ready, go, again.model_dump_json())
     try:
-        wait_for(held)
-        holder = rf"ada, process {process.pid} on {socket.gethostname()}, since .* UTC, for more than 0 s; nothing was"
-        with pytest.raises(DataValidationError, match=holder):
-            apply_review(table(run, {"b": "B cell"}), run, who="bob", timeout=0.2)
-        assert results(run) == before | {HOLDER: (run / HOLDER).read_bytes()}
+        wait_for(ready)
+        busy = rf"already running: process {process.pid} on {socket.gethostname()}, since 2.* UTC, writes to '{run}'"
+        with pytest.raises(DataValidationError, match=busy):
+            annotate_file(again)
+        with pytest.raises(DataValidationError, match=busy):
+            validate_file(config(source, run))
+        with pytest.raises(DataValidationError, match=busy):
+            apply_review(table(run, {"b": "B cell"}), run, who="bob", wait=0.2)
+        with pytest.raises(DataValidationError, match="no cluster 'zz'"):
+            apply_review(table(run, {"zz": "B cell"}), run, who="bob")
+        assert results(run) == before
     finally:
-        process.kill()
-        process.wait()
-    # a lock goes with the process that held it
-    assert apply_review(table(run, {"b": "B cell"}), run, who="bob", timeout=0.2).applied == {".": 1}
-
-
-def test_faults_of_a_table_are_told_without_waiting(run):
-    with reviewing(str(run), "ada"), pytest.raises(DataValidationError, match="no cluster 'zz'"):
-        apply_review(table(run, {"zz": "B cell"}), run, who="bob", timeout=60)
-
-
-@pytest.mark.skipif(os.name == "nt", reason="modes are of POSIX")
-def test_a_lock_that_one_user_left_can_be_taken_by_another(run):
-    with reviewing(str(run), "ada"):
-        pass
-    assert (run / LOCK).stat().st_mode & 0o666 == 0o666
+        go.touch()
+    ended(process)
+    assert results(run) != before
+    assert apply_review(table(run, {"b": "B cell"}), run, who="bob", wait=0.2).applied == {".": 1}
 
 
 @pytest.fixture
@@ -301,107 +297,3 @@ def test_a_summary_that_cannot_be_made_anew_says_that_it_is_older(cohort, run, c
     page = (cohort / "cohort.html").read_text()
     assert page.count("Corrections were applied since this page was written") == 1
     assert "could not be written anew" in caplog.text
-
-
-# an annotation that lets others in when all is found and nothing is written
-ANNOTATES = """
-import sys, time
-from pathlib import Path
-from gca_core.annotation import run
-from gca_core.annotation.run import AnnotationConfig
-
-draw, (config, ready, go) = run.drawn_cells, sys.argv[1:]
-
-def slowly(*arguments):
-    Path(ready).touch()
-    while not Path(go).exists():
-        time.sleep(0.01)
-    return draw(*arguments)
-
-run.drawn_cells = slowly
-print(run.annotate_file(AnnotationConfig.model_validate_json(config)).model_dump_json())
-"""
-
-
-@pytest.mark.parametrize("backed", [False, True])
-def test_a_correction_that_is_applied_while_the_file_is_annotated_again_is_kept(source, run, tmp_path, backed):
-    apply_review(table(run, {"nk": "NK cell"}), run, who="ada")
-    ready, go, copies = tmp_path / "ready", tmp_path / "go", tmp_path / "copies"
-    again = config(
-        source,
-        run,
-        backed=backed,
-        json_report=str(copies / "r.json"),
-        summary_csv=str(copies / "s.csv"),
-        html_report=str(copies / "r.html"),
-    )
-    command = [sys.executable, "-c", ANNOTATES, again.model_dump_json(), str(ready), str(go)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    wait_for(ready)
-    apply_review(table(run, {"b": "B cell"}), run, who="bob")
-    go.touch()
-    said, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
-    report = json.loads((run / "report.json").read_text())
-    decided = {a["cluster"]: a["override"]["who"] for a in report["annotations"] if a["override"]}
-    assert decided == {"nk": "ada", "b": "bob"}
-    assert {c.cluster for c in load_corrections(run / CORRECTIONS_FILE).corrections} == {"nk", "b"}
-    labels = ad.read_h5ad(run / "annotated.h5ad").obs.groupby("truth", observed=True)["gptca_label"].first()
-    assert (labels["b"], labels["nk"], labels["mega"]) == ("B cell", "natural killer cell", "Unknown or Novel")
-    outcome = json.loads(said)
-    assert (outcome["n_flagged"], outcome["labels"]["B cell"]) == (3, 60)
-    for copy, name in (("r.json", "report.json"), ("s.csv", "clusters.csv"), ("r.html", "report.html")):
-        assert (copies / copy).read_bytes() == (run / name).read_bytes()
-
-
-def test_an_annotation_waits_until_corrections_are_applied_before_it_changes_results(source, run, tmp_path, caplog):
-    held, before = tmp_path / "held", results(run)
-    process = subprocess.Popen([sys.executable, "-c", HOLDS, str(run), str(held)])
-    annotation = threading.Thread(target=annotate_file, args=[config(source, run, min_overlap=2)])
-    try:
-        wait_for(held)
-        annotation.start()
-        deadline = time.monotonic() + 60
-        while f"waiting for ada, process {process.pid}" not in caplog.text:
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        assert results(run) == before | {HOLDER: (run / HOLDER).read_bytes()}
-    finally:
-        process.kill()
-        process.wait()
-    annotation.join(timeout=60)
-    changed = {name for name, content in results(run).items() if content != before[name]}
-    assert {"annotated.h5ad", "report.json", "clusters.csv", "report.html"} <= changed
-
-
-def test_an_annotation_that_waits_in_vain_says_for_whom_and_changes_nothing(source, run, monkeypatch):
-    before = results(run)
-    monkeypatch.setattr("gca_core.annotation.run.ANNOTATION_SECONDS", 0.2)
-    refused = pytest.raises(DataValidationError, match=rf"written by ada, process {os.getpid()} .* nothing was changed")
-    with ThreadPoolExecutor(1) as pool, reviewing(str(run), "ada"), refused:
-        pool.submit(annotate_file, config(source, run, min_overlap=2)).result(timeout=60)
-    assert results(run) == before
-
-
-def test_corrections_wait_for_an_annotation_that_writes(run):
-    refused = pytest.raises(DataValidationError, match="written by an annotation, process")
-    with ThreadPoolExecutor(1) as pool, reviewing(str(run), ANNOTATION), refused:
-        pool.submit(apply_review, table(run, {"b": "B cell"}), run, who="bob", timeout=0.2).result(timeout=60)
-
-
-def test_the_summary_of_a_cohort_waits_for_corrections_that_go_into_it(cohort, monkeypatch):
-    before = results(cohort)
-    monkeypatch.setattr("gca_core.annotation.cohort.ANNOTATION_SECONDS", 0.2)
-    file = CohortFile(name="s1", input_uri="file:///data/s1.h5ad", output_uri=(cohort / "s1").as_uri())
-    refused = pytest.raises(DataValidationError, match="written by ada")
-    with ThreadPoolExecutor(1) as pool, reviewing(str(cohort), "ada"), refused:
-        pool.submit(write_cohort, cohort, [file], {file.output_uri}).result(timeout=60)
-    assert results(cohort) == before
-
-
-def test_without_a_usable_lock_work_goes_on_with_a_warning(source, run, caplog):
-    (run / LOCK).unlink(missing_ok=True)
-    (run / LOCK).mkdir()
-    assert apply_review(table(run, {"b": "B cell"}), run, who="ada").applied == {".": 1}
-    assert annotate_file(config(source, run)).n_flagged == 4
-    assert caplog.text.count(f"no lock can be taken in {run} ") == 2

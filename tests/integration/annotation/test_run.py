@@ -113,7 +113,7 @@ def test_a_failed_run_leaves_earlier_results_alone(pbmc, tmp_path):
     (out / "report.json").write_text("earlier")
     with pytest.raises(DataValidationError):
         annotate_file(config(pbmc, out, cluster_key="nope"))
-    assert [p.name for p in out.iterdir()] == ["report.json"]
+    assert [p.name for p in out.iterdir() if p.is_file()] == ["report.json"]
     assert (out / "report.json").read_text() == "earlier"
 
 

@@ -48,6 +48,6 @@ def test_bad_input_fails_before_any_work_and_writes_nothing(
 
 def test_an_output_folder_that_is_a_file_is_refused(save: Save, configure: Configure, tmp_path: Path) -> None:
     (tmp_path / "out").write_text("keep me", encoding="utf-8")
-    with pytest.raises(ConfigurationError, match="can't be a folder"):
+    with pytest.raises(ConfigurationError, match="can't be written to"):
         run_training(configure(save(counts_with_groups())))
     assert (tmp_path / "out").read_text(encoding="utf-8") == "keep me"
