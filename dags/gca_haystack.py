@@ -58,7 +58,7 @@ def gca_haystack() -> None:
         from airflow_provider_gca.utils.summary import results_folder
         from gca_core.haystack.context import open_knowledge
         from gca_core.haystack.demo.kang2018 import write_demo_files
-        from gca_core.haystack.question.understand import understand
+        from gca_core.haystack.understand import understand
         from gca_core.io import join_uri
 
         folder = results_folder(dag_run.dag_id, dag_run.run_id)

@@ -41,8 +41,8 @@ from gca_core.haystack.prompts.materialise import query_uri, write_candidate, wr
 from gca_core.haystack.prompts.ranking import make_candidates, rank_candidates
 from gca_core.haystack.prompts.refine import refine
 from gca_core.haystack.prompts.strategies import CandidatePool, PromptDraft, make_candidate_pool, run_strategies
-from gca_core.haystack.question.understand import understand
 from gca_core.haystack.results.outputs import write_outputs
+from gca_core.haystack.understand import understand
 from gca_core.inference.predictor import require_backend
 from gca_core.matrix.cells import read_h5ad
 from gca_core.matrix.compare import log_fold_change

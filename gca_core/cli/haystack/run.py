@@ -133,7 +133,7 @@ def understand(
     """Show how a question is read; needs no database. Exits with 2 when it can't be read."""
     from gca_core.errors import QueryParsingError
     from gca_core.haystack.context import open_knowledge
-    from gca_core.haystack.question.understand import understand as read
+    from gca_core.haystack.understand import understand as read
 
     try:
         query = read(question, open_knowledge(), cell_type=cell_type, perturbation=perturbation, kind=kind)

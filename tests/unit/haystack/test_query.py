@@ -9,7 +9,7 @@ from gca_core.errors import QueryParsingError
 from gca_core.haystack.context import HaystackContext, open_knowledge
 from gca_core.haystack.models import PerturbationType, StructuredQuery
 from gca_core.haystack.question.rules import parse_question
-from gca_core.haystack.question.understand import understand
+from gca_core.haystack.understand import understand
 from gca_core.knowledge.bundled.genetic import resolve_perturbation
 
 
