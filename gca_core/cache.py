@@ -21,7 +21,7 @@ import platformdirs
 
 from gca_core.config import load_settings
 from gca_core.errors import ConfigurationError
-from gca_core.io import as_path, sha256_bytes, staged
+from gca_core.io import as_path, is_local, sha256_bytes, staged
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ def cache_root(given: str | os.PathLike[str] | None = None) -> Path:
     """
     named = given or load_settings().cache_dir or platformdirs.user_cache_dir("gca", appauthor=False)
     path = as_path(named)
-    if path.protocol not in {"", "file", "local"}:
+    if not is_local(path):
         raise ConfigurationError(f"the cache directory {os.fspath(named)!r} is remote; expected a local folder")
     return Path(str(path))
 

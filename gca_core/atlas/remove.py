@@ -50,7 +50,7 @@ def _remove_files(root: str, dataset: str, store_uri: str | None) -> list[str]:
     folder = io.as_path(folder_uri)
     if not folder.exists():
         return []
-    if folder.protocol in {"", "file", "local"}:
+    if io.is_local(folder):
         shutil.rmtree(Path(str(folder)))
         return [folder_uri]
     removed = []

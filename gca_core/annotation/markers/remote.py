@@ -15,7 +15,7 @@ from upath import UPath
 
 from gca_core.cache import FileCache, cache_root
 from gca_core.config import load_settings
-from gca_core.io import as_path, as_uri, content_hash, read_bytes, require_file
+from gca_core.io import as_path, as_uri, content_hash, is_local, read_bytes, require_file
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ def read_asset(uri: str | os.PathLike[str], *, what: str) -> bytes:
         DataValidationError: there is no such file.
     """
     source = require_file(uri, what=what)
-    if source.protocol in {"", "file", "local"}:
+    if is_local(source):
         return read_bytes(source, what=what)
     version = _version(source)
     if version is None:

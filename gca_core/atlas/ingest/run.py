@@ -139,7 +139,7 @@ def _store(store_uri: str) -> Iterator[Path]:
     The folder stays when the process is killed, and is found again by its name.
     """
     target = io.as_path(store_uri)
-    if target.protocol not in {"", "file", "local"}:
+    if not io.is_local(target):
         with tempfile.TemporaryDirectory(prefix="gca-ingest-") as name:
             yield Path(name)
             for file in (CELLS_FILE, GROUPS_FILE):
@@ -211,7 +211,7 @@ def _report(
 def _prune(store_uri: str) -> None:
     """Remove the dataset's older stores but the last one, which a reader may still have open."""
     target = io.as_path(store_uri)
-    if target.protocol not in {"", "file", "local"}:
+    if not io.is_local(target):
         return
     current = Path(str(target))
     others = [path for path in current.parent.iterdir() if path != current and not path.name.startswith(".")]

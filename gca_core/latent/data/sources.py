@@ -17,7 +17,7 @@ import psutil
 import scipy.sparse as sp
 
 from gca_core.errors import ConfigurationError, DataValidationError
-from gca_core.io import as_path, local_copy
+from gca_core.io import as_path, is_local, local_copy
 from gca_core.latent.config import LatentConfig
 from gca_core.matrix.anndata_io import read_elem, sparse_dataset
 from gca_core.matrix.hostile import refuse_foreign_data
@@ -154,7 +154,7 @@ def clean(counts: Any) -> sp.csr_matrix:
 
 def _local_path(uri: str, stack: ExitStack) -> Path:
     path = as_path(uri)
-    if path.protocol in {"", "file", "local"} and path.is_dir():
+    if is_local(path) and path.is_dir():
         return Path(str(path))
     return stack.enter_context(local_copy(uri, what="input"))
 
