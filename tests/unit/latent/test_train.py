@@ -12,6 +12,7 @@ from gca_core.cli.vae.commands import app
 from gca_core.errors import ConfigurationError, DataValidationError, GcaError
 from gca_core.latent import TorchVAE
 from gca_core.latent.train import run_training
+from gca_core.locks import sole_writer
 from tests.helpers.latent_counts import Configure, Save, counts_with_groups, scaled_with_raw
 
 
@@ -46,8 +47,11 @@ def test_bad_input_fails_before_any_work_and_writes_nothing(
     assert not Path(config.output_dir).exists()
 
 
-def test_an_output_folder_that_is_a_file_is_refused(save: Save, configure: Configure, tmp_path: Path) -> None:
+def test_an_output_folder_that_is_a_file_or_in_use_is_refused(save: Save, configure: Configure, tmp_path: Path) -> None:
+    config = configure(save(counts_with_groups()))
+    with sole_writer(config.output_dir), pytest.raises(DataValidationError, match="already running: process"):
+        run_training(config)
     (tmp_path / "out").write_text("keep me", encoding="utf-8")
     with pytest.raises(ConfigurationError, match="can't be written to"):
-        run_training(configure(save(counts_with_groups())))
+        run_training(config)
     assert (tmp_path / "out").read_text(encoding="utf-8") == "keep me"
