@@ -151,6 +151,23 @@ def require_file(uri: PathInput, *, what: str = "file") -> UPath:
     return path
 
 
+def require_writable(uri: PathInput) -> None:
+    """Refuse a local folder that can't be made or written to; a remote one tells when it is written to.
+
+    Raises:
+        ConfigurationError: says what stands in the way.
+    """
+    if not is_local(as_path(uri)):
+        return
+    folder = Path(str(as_path(uri)))
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir():
+        raise ConfigurationError(f"{str(uri)!r} can't be a folder: {str(folder)!r} is a file; name another folder")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ConfigurationError(f"{str(uri)!r} is not writable for this user; choose another folder")
+
+
 @contextmanager
 def local_copy(uri: PathInput, *, what: str = "file") -> Iterator[Path]:
     """A local path with the content of ``uri``, a file or folder; remote ones are fetched for the time of the block."""

@@ -15,8 +15,9 @@ from pydantic import BaseModel, ConfigDict
 from upath import UPath
 
 from gca_core.annotation.labels.corrections import load_corrections
+from gca_core.annotation.markers.delimited import plain_cell, safe_cell
 from gca_core.annotation.models import UNKNOWN, DatasetReport, Status
-from gca_core.annotation.report.page import plain_cell, render_page, safe_cell
+from gca_core.annotation.report.page import render_page
 from gca_core.annotation.review.page import write_review
 from gca_core.annotation.review.queue import PAGE, REPORT, Entry, Queue, Run, collect_review
 from gca_core.errors import DataValidationError

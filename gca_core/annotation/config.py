@@ -96,3 +96,10 @@ class AnnotationConfig(BaseModel):
         if not self.recompute_markers and self.cluster_key is None:
             raise ValueError("a ranking that is there belongs to clusters; name their column as cluster_key")
         return self
+
+    def check_input(self) -> None:
+        """Refuse a file, columns or a layer that aren't there, and a folder that can't be written to."""
+        from gca_core.matrix.peek import check_input
+
+        columns = {"cluster": self.cluster_key, "label": self.label_column, "ontology": self.ontology_column}
+        check_input(self.input_uri, columns, layer=self.layer, output_uri=self.output_uri)

@@ -96,6 +96,7 @@ def annotate_file(
     clock = Stopwatch()
     annotator = as_annotator(model, llm_options)
     file_format(config.input_uri)
+    config.check_input()
     with ExitStack() as stack:
         stack.enter_context(replacing(config.output_uri))
         corrections = _corrections(config)

@@ -26,6 +26,7 @@ from gca_core.annotation.run import AnnotationResult, options_of, replacing, wri
 from gca_core.annotation.timing import Stopwatch
 from gca_core.errors import ConfigurationError, DataValidationError, MarkerDatabaseError
 from gca_core.matrix.methods import RankingMethod
+from gca_core.matrix.peek import require_columns
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -122,6 +123,7 @@ def validate_file(config: AnnotationConfig) -> AnnotationResult:
         raise ConfigurationError("labels that are judged stay as they are written; leave the vocabulary out")
     clock = Stopwatch()
     file_format(config.input_uri)
+    config.check_input()
     options = replace(
         options_of(config, None, None),
         marker_db=config.marker_db,
@@ -173,10 +175,8 @@ def judge_labels(
 
 
 def _check(adata: AnnData, label_column: str, ontology_column: str | None, options: Options) -> None:
-    for what, key in (("label", label_column), ("cluster", options.cluster_key), ("ontology", ontology_column)):
-        if key is not None and key not in adata.obs:
-            found = ", ".join(map(repr, adata.obs.columns)) or "no columns"
-            raise DataValidationError(f"there is no {what} column {key!r} in obs; found {found}")
+    wanted = {"label": label_column, "cluster": options.cluster_key, "ontology": ontology_column}
+    require_columns(adata.obs.columns, wanted)
     if adata.obs[label_column].isna().all():
         raise DataValidationError(f"the label column {label_column!r} is empty: every cell's label is missing")
     taken = {f"{options.prefix}{name}" for name in WRITTEN} - {ontology_column}

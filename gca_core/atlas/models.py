@@ -135,6 +135,13 @@ class IngestConfig(BaseModel):
             "tissue id column": self.tissue_id_column,
         }
 
+    def check_input(self) -> None:
+        """Refuse a file, columns or a layer that aren't there."""
+        from gca_core.matrix.peek import check_input
+
+        columns = {what.removesuffix(" column"): name for what, name in self.columns().items()}
+        check_input(self.input_uri, columns, layer=self.layer, what="h5ad file")
+
 
 class IngestReport(BaseModel):
     """What an ingest did, and what it could not use or name.

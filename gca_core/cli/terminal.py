@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from rich.console import Console
 
 from gca_core.progress import Progress, listening
 
+log = logging.getLogger(__name__)
 # one console for both, so that lines of the log don't tear the bar
 console = Console(stderr=True)
 WORDS = {
@@ -22,6 +25,25 @@ WORDS = {
     "draw": "drawing",
     "write": "writing",
 }
+
+
+class Config(Protocol):
+    """A configuration with cells that come in."""
+
+    @property
+    def input_uri(self) -> str:
+        """Where they are."""
+        ...
+
+    def check_input(self) -> None:
+        """Refuse what their names show to be wrong."""
+        ...
+
+
+def start_on(config: Config) -> None:
+    """Check the names of what comes in, and say so: the packages that read and compute take seconds to load."""
+    config.check_input()
+    log.info("starting on %s", config.input_uri)
 
 
 @contextmanager

@@ -165,6 +165,13 @@ class LatentConfig(BaseModel):
             raise ValueError("test_batches and test_fraction are both set; leave one of them out")
         return self
 
+    def check_input(self) -> None:
+        """Refuse a file, columns or a layer that aren't there, and a folder that can't be written to."""
+        from gca_core.matrix.peek import check_input
+
+        columns = {"label": self.label_key, "batch": self.batch_key, "split": self.split_key}
+        check_input(self.input_uri, columns, layer=self.counts_layer, output_uri=self.output_dir, what="input")
+
     @property
     def split_column(self) -> str | None:
         """Column of obs with the values of ``test_batches``."""

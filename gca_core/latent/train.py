@@ -81,6 +81,7 @@ def run_training(config: LatentConfig) -> dict[str, Any]:
         DataValidationError: the input isn't what the run needs, or another process is at the output folder.
         ConfigurationError: the output folder can't be written to.
     """
+    config.check_input()
     seconds: dict[str, float] = {}
     with threadpool_limits(config.threads), sole_writer(config.output_dir):
         with _timed(seconds, "read"):

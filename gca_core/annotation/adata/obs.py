@@ -11,6 +11,7 @@ import pandas as pd
 from gca_core.annotation.labels.corrections import Corrections
 from gca_core.annotation.models import Annotation
 from gca_core.errors import DataValidationError
+from gca_core.matrix.peek import require_columns
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -24,11 +25,7 @@ def check_columns(adata: AnnData, cluster_key: str | None, label_key: str | None
     Raises:
         DataValidationError: names the columns that are there.
     """
-    for what, key in (("cluster", cluster_key), ("label", label_key)):
-        if key is not None and key not in adata.obs:
-            found = ", ".join(map(repr, adata.obs.columns)) or "no columns"
-            advice = "; leave it out to have clusters computed" if what == "cluster" else ""
-            raise DataValidationError(f"there is no {what} column {key!r} in obs; found {found}{advice}")
+    require_columns(adata.obs.columns, {"cluster": cluster_key, "label": label_key})
 
 
 def read_groups(adata: AnnData, cluster_key: str) -> pd.Series:

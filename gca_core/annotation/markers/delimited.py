@@ -10,6 +10,7 @@ from gca_core.errors import DataValidationError
 
 # characters of a cell; the csv module's own limit is below a ranking of a whole genome
 _CELL_LIMIT = 10_000_000
+_NUMBER = re.compile(r"-\d+(\.\d+)?")
 
 
 def decode_table(data: bytes, *, name: str) -> str:
@@ -45,6 +46,17 @@ def table_records(text: str) -> list[tuple[int, list[str]]]:
         raise DataValidationError(
             f"line {reader.line_num} can't be read: {error}; a quote inside a quoted cell is written twice"
         ) from None
+
+
+def safe_cell(text: str) -> str:
+    """Text from data, marked as text with an apostrophe where a spreadsheet would take it for a formula."""
+    risky = text[:1] in {"=", "+", "@", "\t", "\r"} or (text[:1] == "-" and not _NUMBER.fullmatch(text))
+    return f"'{text}" if risky else text
+
+
+def plain_cell(text: str) -> str:
+    """What :func:`safe_cell` was given."""
+    return text[1:] if text[:1] == "'" and safe_cell(text[1:]) == text else text
 
 
 def _delimiter(text: str) -> str:

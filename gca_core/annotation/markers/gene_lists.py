@@ -8,9 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from io import StringIO
 
-from gca_core.annotation.markers.delimited import table_records
+from gca_core.annotation.markers.delimited import safe_cell, table_records
 from gca_core.annotation.models import Annotation
-from gca_core.annotation.report.page import safe_cell
 from gca_core.errors import DataValidationError
 
 CLUSTER_NAMES = ("cluster", "cluster_id", "cluster_name", "clusters", "seurat_clusters", "leiden", "louvain", "group")

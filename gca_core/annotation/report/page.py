@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import re
 from collections import Counter
 from collections.abc import Mapping
 from importlib import resources
@@ -13,6 +12,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from gca_core.annotation.markers.delimited import safe_cell
 from gca_core.annotation.models import UNKNOWN, Annotation, DatasetReport, FlagReason, Status
 from gca_core.annotation.report.dot_plot import MAX_CLUSTERS
 from gca_core.annotation.report.palette import label_colours, shown_label
@@ -43,7 +43,6 @@ CSV_COLUMNS = (
     "review_note",
     "vocabulary_label",
 )
-_NUMBER = re.compile(r"-\d+(\.\d+)?")
 
 
 def render_html(report: DatasetReport, figures: Mapping[str, bytes], *, title: str) -> str:
@@ -157,14 +156,3 @@ def _row(a: Annotation) -> tuple[str | float | None, ...]:
         *(("", "", "", "") if o is None else (o.who, o.when, o.replaced, o.note)),
         a.vocabulary_label or "",
     )
-
-
-def safe_cell(text: str) -> str:
-    """Text from data, marked as text with an apostrophe where a spreadsheet would take it for a formula."""
-    risky = text[:1] in {"=", "+", "@", "\t", "\r"} or (text[:1] == "-" and not _NUMBER.fullmatch(text))
-    return f"'{text}" if risky else text
-
-
-def plain_cell(text: str) -> str:
-    """What :func:`safe_cell` was given."""
-    return text[1:] if text[:1] == "'" and safe_cell(text[1:]) == text else text

@@ -11,8 +11,8 @@ from io import StringIO
 from pydantic import ValidationError
 
 from gca_core.annotation.labels.corrections import FINGERPRINT_GENES, Correction
+from gca_core.annotation.markers.delimited import plain_cell, safe_cell
 from gca_core.annotation.models import UNKNOWN, Annotation
-from gca_core.annotation.report.page import plain_cell, safe_cell
 from gca_core.annotation.report.words import flag_name
 from gca_core.annotation.review.queue import HERE, Entry, Queue, Run, cluster_key
 from gca_core.errors import DataValidationError, complaints

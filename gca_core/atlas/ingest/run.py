@@ -63,6 +63,7 @@ def ingest(
         ConfigurationError: the atlas holds vectors of another model.
         StoreError: the database can't be reached or refuses.
     """
+    config.check_input()
     began = time.monotonic()
     words = vocabulary or _vocabulary(resolve_cell_type, label_of)
     with io.local_copy(config.input_uri, what="h5ad file") as path, rows.locked(atlas.dsn, config.dataset):

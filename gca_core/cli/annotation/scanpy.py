@@ -9,6 +9,7 @@ import typer
 
 from gca_core.cli import failures
 from gca_core.cli.annotation import options
+from gca_core.cli.terminal import start_on
 from gca_core.errors import ConfigurationError, complaints
 
 if TYPE_CHECKING:
@@ -184,15 +185,19 @@ def make_config(given: Mapping[str, Any]) -> AnnotationConfig:
 
 
 def _annotate(given: Mapping[str, Any], models: tuple[str, ...], llm: LlmOptions) -> AnnotationResult:
+    config = make_config(given)
+    start_on(config)
     from gca_core.annotation.run import annotate_file
 
-    return annotate_file(make_config(given), model=models or None, llm_options=llm)
+    return annotate_file(config, model=models or None, llm_options=llm)
 
 
 def _validate(given: Mapping[str, Any]) -> AnnotationResult:
+    config = make_config(given)
+    start_on(config)
     from gca_core.annotation.validate import validate_file
 
-    return validate_file(make_config(given))
+    return validate_file(config)
 
 
 def _show(result: AnnotationResult, *, as_json: bool, judged: bool) -> None:

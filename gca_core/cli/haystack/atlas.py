@@ -10,6 +10,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from gca_core.cli.terminal import start_on
+
 if TYPE_CHECKING:
     from gca_core.atlas import Atlas, IngestConfig, IngestReport
 
@@ -119,14 +121,12 @@ def ingest(
         "gene_column": gene_column,
     }
     config = _config(values)
-
-    from gca_core import io
+    start_on(config)
     from gca_core.atlas import open_atlas
     from gca_core.atlas.ingest import ingest as take_in
     from gca_core.atlas.ingest.names import load_name_resolver
     from gca_core.llm.embeddings import open_embeddings
 
-    io.require_file(file, what="h5ad file")
     embeddings = open_embeddings()
     report = take_in(
         config,

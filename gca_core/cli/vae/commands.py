@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gca_core.cli.terminal import start_on
 from gca_core.cli.vae import options
 from gca_core.cli.vae import runs as vae_runs
 from gca_core.cli.vae.runs import as_text, require_torch
@@ -152,6 +153,7 @@ def _run_id(config: LatentConfig, *, dry_run: bool) -> str:
 
 
 def _train(config: LatentConfig) -> dict[str, Any]:
+    start_on(config)
     require_torch()
     from gca_core.latent.train import run_training
 

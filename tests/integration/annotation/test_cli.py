@@ -77,7 +77,7 @@ def test_wrong_input_ends_with_what_to_do(source, tmp_path):
     assert isinstance(missing.exception, DataValidationError)
     no_clusters = annotate(str(source), "--cluster-key", "leiden", "-o", str(tmp_path / "out"))
     assert isinstance(no_clusters.exception, DataValidationError)
-    assert "leave it out to have clusters computed" in str(no_clusters.exception)
+    assert "leave it out where there is none" in str(no_clusters.exception)
     assert annotate(str(source), "--top-n-markers", "1").exit_code == 2
     assert annotate(str(source), "--resolution", "0").exit_code == 2
     assert not (tmp_path / "out").exists()

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from gca_core.annotation.markers.delimited import plain_cell, safe_cell
 from gca_core.annotation.models import (
     UNKNOWN,
     Agreement,
@@ -24,7 +25,7 @@ from gca_core.annotation.models import (
     Status,
 )
 from gca_core.annotation.report.dot_plot import MarkerExpression, deciding_markers, dot_plot_png
-from gca_core.annotation.report.page import plain_cell, render_html, safe_cell
+from gca_core.annotation.report.page import render_html
 from gca_core.annotation.report.palette import GREY, label_colours
 from gca_core.annotation.report.umap_figure import cluster_codes, report_figures
 from gca_core.annotation.report.words import FLAG_WORDS
