@@ -66,8 +66,8 @@ def _in_options(message: str, app: typer.Typer, arguments: Sequence[str]) -> str
     """
     command = get_command(app)
     for word in arguments:
-        if isinstance(command, TyperGroup):
-            command = command.get_command(typer.Context(command), word) or command
+        if isinstance(command, TyperGroup) and word in command.commands:
+            command = command.resolve_command(typer.Context(command), [word])[1] or command
     options = {p.name: max(p.opts, key=len) for p in command.params if isinstance(p, TyperOption)}
     return re.sub(
         r"(?<![\w'\"/.-])[a-z]+(?:_[a-z0-9]+)+(?![\w'\"/.-])|(?:^|(?<=[;:] ))[a-z]+(?=: )",
