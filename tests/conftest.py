@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import fcntl
 import logging
 import os
 import shutil
@@ -14,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 AIRFLOW_HOME = Path(tempfile.mkdtemp(prefix="gca-airflow-"))
@@ -48,8 +48,7 @@ def airflow_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         return AIRFLOW_HOME
     folder = tmp_path_factory.getbasetemp()
     migrated = (folder.parent if WORKERS > 1 else folder) / "airflow.db"
-    with migrated.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with FileLock(migrated.with_suffix(".lock")):
         if not migrated.exists():
             command = ["airflow", "db", "migrate"]
             done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False, cwd=AIRFLOW_HOME)

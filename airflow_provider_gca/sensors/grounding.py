@@ -30,7 +30,8 @@ class GroundingSensor(BaseSensorOperator):
     """Wait until a HAYSTACK run has reached a grounding score, or has ended.
 
     Succeeds as soon as the run's best score is at least ``min_score``, also while the run goes on. Where the
-    run ended below, it fails with the reason the run gives for its end, or succeeds when ``fail_below`` is off.
+    run ended below, it fails with the reason the run gives for its end, or succeeds when ``fail_below`` is off. A run
+    whose process is dead has ended as ``stale``.
     A run that has no record yet is waited for. Returns ``run_id``, ``status``, ``best_score``, ``best_iteration``,
     ``termination_reason`` and ``reached``.
 

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from psycopg import sql
 from gca_core.errors import StoreError
 from gca_core.store import layout as places
 from gca_core.store import processes
+from gca_core.store.connect import connect
 from gca_core.store.layout import Layout
 from gca_core.store.migrations import limit_agent
 from gca_core.store.models import DATABASE, PORT, ServerInfo, ServerStatus
@@ -92,9 +94,8 @@ def stop(home: Path, *, timeout: float = STOP_SECONDS) -> bool:
     home = home.expanduser().resolve()
     places.refuse_foreign_owner(home)
     layout = places.locate(home)
-    if not layout.folder.exists():
-        return _stop_abandoned(home, timeout)
-    with places.exclusive(layout.folder):
+    # of a GCA_HOME that was deleted there is nothing to lock
+    with places.exclusive(layout.folder) if layout.folder.exists() else nullcontext():
         stopped = processes.end_server(layout.data_dir, timeout)
         places.release(layout.folder)
     if stopped:
@@ -247,35 +248,20 @@ def _buffer_megabytes() -> int:
 def _bootstrap(layout: Layout, passwords: dict[str, str]) -> None:
     """Roles, the database and the vector type; every step may have been done before."""
 
-    def open_as_superuser(database: str) -> psycopg.Connection:
-        return psycopg.connect(
-            make_dsn(
-                host=str(layout.socket_dir),
-                port=PORT,
-                dbname=database,
-                user=places.SUPERUSER,
-                password=passwords[places.SUPERUSER],
-            ),
-            autocommit=True,
-        )
-
+    login = {"user": places.SUPERUSER, "password": passwords[places.SUPERUSER], "port": str(PORT)}
+    address = {"host": str(layout.socket_dir), **login}
+    name = sql.Identifier(DATABASE)
     try:
-        with open_as_superuser("postgres") as connection:
+        with connect(make_dsn(dbname="postgres", **address), autocommit=True) as connection:
             for role in places.ROLES:
-                name = sql.Identifier(role)
-                if not connection.execute("select 1 from pg_roles where rolname = %s", [role]).fetchone():
-                    connection.execute(sql.SQL("create role {} login").format(name))
-                connection.execute(
-                    sql.SQL("alter role {} with login password {}").format(name, sql.Literal(passwords[role]))
-                )
+                there = connection.execute("select 1 from pg_roles where rolname = %s", [role]).fetchone()
+                change = sql.SQL("alter role {} login password {}" if there else "create role {} login password {}")
+                connection.execute(change.format(sql.Identifier(role), sql.Literal(passwords[role])))
             if not connection.execute("select 1 from pg_database where datname = %s", [DATABASE]).fetchone():
-                name = sql.Identifier(DATABASE)
                 connection.execute(sql.SQL("create database {} owner gca_admin").format(name))
                 connection.execute(sql.SQL("revoke all on database {} from public").format(name))
-            connection.execute(
-                sql.SQL("grant connect on database {} to gca_app, gca_agent").format(sql.Identifier(DATABASE))
-            )
-        with open_as_superuser(DATABASE) as connection:
+            connection.execute(sql.SQL("grant connect on database {} to gca_app, gca_agent").format(name))
+        with connect(make_dsn(dbname=DATABASE, **address), autocommit=True) as connection:
             connection.execute("create extension if not exists vector")
             connection.execute("revoke create on schema public from public")
             connection.execute("grant usage, create on schema public to gca_admin")
@@ -294,14 +280,6 @@ def _drop_abandoned(layout: Layout) -> None:
     log.warning("GCA_HOME %s was deleted; removing the data folder it had left in %s", layout.home, layout.instance)
     processes.end_server(layout.data_dir, STOP_SECONDS)
     shutil.rmtree(layout.data_dir)
-
-
-def _stop_abandoned(home: Path, timeout: float) -> bool:
-    """Stop servers whose GCA_HOME was deleted."""
-    found = [data for _process, data, its_home in processes.find_servers() if its_home == home]
-    for data in found:
-        processes.end_server(data, timeout)
-    return bool(found)
 
 
 def _info(layout: Layout, pid: int) -> ServerInfo:
