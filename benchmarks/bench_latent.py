@@ -102,7 +102,7 @@ def bench_pbmc(folder: Path) -> None:
     """Six coarse labels of pbmc68k_reduced, five folds."""
     path = folder / "pbmc.h5ad"
     sc.datasets.pbmc68k_reduced().write_h5ad(path)
-    base = load_config("pbmc68k_reduced", input_uri=str(path), output_dir=str(folder), epochs=PBMC_EPOCHS)
+    base = load_config("pbmc68k_reduced", input_uri=str(path), output_uri=str(folder), epochs=PBMC_EPOCHS)
     print(f"pbmc68k_reduced, 700 cells, six coarse labels, 5 folds; {peers.config_line(base)}")
     rows: dict[str, list[float]] = {}
     by_fold: dict[Classifier, list[float]] = {"knn": [], "logistic_regression": []}
@@ -143,7 +143,7 @@ def kang_file() -> Path | None:
 
 def kang_config(path: Path, donor: str | None, folder: Path, **options: Any) -> LatentConfig:
     """Condition as the batch, one donor kept out; a new donor's batch is then one that the model knows."""
-    places = {"input_uri": str(path), "output_dir": str(folder), "batch_key": "condition", "label_key": "cell_type"}
+    places = {"input_uri": str(path), "output_uri": str(folder), "batch_key": "condition", "labels_key": "cell_type"}
     held_out = {"split_key": "donor", "test_batches": (donor,)} if donor else {}
     return make_config({**places, **held_out, "epochs": KANG_EPOCHS, "early_stopping_patience": None, **options})
 

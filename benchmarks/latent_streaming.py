@@ -70,7 +70,7 @@ def main() -> None:
 
     path, limit = Path(sys.argv[1]), float(sys.argv[2])
     with tempfile.TemporaryDirectory() as folder:
-        options = {"input_uri": str(path), "output_dir": folder, "epochs": 1, "validation_fraction": 0.05}
+        options = {"input_uri": str(path), "output_uri": folder, "epochs": 1, "validation_fraction": 0.05}
         config = make_config({**options, "max_ram_usage_gb": limit})
         start = time.perf_counter()
         data = DataAdapter(config)

@@ -73,8 +73,8 @@ class MachineProfile(BaseModel):
         annotation_threads: CPU threads of a run; found as the cores that may be used, but one where there are more than
             two, and not more than ``OMP_NUM_THREADS`` and ``OMP_THREAD_LIMIT`` allow.
         batch_size: cells per step; null means by the GPU's memory.
-        learning_rate: of Adam; null means that of ``default.yaml``.
-        max_epochs: passes over the training cells at most; null means that of ``default.yaml``.
+        learning_rate: of Adam; null means the default.
+        max_epochs: passes over the training cells at most; null means the default.
         max_ram_usage_gb: memory that a run may take; null means no limit.
         gpu_memory_fraction: share of the GPU's memory that a run may take.
         keep_intermediate_files: keep what a step leaves for the next, such as the coordinates of pictures.

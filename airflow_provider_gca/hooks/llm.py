@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk import BaseHook
 from pydantic import SecretStr
@@ -10,9 +10,9 @@ from pydantic import SecretStr
 from airflow_provider_gca.hooks.connection_forms import LLM_FORM
 from airflow_provider_gca.utils.failures import AirflowNotFoundException
 from gca_core.errors import ConfigurationError
-from gca_core.llm.models import LlmConfig, checked_config, parse_model
 
-__all__ = ["LlmConfig", "LlmHook"]
+if TYPE_CHECKING:
+    from gca_core.llm.models import LlmConfig
 
 
 class LlmHook(BaseHook):
@@ -50,6 +50,8 @@ class LlmHook(BaseHook):
         Raises:
             ConfigurationError: a connection was named that does not exist, or its fields don't fit.
         """
+        from gca_core.llm.models import checked_config
+
         try:
             connection = self.get_connection(self.gca_llm_conn_id)
         except AirflowNotFoundException:
@@ -79,6 +81,7 @@ class LlmHook(BaseHook):
 
     def _from_settings(self) -> LlmConfig | None:
         from gca_core.config import load_settings
+        from gca_core.llm.models import parse_model
 
         if self.gca_llm_conn_id != self.default_conn_name:
             raise ConfigurationError(

@@ -47,7 +47,7 @@ class TrainVAEOperator(GcaOperator):
 
     def checked_values(self) -> dict[str, Any]:
         """With those of ``config``; a file may name the label column that label_map needs."""
-        unknown = {"label_key": "{{ config }}"} if isinstance(self.config, str) else {}
+        unknown = {"labels_key": "{{ config }}"} if isinstance(self.config, str) else {}
         return {**self._mapping(), **self.values(), **unknown}
 
     def work(self, context: Context) -> Any:  # noqa: ARG002

@@ -19,7 +19,7 @@ CellsKind = Literal["prompt", "control", "query"]
 class CellGroup(BaseModel):
     """The cells of one dataset, perturbation, cell type and donor, and of one tissue where the dataset names them."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     group_id: str
     dataset: str
@@ -38,7 +38,7 @@ class CellGroup(BaseModel):
 class SearchHit(BaseModel):
     """A perturbation (id and label are its name), a cell type or a group, with its cosine distance to the query."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     kind: EntityKind
     id: str
@@ -54,7 +54,7 @@ class SearchHit(BaseModel):
 class NameHit(BaseModel):
     """An entity one of whose names is spelled like the text asked for; 1 is the same spelling."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     kind: NameKind
     id: str
@@ -66,7 +66,7 @@ class NameHit(BaseModel):
 class DatasetInfo(BaseModel):
     """One dataset of the atlas."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     dataset: str
     n_cells: int
@@ -100,7 +100,7 @@ class IngestConfig(BaseModel):
         gene_column: var column of the genes' names; None means the index.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     input_uri: str
     dataset: str = Field(min_length=1, max_length=MAX_NAME)
@@ -158,7 +158,7 @@ class IngestReport(BaseModel):
         seconds: time that the ingest took.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     dataset: str
     content_hash: str

@@ -1,16 +1,13 @@
 """What a latent run is told: one frozen model.
 
-Its values come from, lowest first: ``default.yaml``, the machine profile, the caller's defaults, the run's own
+Its values come from, lowest first: the defaults here, the machine profile, the caller's defaults, the run's own
 YAML file, ``GCA_VAE__*`` variables, and arguments.
 """
 
 from __future__ import annotations
 
-import copy
-import difflib
 import os
 from collections.abc import Mapping
-from functools import cache, partial
 from importlib import resources
 from typing import Annotated, Any, Literal, Self
 
@@ -18,36 +15,21 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from gca_core.errors import ConfigurationError, complaints
-from gca_core.io import read_yaml
 
 Likelihood = Literal["nb", "zinb", "gaussian"]
 Dispersion = Literal["gene", "gene-batch"]
 Device = Literal["auto", "cpu", "cuda"]
 Compression = Literal["gzip", "lzf", "none"]
 ENVIRONMENT_PREFIX = "GCA_VAE__"
-NESTED = "__"
-MAPPINGS = frozenset({"label_map"})
 Width = Annotated[int, Field(ge=1, le=8192)]
 
 
-@cache
-def _packaged_defaults() -> dict[str, Any]:
-    text = resources.files(__package__).joinpath("default.yaml").read_text(encoding="utf-8")
-    values: dict[str, Any] = yaml.safe_load(text)
-    return values
-
-
-def default_value(name: str) -> Any:
-    """The value of an option in ``default.yaml``."""
-    return copy.deepcopy(_packaged_defaults()[name])
-
-
 class LatentConfig(BaseModel):
-    """Options of :func:`gca_core.latent.run_training`; their defaults stand in ``default.yaml``.
+    """Options of :func:`gca_core.latent.run_training`.
 
     Args:
         input_uri: an h5ad file, a zarr store, a 10x h5 file or a folder with 10x mtx files, path or URI.
-        output_dir: folder, path or URI, that receives the results.
+        output_uri: folder, path or URI, that receives the results.
         counts_layer: where the values are: ``X``, ``raw`` or a layer's name. Unset means ``X``, or with
             ``recover_counts`` the first of ``X`` and ``raw`` that is log-normalised.
         recover_counts: the values are log-normalised counts; recover the counts from them.
@@ -55,7 +37,7 @@ class LatentConfig(BaseModel):
         max_ram_usage_gb: memory the process may use, in GiB; a file that doesn't fit is read in parts. Unset
             means no limit.
         batch_key: column of obs with the batch, a covariate of the decoder.
-        label_key: column of obs with known labels, used for the evaluation; for training only with ``label_head``.
+        labels_key: column of obs with known labels, used for the evaluation; for training only with ``label_head``.
         label_map: replaces labels before the evaluation, e.g. fine by coarse ones; every label has to
             be in it, and a label mapped to null is left out of the evaluation.
         latent_dim: size of the latent space.
@@ -96,48 +78,48 @@ class LatentConfig(BaseModel):
         compression: of the h5ad files that are written.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True, defer_build=True)
 
     input_uri: str = Field(min_length=1)
-    output_dir: str = Field(min_length=1)
-    counts_layer: str | None = Field(default_factory=partial(default_value, "counts_layer"))
-    recover_counts: bool = Field(default_factory=partial(default_value, "recover_counts"))
-    n_top_genes: int | None = Field(default_factory=partial(default_value, "n_top_genes"), ge=2)
-    max_ram_usage_gb: float | None = Field(default_factory=partial(default_value, "max_ram_usage_gb"), gt=0)
-    batch_key: str | None = Field(default_factory=partial(default_value, "batch_key"))
-    label_key: str | None = Field(default_factory=partial(default_value, "label_key"))
-    label_map: dict[str, str | None] | None = Field(default_factory=partial(default_value, "label_map"))
+    output_uri: str = Field(min_length=1)
+    counts_layer: str | None = None
+    recover_counts: bool = False
+    n_top_genes: int | None = Field(2000, ge=2)
+    max_ram_usage_gb: float | None = Field(None, gt=0)
+    batch_key: str | None = None
+    labels_key: str | None = None
+    label_map: dict[str, str | None] | None = None
 
-    latent_dim: int = Field(default_factory=partial(default_value, "latent_dim"), ge=1, le=512)
-    hidden_dims: tuple[Width, ...] = Field(default_factory=partial(default_value, "hidden_dims"), min_length=1)
-    dropout: float = Field(default_factory=partial(default_value, "dropout"), ge=0, lt=1)
-    likelihood: Likelihood = Field(default_factory=partial(default_value, "likelihood"))
-    dispersion: Dispersion = Field(default_factory=partial(default_value, "dispersion"))
-    encode_covariates: bool = Field(default_factory=partial(default_value, "encode_covariates"))
-    label_head: bool = Field(default_factory=partial(default_value, "label_head"))
-    classification_weight: float = Field(default_factory=partial(default_value, "classification_weight"), gt=0)
+    latent_dim: int = Field(10, ge=1, le=512)
+    hidden_dims: tuple[Width, ...] = Field((128,), min_length=1)
+    dropout: float = Field(0.1, ge=0, lt=1)
+    likelihood: Likelihood = "nb"
+    dispersion: Dispersion = "gene"
+    encode_covariates: bool = False
+    label_head: bool = False
+    classification_weight: float = Field(50.0, gt=0)
 
-    lr: float = Field(default_factory=partial(default_value, "lr"), gt=0, le=1)
-    weight_decay: float = Field(default_factory=partial(default_value, "weight_decay"), ge=0)
-    epochs: int = Field(default_factory=partial(default_value, "epochs"), ge=1)
-    batch_size: int = Field(default_factory=partial(default_value, "batch_size"), ge=2)
-    kl_warmup_epochs: int | None = Field(default_factory=partial(default_value, "kl_warmup_epochs"), ge=0)
-    early_stopping_patience: int | None = Field(default_factory=partial(default_value, "early_stopping_patience"), ge=1)
-    validation_fraction: float = Field(default_factory=partial(default_value, "validation_fraction"), gt=0, le=0.5)
+    lr: float = Field(0.001, gt=0, le=1)
+    weight_decay: float = Field(1e-6, ge=0)
+    epochs: int = Field(200, ge=1)
+    batch_size: int = Field(128, ge=2)
+    kl_warmup_epochs: int | None = Field(None, ge=0)
+    early_stopping_patience: int | None = Field(45, ge=1)
+    validation_fraction: float = Field(0.1, gt=0, le=0.5)
 
-    test_batches: tuple[str, ...] = Field(default_factory=partial(default_value, "test_batches"))
-    split_key: str | None = Field(default_factory=partial(default_value, "split_key"))
-    test_fraction: float = Field(default_factory=partial(default_value, "test_fraction"), ge=0, le=0.5)
-    evaluation_cells: int = Field(default_factory=partial(default_value, "evaluation_cells"), ge=100)
-    n_folds: int = Field(default_factory=partial(default_value, "n_folds"), ge=2)
-    knn_neighbors: int = Field(default_factory=partial(default_value, "knn_neighbors"), ge=1)
-    seed: int = Field(default_factory=partial(default_value, "seed"), ge=0, lt=2**32)
-    threads: int = Field(default_factory=partial(default_value, "threads"), ge=1, le=256)
-    loader_workers: int = Field(default_factory=partial(default_value, "loader_workers"), ge=1, le=64)
-    device: Device = Field(default_factory=partial(default_value, "device"))
-    autocast: bool = Field(default_factory=partial(default_value, "autocast"))
-    gpu_memory_fraction: float = Field(default_factory=partial(default_value, "gpu_memory_fraction"), gt=0, le=1)
-    compression: Compression = Field(default_factory=partial(default_value, "compression"))
+    test_batches: tuple[str, ...] = ()
+    split_key: str | None = None
+    test_fraction: float = Field(0.0, ge=0, le=0.5)
+    evaluation_cells: int = Field(50_000, ge=100)
+    n_folds: int = Field(5, ge=2)
+    knn_neighbors: int = Field(15, ge=1)
+    seed: int = Field(0, ge=0, lt=2**32)
+    threads: int = Field(1, ge=1, le=256)
+    loader_workers: int = Field(1, ge=1, le=64)
+    device: Device = "cpu"
+    autocast: bool = False
+    gpu_memory_fraction: float = Field(0.8, gt=0, le=1)
+    compression: Compression = "gzip"
 
     @model_validator(mode="before")
     @classmethod
@@ -149,16 +131,16 @@ class LatentConfig(BaseModel):
 
     @model_validator(mode="after")
     def _options_fit_together(self) -> Self:
-        if self.label_map is not None and self.label_key is None:
-            raise ValueError("label_map is set but label_key is not; name the column whose labels it maps")
+        if self.label_map is not None and self.labels_key is None:
+            raise ValueError("label_map is set but labels_key is not; name the column whose labels it maps")
         if self.label_map is not None and not self.label_map:
-            raise ValueError("label_map is empty; leave it out, or map every label of label_key")
+            raise ValueError("label_map is empty; leave it out, or map every label of labels_key")
         return self
 
     @model_validator(mode="after")
     def _named_columns(self) -> Self:
-        if self.label_head and self.label_key is None:
-            raise ValueError("label_head is on but label_key is not set; name the column with the labels")
+        if self.label_head and self.labels_key is None:
+            raise ValueError("label_head is on but labels_key is not set; name the column with the labels")
         if self.test_batches and self.split_column is None:
             raise ValueError("test_batches are named but neither split_key nor batch_key; name the column they are in")
         if self.test_batches and self.test_fraction:
@@ -188,11 +170,9 @@ class LatentConfig(BaseModel):
         return self.epochs // 2 if self.kl_warmup_epochs is None else self.kl_warmup_epochs
 
 
-def _option_names() -> list[str]:
-    return list(LatentConfig.model_fields)
-
-
 def _unknown_key(key: str, known: list[str]) -> str:
+    import difflib
+
     near = difflib.get_close_matches(key, known, n=1)
     advice = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
     return f"unknown option {key!r}; {advice}"
@@ -211,18 +191,13 @@ def make_config(values: Mapping[str, Any]) -> LatentConfig:
 
 
 def load_config(
-    source: str | os.PathLike[str] | None = None,
-    *,
-    defaults: Mapping[str, Any] | None = None,
-    environ: Mapping[str, str] | None = None,
-    **overrides: Any,
+    source: str | os.PathLike[str] | None = None, *, defaults: Mapping[str, Any] | None = None, **overrides: Any
 ) -> LatentConfig:
     """Read a YAML file, or a bundled example by its name, and whatever wins over it.
 
     Args:
         source: the file or the example's name; None means none.
         defaults: values where neither file, environment nor overrides have one, such as those of a machine profile.
-        environ: where ``GCA_VAE__*`` variables are looked for; None means the process's environment.
         overrides: values that win over all others, unless None.
 
     Raises:
@@ -231,52 +206,43 @@ def load_config(
     """
     values = _read_yaml(source) if source is not None else {}
     given = {key: value for key, value in overrides.items() if value is not None}
-    variables = environment_options(os.environ if environ is None else environ)
-    return make_config({**(defaults or {}), **_with_entries(values, variables), **given})
+    return make_config({**(defaults or {}), **values, **environment_options(), **given})
 
 
-def environment_options(environ: Mapping[str, str]) -> dict[str, Any]:
-    """Options that ``GCA_VAE__*`` variables set, read as YAML: ``GCA_VAE__HIDDEN_DIMS='[128, 64]'``.
+def used_config(run_uri: str) -> LatentConfig:
+    """The configuration that a finished run used; the environment of today has no say."""
+    from gca_core.io import join_uri
 
-    A second double underscore names an entry of a mapping, as it is written: ``GCA_VAE__LABEL_MAP__Treg=T``.
-    An empty variable counts as unset.
+    return make_config(_read_yaml(join_uri(run_uri, "config.used.yaml")))
+
+
+def environment_options() -> dict[str, Any]:
+    """Options that ``GCA_VAE__*`` variables set: ``GCA_VAE__EPOCHS=50``, lists and mappings as JSON.
+
+    An empty variable counts as unset, ``null`` as None.
 
     Raises:
-        ConfigurationError: a variable names no option, or its text isn't YAML.
+        ConfigurationError: a variable names no option, or its text isn't JSON.
     """
-    options: dict[str, Any] = {}
-    for variable in sorted(environ):
-        if not variable.upper().startswith(ENVIRONMENT_PREFIX) or not environ[variable].strip():
-            continue
-        option, _, entry = variable[len(ENVIRONMENT_PREFIX) :].partition(NESTED)
-        name = option.lower()
-        if name not in LatentConfig.model_fields:
-            raise ConfigurationError(f"environment variable {variable}: {_unknown_key(name, _option_names())}")
-        value = _variable_value(variable, environ[variable])
-        if not entry:
-            options[name] = value
-        elif name in MAPPINGS and isinstance(options.get(name) or {}, dict):
-            options[name] = {**(options.get(name) or {}), entry: value}
-        else:
-            raise ConfigurationError(f"environment variable {variable}: the option {name!r} has no entries")
-    return options
+    from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsError
 
+    class Variables(BaseSettings, LatentConfig):  # type: ignore[misc]
+        pass
 
-def _variable_value(variable: str, text: str) -> Any:
+    for variable in sorted(os.environ):
+        name = variable[len(ENVIRONMENT_PREFIX) :].lower()
+        if variable.upper().startswith(ENVIRONMENT_PREFIX) and name not in LatentConfig.model_fields:
+            known = list(LatentConfig.model_fields)
+            raise ConfigurationError(f"environment variable {variable}: {_unknown_key(name, known)}")
+    source = EnvSettingsSource(
+        Variables, env_prefix=ENVIRONMENT_PREFIX, env_ignore_empty=True, env_parse_none_str="null"
+    )
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
+        return source()
+    except SettingsError as error:
         raise ConfigurationError(
-            f"environment variable {variable} is not valid YAML; write numbers and words as they are, lists as [1, 2]"
+            f"a {ENVIRONMENT_PREFIX}* variable is not valid JSON, write lists as [1, 2]: {error}"
         ) from None
-
-
-def _with_entries(values: Mapping[str, Any], variables: Mapping[str, Any]) -> dict[str, Any]:
-    merged = {**values, **variables}
-    for name in MAPPINGS & values.keys() & variables.keys():
-        if isinstance(values[name], Mapping) and isinstance(variables[name], Mapping):
-            merged[name] = {**values[name], **variables[name]}
-    return merged
 
 
 def dump_config(config: LatentConfig) -> str:
@@ -286,13 +252,15 @@ def dump_config(config: LatentConfig) -> str:
 
 
 def example_configs() -> dict[str, dict[str, Any]]:
-    """The bundled example configurations by name; each lacks ``input_uri`` and ``output_dir``."""
+    """The bundled example configurations by name; each lacks ``input_uri`` and ``output_uri``."""
     folder = resources.files(__package__).joinpath("examples")
     files = sorted((f for f in folder.iterdir() if f.name.endswith(".yaml")), key=lambda f: f.name)
     return {f.name.removesuffix(".yaml"): yaml.safe_load(f.read_text(encoding="utf-8")) for f in files}
 
 
 def _read_yaml(source: str | os.PathLike[str]) -> dict[str, Any]:
+    from gca_core.io import read_yaml
+
     examples = example_configs()
     if os.fspath(source) in examples:
         return examples[os.fspath(source)]

@@ -16,16 +16,19 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from matplotlib.figure import Figure
+from pydantic import BaseModel
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from gca_core import __version__
 from gca_core.io import as_uri, join_uri, staged, write_json, write_text
 from gca_core.latent.config import LatentConfig, dump_config
-from gca_core.latent.data.adapter import DataAdapter
+from gca_core.latent.data.adapter import LABEL_COLUMN, SPLIT_COLUMN, DataAdapter
 from gca_core.latent.evaluation.evaluate import (
+    MEASURES,
     Evaluation,
     evaluable_cells,
-    evaluate_latent,
+    evaluate_cells,
+    evaluated_cells,
     held_out_cells,
     label_scores,
 )
@@ -64,7 +67,29 @@ class LatentRun:
     seconds: dict[str, float]
 
 
-def run_training(config: LatentConfig) -> dict[str, Any]:
+class LatentResult(BaseModel):
+    """What a run hands on, and the content of ``run.json``.
+
+    Args:
+        model: the kind of model, such as ``vae-nb``.
+        seed: of every random choice.
+        n_cells: cells that were read.
+        n_genes: genes that the model sees.
+        metrics: scores and the held-out ELBO by name.
+        seconds: by stage.
+        uris: metrics, checkpoint, latent, umap, training, config, report and run.
+    """
+
+    model: str
+    seed: int
+    n_cells: int
+    n_genes: int
+    metrics: dict[str, float]
+    seconds: dict[str, float]
+    uris: dict[str, str]
+
+
+def run_training(config: LatentConfig) -> LatentResult:
     """Train on counts, score the latent space beside its baselines, and write the results.
 
     The input, its labels and the output folder, to which nobody else may write meanwhile, are checked first. Equal
@@ -73,32 +98,28 @@ def run_training(config: LatentConfig) -> dict[str, Any]:
     Args:
         config: what to read, how to train, where to write.
 
-    Returns:
-        JSON data: ``metrics`` (a flat mapping of figures), ``n_cells``, ``n_genes``, ``model``, ``seed``,
-        ``uris`` (metrics, checkpoint, latent, umap, training, config, report, run) and ``seconds`` by stage.
-
     Raises:
         DataValidationError: the input isn't what the run needs, or another process is at the output folder.
         ConfigurationError: the output folder can't be written to.
     """
     config.check_input()
     seconds: dict[str, float] = {}
-    with threadpool_limits(config.threads), sole_writer(config.output_dir):
+    with threadpool_limits(config.threads), sole_writer(config.output_uri):
         with _timed(seconds, "read"):
             data = DataAdapter(config)
             _require_evaluable(data)
-        run = compute(data, seconds, checkpoint_uri=join_uri(config.output_dir, "model"))
+        run = compute(data, seconds, checkpoint_uri=join_uri(config.output_uri, "model"))
         with _timed(seconds, "write"):
             uris = write_results(run)
-        result = {
-            "model": f"vae-{config.likelihood}",
-            "seed": config.seed,
-            "n_cells": len(run.latent),
-            "n_genes": len(data.registry.genes),
-            "metrics": flat_metrics(run),
-            "seconds": {stage: round(value, 2) for stage, value in seconds.items()},
-            "uris": uris,
-        }
+        result = LatentResult(
+            model=f"vae-{config.likelihood}",
+            seed=config.seed,
+            n_cells=len(run.latent),
+            n_genes=len(data.registry.genes),
+            metrics=flat_metrics(run),
+            seconds={stage: round(value, 2) for stage, value in seconds.items()},
+            uris=uris,
+        )
         write_json(uris["run"], result)
     return result
 
@@ -115,45 +136,14 @@ def compute(
     with _timed(seconds, "embed"):
         latent = model.predict(data.iter_batches(), registry=data.registry)
     with _timed(seconds, "evaluate"):
-        evaluation = _evaluation(data, latent)
+        drawn, _ = evaluated_cells(data)
+        evaluation = None if data.labels is None else evaluate_cells(data, latent[drawn])
         head = _head_scores(data, model) if config.label_head else None
     log.info("computing the UMAP")
     with _timed(seconds, "umap"):
-        drawn, _ = evaluated_cells(data)
         umap = np.full((len(latent), 2), np.nan, dtype=np.float32)
         umap[drawn] = umap_embedding(latent[drawn], seed=config.seed)
     return LatentRun(data, model, history, latent, umap, evaluation, head, seconds)
-
-
-def evaluated_cells(data: DataAdapter) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64] | None]:
-    """Cells of the evaluation, at most ``evaluation_cells``, and which of them are asked about.
-
-    These are the test cells; without any, the validation cells if labels were trained on; else None, which
-    means folds.
-    """
-    config = data.config
-    test = data.test_cells if len(data.test_cells) else data.val_cells if config.label_head else None
-    chosen = np.arange(data.n_cells)
-    if data.n_cells > config.evaluation_cells:
-        chosen = np.sort(np.random.default_rng(config.seed).choice(chosen, config.evaluation_cells, replace=False))
-    return chosen, None if test is None else np.flatnonzero(np.isin(chosen, test))
-
-
-def _evaluation(data: DataAdapter, latent: npt.NDArray[np.float32]) -> Evaluation | None:
-    config = data.config
-    if data.labels is None:
-        return None
-    chosen, asked = evaluated_cells(data)
-    return evaluate_latent(
-        latent[chosen],
-        data.rows(chosen),
-        data.labels[chosen],
-        n_folds=config.n_folds,
-        knn_neighbors=config.knn_neighbors,
-        seed=config.seed,
-        test_cells=asked,
-        library=data.library[chosen],
-    )
 
 
 def _head_scores(data: DataAdapter, model: TorchVAE) -> dict[str, Any]:
@@ -167,25 +157,19 @@ def _head_scores(data: DataAdapter, model: TorchVAE) -> dict[str, Any]:
 
 
 def flat_metrics(run: LatentRun) -> dict[str, float]:
-    """The figures that matter, by name: ``<space>_<classifier>_<measure>`` and the held-out ELBO's parts."""
+    """The numbers that matter, by name: ``<space>_<classifier>_<measure>`` and the held-out ELBO's parts."""
     best = run.history.epochs[run.history.best_epoch - 1]
-    measures = ("macro_f1", "accuracy", "auroc")
-    figures = {
-        f"{score.space}_{score.classifier}_{measure}": float(getattr(score, measure))
-        for score in (run.evaluation.scores if run.evaluation else ())
-        for measure in measures
-        if getattr(score, measure) is not None
-    }
+    metrics = run.evaluation.flat() if run.evaluation else {}
     if run.head is not None:
-        figures |= {f"label_head_{name}": run.head[name] for name in measures if run.head[name] is not None}
+        metrics |= {f"label_head_{name}": run.head[name] for name in MEASURES if run.head[name] is not None}
     held_out = {"val_negative_elbo": best.val_negative_elbo, "val_nll": best.val_nll, "val_kl": best.val_kl}
-    return figures | {name: round(value, 4) for name, value in held_out.items()}
+    return metrics | {name: round(value, 4) for name, value in held_out.items()}
 
 
 def write_results(run: LatentRun) -> dict[str, str]:
     """Write every file of a run, metrics.json last; returns their URIs."""
     config = run.data.config
-    out = config.output_dir
+    out = config.output_uri
     metrics = _metrics(run)
     umap_png = png_bytes(_umap_figure(run))
     training_png = png_bytes(training_figure(run.history))
@@ -237,11 +221,11 @@ def _write_latent(uri: str, run: LatentRun) -> str:
     names = [f"latent_{i}" for i in range(run.latent.shape[1])]
     obs = run.data.obs.copy()
     if run.data.labels is not None:
-        obs["latent_label"] = pd.Categorical(run.data.labels)
+        obs[LABEL_COLUMN] = pd.Categorical(run.data.labels)
     split = np.full(len(obs), "train", dtype=object)
     split[run.data.val_cells] = "validation"
     split[run.data.test_cells] = "test"
-    obs["latent_split"] = pd.Categorical(split)
+    obs[SPLIT_COLUMN] = pd.Categorical(split)
     adata = ad.AnnData(X=run.latent, obs=obs, var=pd.DataFrame(index=names))
     adata.obsm["X_umap"] = run.umap
     with staged(uri) as target:

@@ -43,7 +43,7 @@ def annotate(folder: Path, **fields: Any) -> Any:
 
 
 def train(folder: Path, **fields: Any) -> Any:
-    return TrainVAEOperator(task_id="train", output_dir=folder.as_uri(), **fields).execute({})
+    return TrainVAEOperator(task_id="train", output_uri=folder.as_uri(), **fields).execute({})
 
 
 def ingest(input_uri: str, **fields: Any) -> Any:
@@ -110,8 +110,8 @@ def test_prod_without_a_database_is_not_retried(monkeypatch: pytest.MonkeyPatch)
     ("make", "complaint"),
     [
         (lambda: AnnotateAnnDataOperator(task_id="t", input_uri="", output_uri="x"), "input_uri has to be a text"),
-        (lambda: TrainVAEOperator(task_id="t", input_uri="a", output_dir="b", config={"epoch": 3}), "epochs"),
-        (lambda: TrainVAEOperator(task_id="t", input_uri="a", output_dir="b", epochs=0), "epochs: Input"),
+        (lambda: TrainVAEOperator(task_id="t", input_uri="a", output_uri="b", config={"epoch": 3}), "epochs"),
+        (lambda: TrainVAEOperator(task_id="t", input_uri="a", output_uri="b", epochs=0), "epochs: Input"),
         (
             lambda: IngestAtlasOperator(
                 task_id="t",
@@ -137,7 +137,7 @@ def test_a_wrong_literal_is_refused_when_the_dag_is_built(make: Any, complaint: 
 
 
 def test_a_rendered_value_is_checked_when_the_task_runs(tmp_path: Path, pbmc: str) -> None:
-    task = TrainVAEOperator(task_id="t", input_uri=pbmc, output_dir=str(tmp_path), epochs="{{ n }}")
+    task = TrainVAEOperator(task_id="t", input_uri=pbmc, output_uri=str(tmp_path), epochs="{{ n }}")
     task.epochs = "many"
     with pytest.raises(AirflowFailException, match="not valid: epochs: Input should be a valid integer"):
         task.execute({})

@@ -68,6 +68,6 @@ def save(tmp_path: Path) -> Save:
 def configure(tmp_path: Path) -> Configure:
     def build(input_uri: str, **options: Any) -> LatentConfig:
         small = {"latent_dim": 4, "hidden_dims": (24,), "epochs": 12, "batch_size": 32, "lr": 5e-3}
-        return make_config({"input_uri": input_uri, "output_dir": str(tmp_path / "out"), **small, **options})
+        return make_config({"input_uri": input_uri, "output_uri": str(tmp_path / "out"), **small, **options})
 
     return build

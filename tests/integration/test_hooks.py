@@ -7,9 +7,10 @@ import pytest
 from pydantic import SecretStr
 
 from airflow_provider_gca.hooks.atlas import AtlasHook
-from airflow_provider_gca.hooks.llm import LlmConfig, LlmHook
+from airflow_provider_gca.hooks.llm import LlmHook
 from gca_core.config import Settings
 from gca_core.errors import ConfigurationError
+from gca_core.llm.models import LlmConfig
 from gca_core.store.redact import parse_dsn
 
 pytestmark = pytest.mark.usefixtures("airflow_home")

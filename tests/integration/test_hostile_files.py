@@ -46,7 +46,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     "annotation": lambda path: annotate_file(
         AnnotationConfig(input_uri=str(path), output_uri=str(path.parent / "out"), cluster_key="group")
     ),
-    "vae": lambda path: DataAdapter(make_config({"input_uri": str(path), "output_dir": str(path.parent / "out")})),
+    "vae": lambda path: DataAdapter(make_config({"input_uri": str(path), "output_uri": str(path.parent / "out")})),
     "atlas": ingest,
     "inference": infer,
     "prediction": lambda path: predicted_change(str(path), str(path)),

@@ -37,16 +37,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path: Path = tmp_path_factory.mktemp("runs")
     synthetic_cells(seed=0).write_h5ad(path / "cells.h5ad")
     synthetic_cells(60, seed=0).write_h5ad(path / "new.h5ad")
-    places = {"input_uri": str(path / "cells.h5ad"), "output_dir": str(path / "run")}
+    places = {"input_uri": str(path / "cells.h5ad"), "output_uri": str(path / "run")}
     with pytest.MonkeyPatch.context() as patch:
         # loading umap takes longer than all else here
         patch.setattr("gca_core.latent.train.umap_embedding", lambda latent, **_: latent[:, :2])
-        run_training(make_config({**places, **SMALL, "label_key": "cell_type", "batch_key": "batch"}))
+        run_training(make_config({**places, **SMALL, "labels_key": "cell_type", "batch_key": "batch"}))
     return path
 
 
 def transfer(folder: Path, output: Path, **options: Any) -> dict[str, Any]:
-    places = {"input_uri": str(folder / "new.h5ad"), "run_uri": str(folder / "run"), "output_dir": str(output)}
+    places = {"input_uri": str(folder / "new.h5ad"), "run_uri": str(folder / "run"), "output_uri": str(output)}
     return transfer_labels(make_transfer_config({**places, **options}))
 
 
@@ -58,7 +58,7 @@ def test_embedding_the_training_cells_gives_their_latent_means_in_any_gene_order
     found, known = ad.read_h5ad(tmp_path / "out.h5ad"), ad.read_h5ad(folder / "run" / "latent.h5ad")
     np.testing.assert_allclose(found.X, known.X, atol=1e-4)
     assert list(found.obs_names) == list(known.obs_names)
-    assert (report["n_cells"], report["n_missing_genes"], report["n_unknown_genes"]) == (120, 0, 0)
+    assert (report.n_cells, report.n_missing_genes, report.n_unknown_genes) == (120, 0, 0)
 
 
 def test_missing_and_unknown_genes_are_counted(folder: Path, tmp_path: Path) -> None:
@@ -68,9 +68,9 @@ def test_missing_and_unknown_genes_are_counted(folder: Path, tmp_path: Path) -> 
     report = embed(str(tmp_path / "fewer.h5ad"), str(folder / "run" / "model"), str(tmp_path / "out.h5ad"))
     genes = TorchVAE.load(str(folder / "run" / "model")).registry.genes
     missing = [gene for gene in genes if gene not in set(cells.var_names)]
-    assert report["missing_genes"] == missing[:20]
-    assert (report["n_missing_genes"], report["n_genes"]) == (len(missing), len(genes))
-    assert report["n_unknown_genes"] == 50 - (len(genes) - len(missing))
+    assert report.missing_genes == missing[:20]
+    assert (report.n_missing_genes, report.n_genes) == (len(missing), len(genes))
+    assert report.n_unknown_genes == 50 - (len(genes) - len(missing))
 
 
 @pytest.mark.parametrize(
@@ -103,17 +103,17 @@ def test_a_gene_in_two_columns_is_refused(folder: Path, tmp_path: Path) -> None:
 
 
 def test_new_cells_get_the_labels_of_their_neighbours(folder: Path, tmp_path: Path) -> None:
-    result = transfer(folder, tmp_path, label_key="cell_type", max_distance_quantile=None)
-    assert result["metrics"]["accuracy_of_answers"] >= 0.8
-    assert sum(result["labels"].values()) == result["n_labelled"] == result["n_cells"] - result["n_abstained"]
+    result = transfer(folder, tmp_path, labels_key="cell_type", max_distance_quantile=None)
+    assert result.metrics["accuracy_of_answers"] >= 0.8
+    assert sum(result.labels.values()) == result.n_labelled == result.n_cells - result.n_abstained
     assert json.loads((tmp_path / "transfer.json").read_text(encoding="utf-8")) == result
     table = pd.read_csv(tmp_path / "labels.csv", index_col="cell")
     cells = ad.read_h5ad(tmp_path / "latent.h5ad")
     assert list(table.index) == list(cells.obs_names)
-    assert table["label"].notna().sum() == result["n_labelled"]
-    assert table["label"].value_counts().to_dict() == result["labels"]
-    assert cells.obs["transferred_label"].notna().sum() == result["n_labelled"]
-    assert all(as_path(uri).exists() for uri in result["uris"].values())
+    assert table["label"].notna().sum() == result.n_labelled
+    assert table["label"].value_counts().to_dict() == result.labels
+    assert cells.obs["transferred_label"].notna().sum() == result.n_labelled
+    assert all(as_path(uri).exists() for uri in result.uris.values())
 
 
 def test_nobody_answers_when_all_votes_are_needed_of_cells_between_types(folder: Path, tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_nobody_answers_when_all_votes_are_needed_of_cells_between_types(folder:
     mixed.write_h5ad(tmp_path / "mixed.h5ad")
     plain = transfer(folder, tmp_path / "plain", min_probability=1.0)
     strict = transfer(folder, tmp_path / "mixed", input_uri=str(tmp_path / "mixed.h5ad"), min_probability=1.0)
-    assert strict["n_abstained"] / strict["n_cells"] > plain["n_abstained"] / plain["n_cells"]
+    assert strict.n_abstained / strict.n_cells > plain.n_abstained / plain.n_cells
 
 
 def test_a_run_without_labels_cannot_label_others(folder: Path, tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_a_run_without_labels_cannot_label_others(folder: Path, tmp_path: Path) 
 
 def test_options_of_a_transfer_are_checked() -> None:
     with pytest.raises(ConfigurationError, match=r"min_probability.*run_uri|run_uri.*min_probability"):
-        make_transfer_config({"input_uri": "a", "output_dir": "b", "min_probability": 2})
+        make_transfer_config({"input_uri": "a", "output_uri": "b", "min_probability": 2})
 
 
 points = hnp.arrays(np.float64, st.tuples(st.integers(6, 30), st.just(3)), elements=st.floats(-10, 10, width=32))
@@ -189,14 +189,14 @@ def test_no_answer_counts_as_a_wrong_one() -> None:
 
 
 def test_a_run_is_scored_anew_with_the_same_figures(folder: Path, tmp_path: Path) -> None:
-    result = evaluate_run(str(folder / "run"), output_dir=str(tmp_path))
+    result = evaluate_run(str(folder / "run"), output_uri=str(tmp_path))
     metrics = json.loads((folder / "run" / "metrics.json").read_text(encoding="utf-8"))["metrics"]
-    shared = [name for name in result["metrics"] if name.startswith("latent_") and name in metrics]
+    shared = [name for name in result.metrics if name.startswith("latent_") and name in metrics]
     assert "latent_knn_macro_f1" in shared
-    assert {name: result["metrics"][name] for name in shared} == pytest.approx({name: metrics[name] for name in shared})
+    assert {name: result.metrics[name] for name in shared} == pytest.approx({name: metrics[name] for name in shared})
     assert not (folder / "run" / "evaluation.json").exists()
-    batches = evaluate_run(str(folder / "run"), label_key="batch", output_dir=str(tmp_path))
-    assert batches["metrics"]["latent_knn_macro_f1"] < result["metrics"]["latent_knn_macro_f1"]
+    batches = evaluate_run(str(folder / "run"), labels_key="batch", output_uri=str(tmp_path))
+    assert batches.metrics["latent_knn_macro_f1"] < result.metrics["latent_knn_macro_f1"]
 
 
 def test_a_run_is_drawn_anew_from_its_files(folder: Path) -> None:

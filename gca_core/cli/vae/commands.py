@@ -43,7 +43,7 @@ def train(
     ctx: typer.Context,
     input_uri: options.OptionalInput = None,
     config: options.Config = None,
-    output_dir: options.OutputDir = None,
+    output_uri: options.OutputDir = None,
     pipeline: Annotated[
         bool, typer.Option("--pipeline", help="Also draw a t-SNE; the other pictures are always drawn.")
     ] = False,
@@ -66,8 +66,8 @@ def train(
 
     given: dict[str, Any] = {
         "input_uri": input_uri,
-        "output_dir": output_dir,
-        "label_key": label_column,
+        "output_uri": output_uri,
+        "labels_key": label_column,
         "batch_key": batch_column,
         "counts_layer": counts_layer,
         "recover_counts": recover_counts,
@@ -86,7 +86,7 @@ def train(
             from gca_core.latent.evaluation.figures import draw_run
 
             keep = profile is not None and profile.keep_intermediate_files
-            drawn = draw_run(run_config.output_dir, pictures=("tsne",), keep_coordinates=keep)
+            drawn = draw_run(run_config.output_uri, pictures=("tsne",), keep_coordinates=keep)
             result = {**result, "uris": {**result["uris"], **drawn}}
     _show(result, as_json=as_json)
 
@@ -109,20 +109,20 @@ def _run_config(
     settings = load_settings()
     defaults = {"seed": settings.seed, **(training_options(profile) if profile else {})}
     # known once everything else is
-    defaults["output_dir"] = "-"
+    defaults["output_uri"] = "-"
     if dry_run:
         defaults["input_uri"] = "synthetic"
     run_config = load_config(config, defaults=defaults, **given)
-    if run_config.output_dir == "-":
+    if run_config.output_uri == "-":
         root = f"{settings.results_uri}/latent" if settings.results_uri else "outputs"
-        run_config = run_config.model_copy(update={"output_dir": f"{root}/{_run_id(run_config, dry_run=dry_run)}"})
+        run_config = run_config.model_copy(update={"output_uri": f"{root}/{_run_id(run_config, dry_run=dry_run)}"})
     if not dry_run:
         yield run_config
         return
     with _synthetic_input(run_config.seed, keep=profile is not None and profile.keep_temp_files) as path:
         from gca_core.latent.data.synthetic import as_dry_run
 
-        yield as_dry_run(run_config, input_uri=str(path), output_dir=run_config.output_dir)
+        yield as_dry_run(run_config, input_uri=str(path), output_uri=run_config.output_uri)
 
 
 @contextmanager
@@ -157,7 +157,7 @@ def _train(config: LatentConfig) -> dict[str, Any]:
     require_torch()
     from gca_core.latent.train import run_training
 
-    return run_training(config)
+    return run_training(config).model_dump(mode="json")
 
 
 def _show(result: dict[str, Any], *, as_json: bool) -> None:

@@ -24,7 +24,7 @@ def evaluate(
         str | None, typer.Option("--input", help="Other cells with the model's genes. Default: those of the run.")
     ] = None,
     label_column: options.LabelColumn = None,
-    output_dir: Annotated[
+    output_uri: Annotated[
         str | None, typer.Option("--output-dir", "--output_dir", help="Folder for evaluation.json. Default: RUN.")
     ] = None,
     as_json: options.AsJson = False,
@@ -34,7 +34,9 @@ def evaluate(
     require_torch()
     from gca_core.latent.evaluation.rescore import evaluate_run
 
-    result = evaluate_run(run, input_uri=input_uri, label_key=label_column, output_dir=output_dir)
+    result = evaluate_run(run, input_uri=input_uri, labels_key=label_column, output_uri=output_uri).model_dump(
+        mode="json"
+    )
     if as_json:
         typer.echo(as_text(result))
         return
@@ -65,7 +67,7 @@ def visualize(
 def embed(
     run: options.RunFolder,
     input_uri: options.Input,
-    output_dir: Output = None,
+    output_uri: Output = None,
     counts_layer: options.CountsLayer = None,
     recover_counts: options.RecoverCounts = None,
     batch_column: options.BatchColumn = None,
@@ -77,7 +79,7 @@ def embed(
     from gca_core.io import join_uri
     from gca_core.latent.transfer.mapping import embed as embed_cells
 
-    target = join_uri(output_dir or _mapped(run, input_uri), "latent.h5ad")
+    target = join_uri(output_uri or _mapped(run, input_uri), "latent.h5ad")
     result = embed_cells(
         input_uri,
         join_uri(run, "model"),
@@ -85,7 +87,7 @@ def embed(
         counts_layer=counts_layer,
         recover_counts=bool(recover_counts),
         batch_key=batch_column,
-    )
+    ).model_dump(mode="json")
     if as_json:
         typer.echo(as_text(result))
         return
@@ -96,7 +98,7 @@ def embed(
 def map_cells(
     run: options.RunFolder,
     input_uri: options.Input,
-    output_dir: Output = None,
+    output_uri: Output = None,
     counts_layer: options.CountsLayer = None,
     recover_counts: options.RecoverCounts = None,
     batch_column: options.BatchColumn = None,
@@ -115,14 +117,14 @@ def map_cells(
     given = {
         "input_uri": input_uri,
         "run_uri": run,
-        "output_dir": output_dir or _mapped(run, input_uri),
+        "output_uri": output_uri or _mapped(run, input_uri),
         "counts_layer": counts_layer,
         "recover_counts": recover_counts,
         "batch_key": batch_column,
-        "label_key": label_column,
+        "labels_key": label_column,
         "min_probability": min_probability,
     }
-    result = transfer_labels(make_transfer_config(given))
+    result = transfer_labels(make_transfer_config(given)).model_dump(mode="json")
     if as_json:
         typer.echo(as_text(result))
         return

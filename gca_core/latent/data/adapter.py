@@ -38,6 +38,9 @@ SELECTION_CELLS = 20_000
 # what training takes besides the counts: buffers, weights, libraries loaded late
 HEADROOM = 0.5 * GIB
 IntArray = npt.NDArray[np.int64]
+# columns of obs in the cells that a run writes
+LABEL_COLUMN = "latent_label"
+SPLIT_COLUMN = "latent_split"
 
 
 class Registry(BaseModel):
@@ -123,8 +126,8 @@ class DataAdapter:
             split = split_cells(self.obs, codes, config)
             self.train_cells, self.val_cells, self.test_cells = split.train, split.validation, split.test
             self.labels: npt.NDArray[np.object_] | None = None
-            if config.label_key is not None:
-                self.labels = mapped_labels(self.obs, config.label_key, config.label_map)
+            if config.labels_key is not None:
+                self.labels = mapped_labels(self.obs, config.labels_key, config.label_map)
             survey = _survey(source, self._selection_cells())
             self.library: npt.NDArray[np.float64] = survey.library
             chosen = self._chosen_columns(source, survey, codes, genes)
@@ -141,7 +144,7 @@ class DataAdapter:
             recovered=config.recover_counts,
             batch_key=config.batch_key,
             batches=batches,
-            label_key=config.label_key,
+            label_key=config.labels_key,
             labels=labels,
         )
 
@@ -287,7 +290,7 @@ def mapped_labels(obs: pd.DataFrame, key: str, label_map: dict[str, str | None] 
     Raises:
         DataValidationError: no such column, or labels that the map lacks.
     """
-    column = _column(obs, key, "label_key")
+    column = _column(obs, key, "labels_key")
     labels = np.array([None if pd.isna(value) else str(value) for value in column], dtype=object)
     if label_map is None:
         return labels

@@ -50,7 +50,7 @@ def dry_run_options() -> dict[str, Any]:
     return {
         "counts_layer": None,
         "recover_counts": False,
-        "label_key": "cell_type",
+        "labels_key": "cell_type",
         "label_map": None,
         "batch_key": "batch",
         "split_key": None,
@@ -61,7 +61,7 @@ def dry_run_options() -> dict[str, Any]:
     }
 
 
-def as_dry_run(config: LatentConfig, *, input_uri: str, output_dir: str) -> LatentConfig:
+def as_dry_run(config: LatentConfig, *, input_uri: str, output_uri: str) -> LatentConfig:
     """``config`` with the synthetic cells as its data and one epoch."""
-    places = {"input_uri": input_uri, "output_dir": output_dir}
+    places = {"input_uri": input_uri, "output_uri": output_uri}
     return LatentConfig.model_validate({**config.model_dump(), **dry_run_options(), **places})

@@ -29,6 +29,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from gca_core.errors import DataValidationError
+from gca_core.latent.data.adapter import DataAdapter
 from gca_core.matrix.normalise import TARGET_SUM, log_normalise
 
 log = logging.getLogger(__name__)
@@ -40,6 +41,7 @@ Labels = npt.NDArray[np.object_]
 IntArray = npt.NDArray[np.int64]
 MAX_ITERATIONS = 2000
 MAX_DENSE_GENES = 2000
+MEASURES = ("macro_f1", "accuracy", "auroc")
 
 
 class ClassScore(BaseModel):
@@ -103,6 +105,15 @@ class Evaluation(BaseModel):
     n_unlabelled: int
     scores: tuple[Score, ...]
 
+    def flat(self) -> dict[str, float]:
+        """The scores by name: ``<space>_<classifier>_<measure>``."""
+        return {
+            f"{score.space}_{score.classifier}_{measure}": float(value)
+            for score in self.scores
+            for measure in MEASURES
+            if (value := getattr(score, measure)) is not None
+        }
+
     def score(self, space: Space, classifier: Classifier) -> Score:
         """The score of one classifier on one representation."""
         return next(s for s in self.scores if s.space == space and s.classifier == classifier)
@@ -119,6 +130,35 @@ class _Plan:
         return np.concatenate([test for _, test in self.folds])
 
 
+def evaluated_cells(data: DataAdapter) -> tuple[IntArray, IntArray | None]:
+    """Cells of the evaluation, at most ``evaluation_cells``, and which of them are asked about.
+
+    These are the test cells; without any, the validation cells if labels were trained on; else None, which
+    means folds.
+    """
+    config = data.config
+    test = data.test_cells if len(data.test_cells) else data.val_cells if config.label_head else None
+    chosen = np.arange(data.n_cells)
+    if data.n_cells > config.evaluation_cells:
+        chosen = np.sort(np.random.default_rng(config.seed).choice(chosen, config.evaluation_cells, replace=False))
+    return chosen, None if test is None else np.flatnonzero(np.isin(chosen, test))
+
+
+def evaluate_cells(data: DataAdapter, latent: Matrix) -> Evaluation:
+    """:func:`evaluate_latent` of the cells of :func:`evaluated_cells`; ``latent`` is theirs, (cells, latent)."""
+    config, (chosen, asked) = data.config, evaluated_cells(data)
+    return evaluate_latent(
+        latent,
+        data.rows(chosen),
+        np.asarray(data.labels, dtype=object)[chosen],
+        n_folds=config.n_folds,
+        knn_neighbors=config.knn_neighbors,
+        seed=config.seed,
+        test_cells=asked,
+        library=data.library[chosen],
+    )
+
+
 def evaluable_cells(labels: Labels, *, n_folds: int, knn_neighbors: int) -> npt.NDArray[np.bool_]:
     """Which cells can be evaluated, (cells,): those whose label has at least ``n_folds`` cells.
 
@@ -131,7 +171,7 @@ def evaluable_cells(labels: Labels, *, n_folds: int, knn_neighbors: int) -> npt.
         found = ", ".join(f"{label!r} ({n} cells)" for label, n in sorted(sizes.items())) or "none"
         raise DataValidationError(
             f"the evaluation needs at least two labels with {n_folds} cells each; found {found}; "
-            "choose another label_key or label_map, or leave label_key unset to train without evaluation"
+            "choose another labels_key or label_map, or leave labels_key unset to train without evaluation"
         )
     chosen = np.array([label in kept for label in labels])
     training = int(chosen.sum()) * (n_folds - 1) // n_folds
@@ -156,13 +196,13 @@ def held_out_cells(labels: Labels, test_cells: IntArray, *, knn_neighbors: int) 
     if len(known) < 2 or len(learnt) < knn_neighbors:
         raise DataValidationError(
             f"the evaluation needs at least two labels and {knn_neighbors} labelled cells outside the test cells; "
-            f"found {len(known)} labels and {len(learnt)} cells; keep fewer cells out, or leave label_key unset"
+            f"found {len(known)} labels and {len(learnt)} cells; keep fewer cells out, or leave labels_key unset"
         )
     asked = np.array([i for i in test_cells if labels[i] is not None and labels[i] in known], dtype=np.int64)
     if not len(asked):
         raise DataValidationError(
             f"none of the {len(test_cells)} test cells has a label that other cells have too; name other "
-            "test_batches, or leave label_key unset to train without evaluation"
+            "test_batches, or leave labels_key unset to train without evaluation"
         )
     return learnt, asked
 

@@ -15,7 +15,8 @@ from pydantic import ValidationError
 
 from gca_core.errors import ConfigurationError, DataValidationError
 from gca_core.io import as_uri, join_uri, read_json, staged
-from gca_core.latent.config import LatentConfig, load_config
+from gca_core.latent.config import LatentConfig, used_config
+from gca_core.latent.data.adapter import LABEL_COLUMN
 from gca_core.latent.evaluation.visualize import png_bytes, training_figure, tsne_embedding, umap_embedding, umap_figure
 from gca_core.latent.model.adapter import TrainingHistory
 from gca_core.matrix.cells import read_h5ad
@@ -24,7 +25,6 @@ log = logging.getLogger(__name__)
 
 PICTURES = ("umap", "tsne", "training")
 TITLES = {"umap": "UMAP", "tsne": "t-SNE"}
-LABEL_COLUMN = "latent_label"
 
 
 def draw_run(
@@ -84,7 +84,7 @@ def read_run(run_uri: str) -> tuple[ad.AnnData, TrainingHistory, LatentConfig]:
         )
     except (ValidationError, KeyError, TypeError):
         raise DataValidationError(f"metrics.json in {run_uri!r} is not that of a latent run; train anew") from None
-    config = load_config(join_uri(run_uri, "config.used.yaml"), environ={})
+    config = used_config(run_uri)
     return read_h5ad(join_uri(run_uri, "latent.h5ad"), what="file with latent cells"), history, config
 
 
@@ -92,7 +92,7 @@ def _groups(obs: pd.DataFrame, config: LatentConfig, color: str | None) -> tuple
     if color is not None and color not in obs.columns:
         found = ", ".join(map(repr, obs.columns)) or "none"
         raise DataValidationError(f"the run's cells have no column {color!r} to colour by; found {found}")
-    names: Mapping[str, str | None] = {LABEL_COLUMN: config.label_key, str(config.batch_key): config.batch_key}
+    names: Mapping[str, str | None] = {LABEL_COLUMN: config.labels_key, str(config.batch_key): config.batch_key}
     column = color or next((name for name in names if name in obs.columns), None)
     if column is None:
         return None, "latent space"

@@ -218,8 +218,8 @@ class TorchVAE:
             DataValidationError: a file is missing, truncated, or doesn't belong to the registry.
         """
         state, architecture, registry = load_checkpoint(uri)
-        options = architecture.model_dump() | {"label_key": registry.label_key, "device": device}
-        model = cls(LatentConfig(input_uri=uri, output_dir=uri, **options))
+        options = architecture.model_dump() | {"labels_key": registry.label_key, "device": device}
+        model = cls(LatentConfig(input_uri=uri, output_uri=uri, **options))
         vae = _build(architecture, registry)
         try:
             vae.load_state_dict(state)

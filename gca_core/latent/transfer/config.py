@@ -16,7 +16,7 @@ class TransferConfig(BaseModel):
     Args:
         input_uri: the cells to label, path or URI, in a format that training reads.
         run_uri: folder of the training run, whose cells have labels.
-        output_dir: folder that receives the results.
+        output_uri: folder that receives the results.
         n_neighbors: labelled cells that vote on each new cell.
         min_probability: share of the votes that the winner needs; below it the cell gets no label.
         max_distance_quantile: a cell gets no label when its neighbours are farther away, on average, than this share
@@ -24,22 +24,22 @@ class TransferConfig(BaseModel):
         counts_layer: where the new cells' values are, as for training.
         recover_counts: they are log-normalised counts.
         batch_key: column of obs with batches of the new cells, for models whose encoder sees them.
-        label_key: column of obs with known labels, to report the agreement with; nothing else looks at it.
-        label_map: replaces those labels first; None means that of the run, if ``label_key`` is the run's.
+        labels_key: column of obs with known labels, to report the agreement with; nothing else looks at it.
+        label_map: replaces those labels first; None means that of the run, if ``labels_key`` is the run's.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     input_uri: str = Field(min_length=1)
     run_uri: str = Field(min_length=1)
-    output_dir: str = Field(min_length=1)
+    output_uri: str = Field(min_length=1)
     n_neighbors: int = Field(default=15, ge=1)
     min_probability: float = Field(default=0.5, ge=0, le=1)
     max_distance_quantile: float | None = Field(default=0.99, gt=0, le=1)
     counts_layer: str | None = None
     recover_counts: bool = False
     batch_key: str | None = None
-    label_key: str | None = None
+    labels_key: str | None = None
     label_map: dict[str, str | None] | None = None
 
 

@@ -18,11 +18,10 @@ from sklearn.neighbors import NearestNeighbors
 
 from gca_core.errors import DataValidationError
 from gca_core.io import as_uri, join_uri, staged, write_json
-from gca_core.latent.config import load_config
-from gca_core.latent.data.adapter import mapped_labels
-from gca_core.latent.evaluation.figures import LABEL_COLUMN
+from gca_core.latent.config import used_config
+from gca_core.latent.data.adapter import LABEL_COLUMN, SPLIT_COLUMN, mapped_labels
 from gca_core.latent.transfer.config import TransferConfig as TransferConfig
-from gca_core.latent.transfer.mapping import embed
+from gca_core.latent.transfer.mapping import Embedding, embed
 from gca_core.matrix.cells import read_h5ad
 
 log = logging.getLogger(__name__)
@@ -122,17 +121,43 @@ def agreement(answers: Labels, truth: Labels) -> dict[str, float]:
         return {}
     told, asked = truth[known].astype(str), np.where(answers[known] == None, "", answers[known]).astype(str)  # noqa: E711
     answered = asked != ""
-    figures = {
+    metrics = {
         "accuracy": accuracy_score(told, asked),
         "macro_f1": f1_score(told, asked, labels=sorted(set(told)), average="macro", zero_division=0),
         "coverage": answered.mean(),
     }
     if answered.any():
-        figures["accuracy_of_answers"] = accuracy_score(told[answered], asked[answered])
-    return {name: round(float(value), 6) for name, value in figures.items()}
+        metrics["accuracy_of_answers"] = accuracy_score(told[answered], asked[answered])
+    return {name: round(float(value), 6) for name, value in metrics.items()}
 
 
-def transfer_labels(config: TransferConfig) -> dict[str, Any]:
+class Transfer(BaseModel):
+    """What :func:`transfer_labels` found, and the content of ``transfer.json``.
+
+    Args:
+        n_cells: new cells.
+        n_labelled: those with a label.
+        n_abstained: those without.
+        labels: cells by label.
+        min_probability: share of the votes that a label needed.
+        max_distance: mean distance to the neighbours above which a cell got no label.
+        mapping: what the embedding says of genes and cells.
+        metrics: agreement with known labels, where a column was named.
+        uris: labels, latent, transfer.
+    """
+
+    n_cells: int
+    n_labelled: int
+    n_abstained: int
+    labels: dict[str, int]
+    min_probability: float
+    max_distance: float | None
+    mapping: Embedding
+    metrics: dict[str, float]
+    uris: dict[str, str]
+
+
+def transfer_labels(config: TransferConfig) -> Transfer:
     """Map new cells into a run's latent space, and label them by its labelled cells.
 
     Test cells of the run have no vote. The new cells are embedded by
@@ -140,11 +165,6 @@ def transfer_labels(config: TransferConfig) -> dict[str, Any]:
 
     Args:
         config: the new cells, the run, and when not to answer.
-
-    Returns:
-        JSON data: ``n_cells``, ``n_labelled``, ``n_abstained``, ``labels`` (cells by label), ``mapping`` (what the
-        embedding says of genes and batches), ``metrics`` (agreement with known labels, where a column was named) and
-        ``uris`` (labels, latent, summary).
 
     Raises:
         DataValidationError: the run has no labels, or the cells don't fit its model; nothing is written then.
@@ -170,31 +190,33 @@ def transfer_labels(config: TransferConfig) -> dict[str, Any]:
         max_distance_quantile=config.max_distance_quantile,
     )
     metrics = {}
-    if config.label_key is not None:
-        metrics = agreement(votes.labels, mapped_labels(cells.obs, config.label_key, _label_map(config)))
-    return _written(config, cells, votes, {"mapping": mapping, "metrics": metrics})
+    if config.labels_key is not None:
+        metrics = agreement(votes.labels, mapped_labels(cells.obs, config.labels_key, _label_map(config)))
+    return _written(config, cells, votes, mapping, metrics)
 
 
 def _reference(run_uri: str) -> tuple[ad.AnnData, Labels]:
     cells = read_h5ad(join_uri(run_uri, "latent.h5ad"), what="file with latent cells")
     if LABEL_COLUMN not in cells.obs:
         raise DataValidationError(
-            f"the run in {run_uri!r} was trained without a label column; name one in label_key and train anew"
+            f"the run in {run_uri!r} was trained without a label column; name one in labels_key and train anew"
         )
     labels = np.array([None if pd.isna(value) else str(value) for value in cells.obs[LABEL_COLUMN]], dtype=object)
-    if "latent_split" in cells.obs:
-        labels[(cells.obs["latent_split"] == "test").to_numpy()] = None
+    if SPLIT_COLUMN in cells.obs:
+        labels[(cells.obs[SPLIT_COLUMN] == "test").to_numpy()] = None
     return cells, labels
 
 
 def _label_map(config: TransferConfig) -> dict[str, str | None] | None:
     if config.label_map is not None:
         return config.label_map
-    run = load_config(join_uri(config.run_uri, "config.used.yaml"), environ={})
-    return run.label_map if run.label_key == config.label_key else None
+    run = used_config(config.run_uri)
+    return run.label_map if run.labels_key == config.labels_key else None
 
 
-def _written(config: TransferConfig, cells: ad.AnnData, votes: Votes, figures: dict[str, Any]) -> dict[str, Any]:
+def _written(
+    config: TransferConfig, cells: ad.AnnData, votes: Votes, mapping: Embedding, metrics: dict[str, float]
+) -> Transfer:
     answers = votes.labels
     table = pd.DataFrame(
         {
@@ -205,23 +227,24 @@ def _written(config: TransferConfig, cells: ad.AnnData, votes: Votes, figures: d
         },
         index=cells.obs_names,
     )
-    uris = {name: join_uri(config.output_dir, name) for name in ("labels.csv", "latent.h5ad", "transfer.json")}
+    uris = {name: join_uri(config.output_uri, name) for name in ("labels.csv", "latent.h5ad", "transfer.json")}
     with staged(uris["labels.csv"]) as target:
         table.to_csv(target, index_label="cell")
     cells.obs = cells.obs.assign(**{f"transferred_{name}": table[name] for name in table.columns})
     with staged(uris["latent.h5ad"]) as target:
         cells.write_h5ad(target, compression="gzip")
     answered = [str(label) for label in answers if label is not None]
-    result = {
-        "n_cells": len(answers),
-        "n_labelled": len(answered),
-        "n_abstained": len(answers) - len(answered),
-        "labels": dict(sorted(Counter(answered).items())),
-        "min_probability": votes.min_probability,
-        "max_distance": votes.max_distance,
-        **figures,
-        "uris": {name.partition(".")[0]: as_uri(uri) for name, uri in uris.items()},
-    }
-    log.info("labelled %d of %d cells", len(answered), len(answers))
+    result = Transfer(
+        n_cells=len(answers),
+        n_labelled=len(answered),
+        n_abstained=len(answers) - len(answered),
+        labels=dict(sorted(Counter(answered).items())),
+        min_probability=votes.min_probability,
+        max_distance=votes.max_distance,
+        mapping=mapping,
+        metrics=metrics,
+        uris={name.partition(".")[0]: as_uri(uri) for name, uri in uris.items()},
+    )
+    log.info("labelled %d of %d cells", result.n_labelled, result.n_cells)
     write_json(uris["transfer.json"], result)
     return result

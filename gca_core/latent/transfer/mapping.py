@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import anndata as ad
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import scipy.sparse as sp
+from pydantic import BaseModel
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from gca_core.errors import DataValidationError
@@ -28,6 +28,28 @@ MIN_GENE_SHARE = 0.5
 LISTED = 20
 
 
+class Embedding(BaseModel):
+    """What :func:`embed` wrote.
+
+    Args:
+        n_cells: cells that were embedded.
+        n_genes: genes of the model.
+        n_missing_genes: of these, genes that the cells lack.
+        missing_genes: the first 20 of them.
+        n_unknown_genes: genes of the cells that the model doesn't know.
+        n_empty_cells: cells without a count of the model's genes.
+        uri: the h5ad file.
+    """
+
+    n_cells: int
+    n_genes: int
+    n_missing_genes: int
+    missing_genes: list[str]
+    n_unknown_genes: int
+    n_empty_cells: int
+    uri: str
+
+
 def embed(
     input_uri: str,
     checkpoint_uri: str,
@@ -39,7 +61,7 @@ def embed(
     min_gene_share: float = MIN_GENE_SHARE,
     max_ram_usage_gb: float | None = None,
     device: str = "cpu",
-) -> dict[str, Any]:
+) -> Embedding:
     """Write the latent means of other cells than the model was trained on.
 
     Genes are matched by name. Genes that the cells lack enter as zero counts, genes that the model doesn't know are
@@ -56,10 +78,6 @@ def embed(
         max_ram_usage_gb: larger files are read in parts; None means no limit.
         device: ``cpu``, ``cuda`` or ``auto``.
 
-    Returns:
-        JSON data: ``n_cells``, ``n_genes`` (of the model), ``n_missing_genes``, ``missing_genes`` (the first 20),
-        ``n_unknown_genes``, ``n_empty_cells`` (without a count of the model's genes) and ``uri``.
-
     Raises:
         DataValidationError: the input holds no counts, too few of the genes, one of them twice, or a batch that the
             encoder doesn't know; nothing is written.
@@ -67,7 +85,7 @@ def embed(
     model = TorchVAE.load(checkpoint_uri, device=device)
     config = LatentConfig(
         input_uri=input_uri,
-        output_dir=output_uri,
+        output_uri=output_uri,
         counts_layer=counts_layer,
         recover_counts=recover_counts,
         batch_key=batch_key,
@@ -80,7 +98,7 @@ def embed(
     names = [f"latent_{i}" for i in range(latent.shape[1])]
     with staged(output_uri) as target:
         ad.AnnData(X=latent, obs=obs, var=pd.DataFrame(index=names)).write_h5ad(target, compression="gzip")
-    return {**cells.report(), "uri": as_uri(output_uri)}
+    return cells.report(as_uri(output_uri))
 
 
 class _MatchedCells:
@@ -107,19 +125,20 @@ class _MatchedCells:
                 yield CountBatch(matched[part], codes[part])
             start += matched.shape[0]
 
-    def report(self) -> dict[str, Any]:
+    def report(self, uri: str) -> Embedding:
         """What matched, once all batches were taken."""
         unknown = len(self._source.genes) - (self._columns.shape[1] - len(self._missing))
         if self._missing:
             log.info("%d of the model's %d genes are missing", len(self._missing), self._columns.shape[1])
-        return {
-            "n_cells": len(self._source.obs),
-            "n_genes": self._columns.shape[1],
-            "n_missing_genes": len(self._missing),
-            "missing_genes": self._missing[:LISTED],
-            "n_unknown_genes": unknown,
-            "n_empty_cells": self._n_empty,
-        }
+        return Embedding(
+            n_cells=len(self._source.obs),
+            n_genes=self._columns.shape[1],
+            n_missing_genes=len(self._missing),
+            missing_genes=self._missing[:LISTED],
+            n_unknown_genes=unknown,
+            n_empty_cells=self._n_empty,
+            uri=uri,
+        )
 
 
 def _check_genes(found: Sequence[str], own: Sequence[str], missing: Sequence[str], min_share: float) -> None:

@@ -35,7 +35,7 @@ def latent_of(model: TorchVAE, data: DataAdapter) -> np.ndarray:
 
 @pytest.fixture
 def data(save: Save, configure: Configure) -> DataAdapter:
-    return DataAdapter(configure(save(counts_with_groups(batch_effect=1.5)), batch_key="batch", label_key="group"))
+    return DataAdapter(configure(save(counts_with_groups(batch_effect=1.5)), batch_key="batch", labels_key="group"))
 
 
 @pytest.mark.parametrize("options", [{"likelihood": "gaussian"}, {"dispersion": "gene-batch"}])
@@ -43,7 +43,7 @@ def test_other_likelihoods_and_dispersions_learn_the_groups(
     save: Save, configure: Configure, options: dict[str, str], tmp_path: Path
 ) -> None:
     uri = save(counts_with_groups(batch_effect=1.0))
-    data = DataAdapter(configure(uri, batch_key="batch", label_key="group", epochs=40, **options))
+    data = DataAdapter(configure(uri, batch_key="batch", labels_key="group", epochs=40, **options))
     model = fitted(data)
     latent = latent_of(model, data)
     assert cross_val_score(LogisticRegression(), latent, data.labels.astype(str), cv=5).mean() > 0.9
@@ -69,7 +69,7 @@ def test_the_label_head_labels_cells_of_a_batch_it_was_not_trained_on(save: Save
     cells.obs["donor"] = np.where(np.arange(240) < 180, "old", "new")
     cells.obs["group"] = cells.obs["group"].astype(object)
     cells.obs.loc[cells.obs_names[:60], "group"] = None
-    options = {"label_key": "group", "label_head": True, "split_key": "donor", "test_batches": ("new",)}
+    options = {"labels_key": "group", "label_head": True, "split_key": "donor", "test_batches": ("new",)}
     data = DataAdapter(configure(save(cells), epochs=40, **options))
     model = fitted(data)
     probabilities = model.predict_labels(data.iter_test_batches(), registry=data.registry)
@@ -81,7 +81,7 @@ def test_the_label_head_labels_cells_of_a_batch_it_was_not_trained_on(save: Save
 
 def test_the_label_head_never_sees_labels_of_held_out_cells(save: Save, configure: Configure) -> None:
     cells = counts_with_groups()
-    options = {"label_key": "group", "label_head": True, "epochs": 3, "test_fraction": 0.2}
+    options = {"labels_key": "group", "label_head": True, "epochs": 3, "test_fraction": 0.2}
     one = DataAdapter(configure(save(cells), **options))
     held_out = np.concatenate([one.val_cells, one.test_cells])
     labels = cells.obs["group"].astype(str).to_numpy()
@@ -96,7 +96,7 @@ def test_a_label_head_needs_two_labels(save: Save, configure: Configure) -> None
     cells = counts_with_groups()
     cells.obs["group"] = "same"
     with pytest.raises(DataValidationError, match="needs two labels among the training cells; found same"):
-        fitted(DataAdapter(configure(save(cells), label_key="group", label_head=True)))
+        fitted(DataAdapter(configure(save(cells), labels_key="group", label_head=True)))
 
 
 def test_a_model_without_a_head_has_no_labels_to_give(data: DataAdapter) -> None:
@@ -115,16 +115,16 @@ def test_a_run_with_a_held_out_batch_scores_its_cells_and_the_head(
         monkeypatch.setattr("gca_core.latent.data.adapter.memory_left", lambda _: 1.0)
     cells = counts_with_groups(200)
     config = configure(
-        save(cells), batch_key="batch", label_key="group", label_head=True, test_batches=("q",), epochs=10
+        save(cells), batch_key="batch", labels_key="group", label_head=True, test_batches=("q",), epochs=10
     )
     result = run_training(config)
     n_test = int((cells.obs["batch"] == "q").sum())
-    metrics = read_json(result["uris"]["metrics"])
+    metrics = read_json(result.uris["metrics"])
     assert metrics["data"]["in_memory"] is not streamed
     assert metrics["evaluation"]["protocol"] == "held out"
     assert metrics["evaluation"]["n_cells"] == metrics["label_head"]["n_cells"] == n_test
-    assert 0 <= result["metrics"]["label_head_macro_f1"] <= 1
-    assert 0.5 < result["metrics"]["latent_logistic_regression_auroc"] <= 1
+    assert 0 <= result.metrics["label_head_macro_f1"] <= 1
+    assert 0.5 < result.metrics["latent_logistic_regression_auroc"] <= 1
 
 
 def test_the_held_out_loss_is_that_of_the_best_epoch(data: DataAdapter) -> None:
@@ -244,9 +244,9 @@ def test_a_run_evaluates_and_draws_no_more_cells_than_told(
     save: Save, configure: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gca_core.latent.train.umap_embedding", lambda latent, **_: latent[:, :2])
-    config = configure(save(counts_with_groups()), label_key="group", evaluation_cells=100, epochs=2)
+    config = configure(save(counts_with_groups()), labels_key="group", evaluation_cells=100, epochs=2)
     result = run_training(config)
-    assert read_json(result["uris"]["metrics"])["evaluation"]["n_cells"] == 100
-    latent = ad.read_h5ad(Path(config.output_dir) / "latent.h5ad")
+    assert read_json(result.uris["metrics"])["evaluation"]["n_cells"] == 100
+    latent = ad.read_h5ad(Path(config.output_uri) / "latent.h5ad")
     assert int(np.isfinite(latent.obsm["X_umap"]).all(axis=1).sum()) == 100
     assert np.isfinite(latent.X).all()

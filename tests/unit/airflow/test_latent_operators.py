@@ -10,7 +10,7 @@ from airflow_provider_gca.utils.failures import AirflowFailException
 from airflow_provider_gca.utils.results import FigureLink
 from gca_core.errors import ConfigurationError, DataValidationError
 
-PLACES = {"task_id": "t", "input_uri": "in.h5ad", "output_dir": "out"}
+PLACES = {"task_id": "t", "input_uri": "in.h5ad", "output_uri": "out"}
 RESULT = {
     "model": "vae-nb",
     "metrics": {"latent_knn_macro_f1": 0.9},
@@ -62,11 +62,11 @@ def test_an_example_is_a_configuration_and_arguments_win_over_it(trained: list[A
     operator = TrainVAEOperator(**PLACES, config="pbmc68k_reduced", epochs="7")
     assert operator.execute({}) == RESULT
     (config,) = trained
-    assert (config.recover_counts, config.label_key, config.epochs) == (True, "bulk_labels", 7)
-    operator = TrainVAEOperator(**PLACES, config="pbmc68k_reduced", recover_counts=False, label_key="louvain")
+    assert (config.recover_counts, config.labels_key, config.epochs) == (True, "bulk_labels", 7)
+    operator = TrainVAEOperator(**PLACES, config="pbmc68k_reduced", recover_counts=False, labels_key="louvain")
     operator.label_map = {"a": "b"}
     operator.execute({})
-    assert (trained[1].recover_counts, trained[1].label_key, trained[1].label_map) == (False, "louvain", {"a": "b"})
+    assert (trained[1].recover_counts, trained[1].labels_key, trained[1].label_map) == (False, "louvain", {"a": "b"})
 
 
 def test_a_mapping_is_a_configuration_below_the_environment(
@@ -88,10 +88,10 @@ def test_the_machine_profile_of_the_worker_is_used(
 
 
 def test_none_that_a_template_rendered_counts_as_not_given(trained: list[Any]) -> None:
-    operator = TrainVAEOperator(**PLACES, config="{{ params.config }}", label_key="{{ params.label }}")
-    operator.config, operator.label_key = "None", "None"
+    operator = TrainVAEOperator(**PLACES, config="{{ params.config }}", labels_key="{{ params.label }}")
+    operator.config, operator.labels_key = "None", "None"
     operator.execute({})
-    assert trained[0].label_key is None
+    assert trained[0].labels_key is None
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_none_that_a_template_rendered_counts_as_not_given(trained: list[Any]) -
         (TrainVAEOperator, {"epochs": 0}, "epochs: "),
         (TrainVAEOperator, {"config": {"epochs": 0}}, "epochs: "),
         (TrainVAEOperator, {"config": {"latentdim": 3}}, "did you mean 'latent_dim'"),
-        (TrainVAEOperator, {"label_map": {"a": "b"}}, "label_key is not"),
+        (TrainVAEOperator, {"label_map": {"a": "b"}}, "labels_key is not"),
         (TransferLabelsOperator, {"run_uri": "run", "min_probability": 1.5}, "min_probability: "),
         (TransferLabelsOperator, {"run_uri": "run", "n_neighbors": 0}, "n_neighbors: "),
     ],
@@ -154,12 +154,12 @@ def test_new_cells_are_labelled_as_the_arguments_say(transferred: list[Any]) -> 
     assert operator.execute({"outlet_events": events}) == TRANSFERRED
     (config,) = transferred
     assert (config.run_uri, config.min_probability, config.recover_counts) == ("run", 0.7, True)
-    assert (config.n_neighbors, config.counts_layer, config.label_key) == (9, "raw", None)
+    assert (config.n_neighbors, config.counts_layer, config.labels_key) == (9, "raw", None)
     ((uri, extra),) = events["rows"]
     assert (uri, extra["artefact"], extra["n_abstained"]) == ("file:///labels.csv", "labels", 1)
 
 
-@pytest.mark.parametrize("field", ["input_uri", "run_uri", "output_dir"])
+@pytest.mark.parametrize("field", ["input_uri", "run_uri", "output_uri"])
 def test_a_transfer_needs_its_places(field: str) -> None:
     with pytest.raises(ConfigurationError, match=field):
         TransferLabelsOperator(**{**PLACES, "run_uri": "run", field: " "})

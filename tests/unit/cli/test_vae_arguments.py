@@ -77,13 +77,13 @@ def test_pipeline_is_a_command_and_a_flag(trained: list[LatentConfig], monkeypat
     for arguments in (["pipeline", "in.h5ad"], ["--pipeline", "in.h5ad"], ["train", "in.h5ad", "--pipeline"]):
         assert "tsne.png" in invoke(*arguments).output
     assert "tsne.png" not in invoke("train", "in.h5ad").output
-    assert drawn == [trained[0].output_dir] * 3
+    assert drawn == [trained[0].output_uri] * 3
 
 
 @pytest.mark.parametrize("option", ["--output-dir", "--output_dir"])
 def test_the_output_folder_has_two_spellings(trained: list[LatentConfig], option: str) -> None:
     assert invoke("in.h5ad", option, "there").exit_code == 0
-    assert trained[0].output_dir == "there"
+    assert trained[0].output_uri == "there"
 
 
 def test_without_a_folder_equal_runs_share_one_under_outputs(
@@ -91,12 +91,12 @@ def test_without_a_folder_equal_runs_share_one_under_outputs(
 ) -> None:
     for arguments in (["in.h5ad"], ["in.h5ad"], ["in.h5ad", "--seed", "1"]):
         invoke(*arguments)
-    first, second, third = (config.output_dir for config in trained)
+    first, second, third = (config.output_uri for config in trained)
     assert first == second != third
     assert first.startswith("outputs/in-")
     monkeypatch.setenv("GCA_RESULTS_URI", "memory://results")
     invoke("in.h5ad")
-    assert trained[-1].output_dir == f"memory://results/latent/{first.removeprefix('outputs/')}"
+    assert trained[-1].output_uri == f"memory://results/latent/{first.removeprefix('outputs/')}"
 
 
 def test_the_input_may_stand_in_the_configuration(trained: list[LatentConfig], tmp_path: Path) -> None:
@@ -134,14 +134,14 @@ def test_a_dry_run_has_one_epoch_on_cells_that_are_gone_afterwards(
     trained: list[LatentConfig], option: str, tmp_path: Path
 ) -> None:
     (tmp_path / "run.yaml").write_text(
-        "input_uri: mine.h5ad\nlabel_key: mine\nlabel_map: {a: b}\nepochs: 50\nlatent_dim: 3\ntest_batches: [x]\n"
+        "input_uri: mine.h5ad\nlabels_key: mine\nlabel_map: {a: b}\nepochs: 50\nlatent_dim: 3\ntest_batches: [x]\n"
         "split_key: donor\n",
         encoding="utf-8",
     )
     assert invoke(option, "--config", "run.yaml").exit_code == 0
     config = trained[0]
-    assert (config.epochs, config.label_key, config.latent_dim, config.test_batches) == (1, "cell_type", 3, ())
-    assert config.output_dir == "outputs/dry-run"
+    assert (config.epochs, config.labels_key, config.latent_dim, config.test_batches) == (1, "cell_type", 3, ())
+    assert config.output_uri == "outputs/dry-run"
     assert not Path(config.input_uri).exists()
 
 
@@ -163,6 +163,6 @@ def test_any_file_name_gives_a_folder_under_outputs(trained: list[LatentConfig],
     trained.clear()
     assert invoke("train", f"data/{name}.h5ad").exit_code == 0
     assert trained[0].input_uri == f"data/{name}.h5ad"
-    folder = Path(trained[0].output_dir)
+    folder = Path(trained[0].output_uri)
     assert folder.parent == Path("outputs")
     assert folder.name not in {"", ".", ".."}

@@ -11,15 +11,15 @@ from pydantic import ValidationError
 from gca_core.errors import ConfigurationError, DataValidationError
 from gca_core.latent.config import LatentConfig, dump_config, example_configs, load_config, make_config
 
-PLACES = {"input_uri": "in.h5ad", "output_dir": "out"}
+PLACES = {"input_uri": "in.h5ad", "output_uri": "out"}
 configs = st.builds(
     LatentConfig,
     input_uri=st.text(min_size=1, max_size=30).filter(str.isprintable),
-    output_dir=st.just("out"),
+    output_uri=st.just("out"),
     counts_layer=st.none() | st.sampled_from(["X", "raw", "counts"]),
     recover_counts=st.booleans(),
     batch_key=st.none() | st.just("batch"),
-    label_key=st.just("label"),
+    labels_key=st.just("label"),
     label_map=st.none()
     | st.dictionaries(st.text(max_size=10), st.none() | st.text(max_size=10), min_size=1, max_size=4),
     latent_dim=st.integers(1, 512),
@@ -34,7 +34,7 @@ configs = st.builds(
 
 
 @given(configs)
-@example(make_config({**PLACES, "label_key": "label", "label_map": {"\x85": None, "\u03b3\u03b4 T": "yes"}}))
+@example(make_config({**PLACES, "labels_key": "label", "label_map": {"\x85": None, "\u03b3\u03b4 T": "yes"}}))
 @settings(deadline=None)
 def test_a_configuration_survives_yaml(config: LatentConfig) -> None:
     assert make_config(yaml.safe_load(dump_config(config))) == config
@@ -76,12 +76,12 @@ def test_a_value_out_of_range_is_refused_by_name(key: str, value: object) -> Non
 
 
 def test_a_label_map_needs_a_label_key() -> None:
-    with pytest.raises(ConfigurationError, match="label_key is not"):
+    with pytest.raises(ConfigurationError, match="labels_key is not"):
         make_config({**PLACES, "label_map": {"x": "y"}})
 
 
 def test_numeric_labels_of_yaml_become_text() -> None:
-    config = make_config({**PLACES, "label_key": "leiden", "label_map": yaml.safe_load("{a: 0, b: null}")})
+    config = make_config({**PLACES, "labels_key": "leiden", "label_map": yaml.safe_load("{a: 0, b: null}")})
     assert config.label_map == {"a": "0", "b": None}
 
 

@@ -15,7 +15,7 @@ from tests.helpers.latent_counts import Configure, Save, counts_with_groups, sca
 
 
 def test_counts_in_x_are_taken_as_they_are(adata: ad.AnnData, save: Save, configure: Configure) -> None:
-    data = DataAdapter(configure(save(adata), label_key="group", batch_key="batch"))
+    data = DataAdapter(configure(save(adata), labels_key="group", batch_key="batch"))
     assert (data.counts != adata.X).nnz == 0
     assert data.registry.genes == tuple(adata.var_names)
     assert data.registry.batches == ("p", "q")
@@ -95,7 +95,7 @@ def test_a_file_of_another_kind_is_refused(tmp_path, configure: Configure) -> No
         DataAdapter(configure(str(path)))
 
 
-@pytest.mark.parametrize("option", ["label_key", "batch_key"])
+@pytest.mark.parametrize("option", ["labels_key", "batch_key"])
 def test_a_missing_column_lists_those_there_are(
     adata: ad.AnnData, save: Save, configure: Configure, option: str
 ) -> None:
@@ -141,12 +141,12 @@ def test_a_label_map_merges_leaves_out_and_has_to_be_complete(
     adata: ad.AnnData, save: Save, configure: Configure
 ) -> None:
     uri = save(adata)
-    data = DataAdapter(configure(uri, label_key="group", label_map={"a": "ab", "b": "ab", "c": None}))
+    data = DataAdapter(configure(uri, labels_key="group", label_map={"a": "ab", "b": "ab", "c": None}))
     assert data.labels is not None
     assert data.registry.labels == ("ab",)
     assert (data.labels == None).sum() == 50  # noqa: E711
     with pytest.raises(DataValidationError, match="label_map lacks 'c' of obs column 'group'"):
-        DataAdapter(configure(uri, label_key="group", label_map={"a": "x", "b": "y"}))
+        DataAdapter(configure(uri, labels_key="group", label_map={"a": "x", "b": "y"}))
 
 
 def test_an_epoch_sees_each_training_cell_once_and_no_cell_alone(

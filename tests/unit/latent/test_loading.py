@@ -22,7 +22,7 @@ def test_a_gpu_lends_the_share_that_the_configuration_names(monkeypatch: pytest.
     shares: list[float] = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", shares.append)
-    places = {"input_uri": "in", "output_dir": "out", "gpu_memory_fraction": 0.6}
+    places = {"input_uri": "in", "output_uri": "out", "gpu_memory_fraction": 0.6}
     assert device_of(LatentConfig(**places, device="auto")).type == "cuda"
     assert device_of(LatentConfig(**places, device="cpu")).type == "cpu"
     assert shares == [0.6]

@@ -31,12 +31,12 @@ def latent_of(model: ModelAdapter, data: DataAdapter) -> np.ndarray:
 
 @pytest.fixture
 def data(save: Save, configure: Configure) -> DataAdapter:
-    return DataAdapter(configure(save(counts_with_groups()), label_key="group"))
+    return DataAdapter(configure(save(counts_with_groups()), labels_key="group"))
 
 
 @pytest.mark.parametrize("likelihood", ["nb", "zinb"])
 def test_the_latent_space_separates_known_groups(save: Save, configure: Configure, likelihood: str) -> None:
-    data = DataAdapter(configure(save(counts_with_groups()), label_key="group", likelihood=likelihood, epochs=40))
+    data = DataAdapter(configure(save(counts_with_groups()), labels_key="group", likelihood=likelihood, epochs=40))
     latent = latent_of(fitted(data), data)
     assert latent.shape == (150, 4)
     assert cross_val_score(LogisticRegression(), latent, data.labels.astype(str), cv=5).mean() > 0.95
@@ -63,9 +63,9 @@ def test_a_slow_warm_up_leaves_more_information_in_the_latent_space(save: Save, 
 
 def test_labels_have_no_part_in_training(save: Save, configure: Configure) -> None:
     cells = counts_with_groups()
-    one = DataAdapter(configure(save(cells), label_key="group", epochs=3))
+    one = DataAdapter(configure(save(cells), labels_key="group", epochs=3))
     cells.obs["group"] = np.random.default_rng(1).permutation(cells.obs["group"].to_numpy())
-    other = DataAdapter(configure(save(cells), label_key="group", epochs=3))
+    other = DataAdapter(configure(save(cells), labels_key="group", epochs=3))
     assert not np.array_equal(one.labels, other.labels)
     np.testing.assert_array_equal(latent_of(fitted(one), one), latent_of(fitted(other), other))
 

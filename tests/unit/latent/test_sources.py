@@ -97,7 +97,7 @@ def test_a_file_read_in_parts_gives_the_same_counts(
     if form == "zarr":
         stored.write_zarr(tmp_path / "cells.zarr")
     uri = str(tmp_path / "cells.zarr") if form == "zarr" else save(stored)
-    data = DataAdapter(configure(uri, label_key="group", batch_key="batch", **options))
+    data = DataAdapter(configure(uri, labels_key="group", batch_key="batch", **options))
     assert not data.in_memory
     assert same(data.counts, expected)
     np.testing.assert_allclose(data.library, np.asarray(expected.sum(axis=1)).ravel())
@@ -196,7 +196,7 @@ def test_genes_can_be_named_and_missing_ones_are(save: Save, configure: Configur
 
 def test_test_batches_are_kept_out_of_training_and_registry(save: Save, configure: Configure) -> None:
     cells = counts_with_groups()
-    data = DataAdapter(configure(save(cells), batch_key="batch", label_key="group", test_batches=("q",)))
+    data = DataAdapter(configure(save(cells), batch_key="batch", labels_key="group", test_batches=("q",)))
     assert set(cells.obs["batch"].iloc[data.test_cells]) == {"q"}
     assert data.registry.batches == ("p",)
     assert set(data.batch_codes[data.test_cells]) == {-1}
@@ -212,7 +212,7 @@ def test_test_batches_are_kept_out_of_training_and_registry(save: Save, configur
 def test_a_label_that_only_test_cells_have_is_named(save: Save, configure: Configure) -> None:
     cells = counts_with_groups()
     cells.obs["group"] = np.where(cells.obs["batch"] == "q", "new", cells.obs["group"].astype(str))
-    data = DataAdapter(configure(save(cells), batch_key="batch", label_key="group", test_batches=("q",)))
+    data = DataAdapter(configure(save(cells), batch_key="batch", labels_key="group", test_batches=("q",)))
     assert data.registry.labels == ("a", "b", "c")
     assert data.dataset_info()["labels_not_in_training"] == ["new"]
     assert set(data.label_codes[data.test_cells]) == {-1}
@@ -221,7 +221,7 @@ def test_a_label_that_only_test_cells_have_is_named(save: Save, configure: Confi
 def test_a_category_without_cells_is_no_label(save: Save, configure: Configure) -> None:
     cells = counts_with_groups()
     cells.obs["group"] = cells.obs["group"].cat.add_categories(["nobody"])
-    data = DataAdapter(configure(save(cells), label_key="group"))
+    data = DataAdapter(configure(save(cells), labels_key="group"))
     assert data.registry.labels == ("a", "b", "c")
     assert data.dataset_info()["n_labels"] == 3
 

@@ -28,11 +28,11 @@ def test_the_command_refuses_what_the_core_refuses(save: Save, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"label_key": "celltype"}, "found 'group', 'batch'"),
-        ({"label_key": "one"}, "at least two labels"),
-        ({"label_key": "group", "label_map": {"a": "x"}}, "label_map lacks 'b', 'c'"),
+        ({"labels_key": "celltype"}, "found 'group', 'batch'"),
+        ({"labels_key": "one"}, "at least two labels"),
+        ({"labels_key": "group", "label_map": {"a": "x"}}, "label_map lacks 'b', 'c'"),
         ({"recover_counts": True}, "leave recover_counts off"),
-        ({"label_key": "group", "knn_neighbors": 140}, "lower knn_neighbors"),
+        ({"labels_key": "group", "knn_neighbors": 140}, "lower knn_neighbors"),
     ],
 )
 def test_bad_input_fails_before_any_work_and_writes_nothing(
@@ -44,7 +44,7 @@ def test_bad_input_fails_before_any_work_and_writes_nothing(
     monkeypatch.setattr(TorchVAE, "fit", lambda *_: pytest.fail("training began"))
     with pytest.raises(GcaError, match=message):
         run_training(config)
-    assert not Path(config.output_dir).exists()
+    assert not Path(config.output_uri).exists()
 
 
 def test_an_output_folder_that_is_a_file_or_in_use_is_refused(save: Save, configure: Configure, tmp_path: Path) -> None:

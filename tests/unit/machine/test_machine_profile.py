@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from gca_core import machine
 from gca_core.cli.main import app
 from gca_core.errors import ConfigurationError, DataValidationError
-from gca_core.latent.config import LatentConfig, default_value
+from gca_core.latent.config import LatentConfig
 from gca_core.machine import MachineProfile, batch_size_for, dump_profile, find_profile, read_profile, training_options
 from tests.conftest import REPOSITORY
 
@@ -117,7 +117,7 @@ def test_a_profile_survives_yaml(profile: MachineProfile) -> None:
 @settings(deadline=None, max_examples=60)
 def test_every_profile_gives_options_that_a_run_accepts(profile: MachineProfile) -> None:
     options = training_options(profile)
-    config = LatentConfig(input_uri="in", output_dir="out", **options)
+    config = LatentConfig(input_uri="in", output_uri="out", **options)
     assert config.threads == profile.annotation_threads
     assert config.loader_workers == max(1, min(profile.annotation_threads, 8))
     assert config.batch_size == options["batch_size"]
@@ -151,7 +151,10 @@ def test_what_a_profile_leaves_open_comes_from_the_defaults_of_a_run() -> None:
     options = training_options(MachineProfile(learning_rate=None, max_epochs=None))
     assert {"lr", "epochs", "max_ram_usage_gb"}.isdisjoint(options)
     new = MachineProfile()
-    assert (new.learning_rate, new.max_epochs) == (default_value("lr"), default_value("epochs"))
+    assert (new.learning_rate, new.max_epochs) == (
+        LatentConfig.model_fields["lr"].default,
+        LatentConfig.model_fields["epochs"].default,
+    )
 
 
 def test_the_command_writes_a_profile_that_reads_back(tmp_path: Path) -> None:
