@@ -3,7 +3,7 @@
 With no parameter set it takes the 700 PBMC that come with scanpy and works offline; a model is asked where
 `gca_llm_conn_id` names a connection. The results are an h5ad with the labels in `obs`, JSON, CSV, an HTML report and a
 labelled UMAP; `summary` prints the agreement at Cell Ontology level. The annotated file is an event under the asset
-alias `gca_annotated`, with the figures in its metadata.
+alias `gca_annotated`, with the numbers in its metadata.
 """
 
 from __future__ import annotations
@@ -71,13 +71,13 @@ def gca_annotate() -> None:
         """Write and print what came out."""
         from airflow_provider_gca.utils.summary import write_summary
 
-        figures = {"clusters": result["n_clusters"], "cells": result["n_cells"]}
+        metrics = {"clusters": result["n_clusters"], "cells": result["n_cells"]}
         for name, value in (result["agreement"] or {}).items():
             if isinstance(value, float):
-                figures[f"agreement, {name.replace('_', ' ')}"] = value
+                metrics[f"agreement, {name.replace('_', ' ')}"] = value
         annotator = result["model"] or result["annotator"]
         database = f"{annotator} annotator, marker table {result['marker_database_sha256'][:12]}"
-        return write_summary(system="annotation", ran_on=database, figures=figures, files=result["uris"])
+        return write_summary(system="annotation", ran_on=database, metrics=metrics, files=result["uris"])
 
     prepared = prepare()
     # [START howto_operator_annotate]

@@ -101,7 +101,7 @@ def gca_annotate_cohort() -> None:
         files = [CohortFile(name=entry["output_uri"].rpartition("/")[2], **entry) for entry in planned]
         done = finished_folders(files, [result["uris"] for result in results or []])
         cohort = write_cohort(prepared["output"], files, done)
-        figures: dict[str, Any] = {
+        metrics: dict[str, Any] = {
             "files": cohort.n_files,
             "clusters": cohort.n_clusters,
             "clusters to review": cohort.n_flagged,
@@ -110,8 +110,8 @@ def gca_annotate_cohort() -> None:
             "labels": cohort.n_labels,
         }
         if cohort.failed:
-            figures["failed"] = ", ".join(cohort.failed)
-        write_summary(system="annotation", ran_on="a cohort", figures=figures, files=cohort.uris)
+            metrics["failed"] = ", ".join(cohort.failed)
+        write_summary(system="annotation", ran_on="a cohort", metrics=metrics, files=cohort.uris)
         return cohort.model_dump(mode="json")
 
     @task

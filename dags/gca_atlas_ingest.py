@@ -76,7 +76,7 @@ def gca_atlas_ingest() -> None:
         return write_summary(
             system="atlas",
             ran_on="PostgreSQL, hashed text embeddings",
-            figures={
+            metrics={
                 "files": len(taken),
                 "already there": sum(report["unchanged"] for report in taken),
                 "cells": sum(report["n_cells"] for report in taken),

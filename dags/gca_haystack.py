@@ -84,7 +84,7 @@ def gca_haystack() -> None:
         return write_summary(
             system="haystack",
             ran_on=f"mean shift, atlas of {report['n_cells']} cells in PostgreSQL",
-            figures={
+            metrics={
                 "grounding score": outputs["best_score"],
                 "best iteration, from 0": outputs["best_iteration"],
                 "iterations": outputs["n_iterations"],

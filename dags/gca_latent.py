@@ -81,18 +81,18 @@ def gca_latent() -> None:
         from airflow_provider_gca.utils.summary import write_summary
 
         suffix = "_macro_f1"
-        figures: dict[str, Any] = {
+        metrics: dict[str, Any] = {
             f"macro-F1 {name.removesuffix(suffix).replace('_', ' ')}": value
             for name, value in result["metrics"].items()
             if name.endswith(suffix)
         }
         files = dict(result["uris"])
         if transferred:
-            figures["new cells labelled"] = f"{transferred['n_labelled']} of {transferred['n_cells']}"
-            figures["new cells macro-F1"] = transferred["metrics"]["macro_f1"]
+            metrics["new cells labelled"] = f"{transferred['n_labelled']} of {transferred['n_cells']}"
+            metrics["new cells macro-F1"] = transferred["metrics"]["macro_f1"]
             files["labels"] = transferred["uris"]["labels"]
         ran_on = f"{result['model']} on {result['n_cells']} cells and {result['n_genes']} genes"
-        return write_summary(system="latent", ran_on=ran_on, figures=figures, files=files)
+        return write_summary(system="latent", ran_on=ran_on, metrics=metrics, files=files)
 
     prepared = prepare()
     # [START howto_operator_train_vae]

@@ -147,11 +147,11 @@ def run_dag(dag_id: str, environment: dict[str, str]) -> dict[str, Any]:
 def show(results: list[dict[str, Any]]) -> None:
     """Print the closing table, and where the files lie."""
     table = Table(title="airflow-provider-gca demo", show_lines=True)
-    for column in ("system", "ran on", "figures", "seconds"):
+    for column in ("system", "ran on", "metrics", "seconds"):
         table.add_column(column, justify="right" if column == "seconds" else "left", overflow="fold")
     for result in results:
         figures = Table.grid(padding=(0, 2))
-        for name, value in result["figures"].items():
+        for name, value in result["metrics"].items():
             figures.add_row(name, f"{value:.3f}" if isinstance(value, float) else str(value))
         table.add_row(result["system"], result["ran_on"], figures, f"{result['seconds']:.0f}")
     console.print(table)

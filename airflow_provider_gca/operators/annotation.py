@@ -41,10 +41,10 @@ class AnnotateAnnDataOperator(GcaOperator):
     ``GCA_LLM`` names one; its key goes into neither XCom nor rendered fields, logs or reports.
 
     With ``asset_alias`` the annotated file becomes an event of the asset with its URI under that alias, with the
-    figures as its extra, so that other DAGs can wait for it. The events of assets that are named as ``outlets`` get
+    numbers as its extra, so that other DAGs can wait for it. The events of assets that are named as ``outlets`` get
     the same extra.
 
-    Where Airflow's OpenLineage provider is installed, it is told what was read and written, and the figures.
+    Where Airflow's OpenLineage provider is installed, it is told what was read and written, and the same numbers.
 
     Fails at once, without a retry, when the file is missing, a named column is not in it, its matrix is scaled or
     ambiguous, or an option doesn't fit; nothing is written then. A task that is killed leaves the results of before.

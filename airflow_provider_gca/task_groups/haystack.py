@@ -1,33 +1,294 @@
-"""The HAYSTACK loop as a task group: iterations are unrolled when the DAG is built and gated when it runs."""
+"""The HAYSTACK loop as a task group: iterations are unrolled when the DAG is built and gated when it runs.
+
+Each task calls one step of the core and hands on small JSON.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import TaskGroup, TriggerRule, XComArg, task
+from airflow.sdk import TaskGroup, TriggerRule, XComArg, get_current_context, task
 
+from airflow_provider_gca.hooks.atlas import AtlasHook
 from airflow_provider_gca.operators.inference import DEFAULT_TIMEOUT_SECONDS, StackBatchOperator
-from airflow_provider_gca.task_groups import steps
-from airflow_provider_gca.utils.fields import check_literals, is_literal, require_text
+from airflow_provider_gca.utils.failures import AirflowSkipException, fails_as_task
+from airflow_provider_gca.utils.fields import NOTHING, check_literals, is_literal, make_model, require_text
 from gca_core.errors import ConfigurationError
 
-MAX_BOUND = 10
-DEFAULT_CONNECTION = "gca_atlas_default"
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
-# where the functions take values the tasks take the outputs of other tasks, which their types can't say
-_QUIET: dict[str, Any] = {"multiple_outputs": False, "show_return_value_in_logs": False}
-understand: Any = task(multiple_outputs=False)(steps.understand)
-start: Any = task(multiple_outputs=True)(steps.start)
-gate: Any = task(multiple_outputs=False, trigger_rule=TriggerRule.NONE_FAILED)(steps.gate)
-propose: Any = task(**_QUIET)(steps.propose)
-collect: Any = task(**_QUIET, trigger_rule=TriggerRule.ALL_DONE)(steps.collect)
-evaluate: Any = task(**_QUIET, map_index_template="{{ task.op_kwargs['result']['candidate_id'] }}")(steps.evaluate)
-record: Any = task(multiple_outputs=False, trigger_rule=TriggerRule.ALL_DONE)(steps.record)
-finalize: Any = task(multiple_outputs=False, trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS)(steps.finalize)
-notify: Any = task(steps.notify)
-cancel_leftovers: Any = task(steps.cancel_leftovers)
+    from gca_core.runs.state import StateRef
+
+log = logging.getLogger(__name__)
+
+MAX_BOUND = 10
+# a candidate may fail without its run; mapped tasks carry their index behind their name
+_TOLERATED = re.compile(r"\.(infer|evaluate)(_\d+)?$")
+QUIET = {"show_return_value_in_logs": False}
+Json = dict[str, Any]
+
+
+def step(**options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """A task of the loop: it takes the outputs of other tasks in the place of values, which its types can't say."""
+    return lambda function: task(**{"multiple_outputs": False, **options})(fails_as_task(function))
+
+
+def haystack_run_id(dag_id: str, dag_run_id: str, group_id: str) -> str:
+    """The id of a loop's run in the run records: the same for every task and every retry of a DAG run."""
+    from gca_core.io import safe_name
+
+    return safe_name(f"{dag_id}.{group_id}.{dag_run_id}")
+
+
+def checked_bound(max_iterations: int | str | None, bound: int) -> int:
+    """The run's number of iterations, within the bound the DAG was built with.
+
+    Raises:
+        ConfigurationError: not a whole number from 1 to ``bound``.
+    """
+    if max_iterations in (None, *NOTHING):
+        return bound
+    try:
+        number = int(max_iterations)
+    except ValueError:
+        number = 0
+    if not 1 <= number <= bound:
+        raise ConfigurationError(
+            f"max_iterations is {max_iterations!r}; this DAG was built for 1 to {bound} iterations, and more need "
+            "a DAG built with a higher bound"
+        )
+    return number
+
+
+def _own_run_id(group_id: str) -> str:
+    dag_run = get_current_context()["dag_run"]
+    return haystack_run_id(dag_run.dag_id, dag_run.run_id, group_id)
+
+
+def _going(decision: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """The gate's decision when it says go; any other skips the task that asks."""
+    if decision is None:
+        raise AirflowSkipException("the gate of this iteration left no decision")
+    if not decision["go"]:
+        raise AirflowSkipException(f"iteration {decision['iteration']} does not run: {decision['reason']}")
+    return decision
+
+
+@step()
+def understand(
+    question: str | None,
+    dataset: str | None,
+    gca_atlas_conn_id: str,
+    cell_type: str | None = None,
+    perturbation: str | None = None,
+    kind: str | None = None,
+) -> Json:
+    """What is asked, as a structured query."""
+    from gca_core.haystack import steps
+
+    context = AtlasHook(gca_atlas_conn_id).get_haystack_context()
+    names = {"cell_type": _text(cell_type), "perturbation": _text(perturbation), "kind": _text(kind)}
+    query = steps.understand(_text(question), context, **names, dataset=_text(dataset))
+    log.info("cell type %s (%s), perturbation %s", query.cell_type, query.cell_type_id, query.perturbation)
+    return _dump(query)
+
+
+@step(multiple_outputs=True)
+def start(
+    query: Json,
+    group_id: str,
+    bound: int,
+    max_iterations: int | str | None,
+    config: Json,
+    results_uri: str | None,
+    gca_atlas_conn_id: str,
+) -> Json:
+    """The run's first state and its row in the run records; also the run's id."""
+    from gca_core.haystack import steps
+    from gca_core.haystack.models import IterationConfig, StructuredQuery
+    from gca_core.io import join_uri
+    from gca_core.runs.models import Claim
+
+    values = {**config, "max_iterations": checked_bound(max_iterations, bound)}
+    bounds = make_model("haystack_loop", IterationConfig, values)
+    context = AtlasHook(gca_atlas_conn_id).get_haystack_context()
+    run_id = _own_run_id(group_id)
+    ti = get_current_context()["ti"]
+    state = steps.start_run(
+        StructuredQuery.model_validate(query),
+        run_id=run_id,
+        results_uri=_text(results_uri) or join_uri(context.settings.results_root(), "haystack", run_id),
+        config=bounds,
+        context=context,
+        claim=Claim(owner=f"Airflow DAG {ti.dag_id}, run {ti.run_id}", retry=ti.try_number > 1),
+    )
+    return {"run_id": run_id, **_dump(state)}
+
+
+@step(trigger_rule=TriggerRule.NONE_FAILED)
+def gate(state: Json | None, iteration: int, gca_atlas_conn_id: str) -> Json:
+    """Whether this iteration runs, and why not; the state travels along."""
+    if state is None:
+        return {"go": False, "reason": "the loop ended before", "iteration": iteration, "state": None}
+    from gca_core.haystack import steps
+
+    context = AtlasHook(gca_atlas_conn_id).get_haystack_context()
+    decision = steps.gate(_state(state), iteration, context)
+    reason = f"{decision.reason}: {decision.detail}" if decision.reason else decision.detail
+    log.info("iteration %d %s%s", iteration, "runs" if decision.go else "stops", f" ({reason})" if reason else "")
+    return {"go": decision.go, "reason": reason, "iteration": iteration, "state": _state(state).model_dump(mode="json")}
+
+
+@step(**QUIET)
+def propose(decision: Json, gca_atlas_conn_id: str) -> list[Json]:
+    """The iteration's inference jobs, one ``infer`` task each; their files are written."""
+    going = _going(decision)
+    from gca_core.haystack import steps
+
+    context = AtlasHook(gca_atlas_conn_id).get_haystack_context()
+    return [_dump(job) for job in steps.propose(_state(going["state"]), going["iteration"], context)]
+
+
+@step(**QUIET, trigger_rule=TriggerRule.ALL_DONE)
+def collect(decision: Json | None, jobs: list[Json] | None, answers: Sequence[list[Json]] | None) -> list[Json]:
+    """One result per request of every job, in the order of the jobs; an answer that is missing is a failure."""
+    _going(decision)
+    if jobs is None:
+        raise AirflowSkipException("there is no proposal; see the log of propose")
+    return aligned(jobs, _all(answers))
+
+
+@step(**QUIET, map_index_template="{{ task.op_kwargs['result']['candidate_id'] }}")
+def evaluate(decision: Json, result: Json, gca_atlas_conn_id: str) -> Json:
+    """How grounded one prediction is."""
+    going = _going(decision)
+    from gca_core.haystack import steps
+    from gca_core.inference.models import InferenceResult
+
+    context = AtlasHook(gca_atlas_conn_id).get_haystack_context()
+    answer = InferenceResult.model_validate(result)
+    return _dump(steps.evaluate(_state(going["state"]), going["iteration"], answer, context))
+
+
+@step(trigger_rule=TriggerRule.ALL_DONE)
+def record(
+    decision: Json | None, results: list[Json] | None, evaluations: Sequence[Json] | None, gca_atlas_conn_id: str
+) -> Json:
+    """The next state, with the iteration's evaluations and its best candidate.
+
+    A candidate whose ``evaluate`` task left nothing counts as failed.
+    """
+    going = _going(decision)
+    if results is None:
+        raise AirflowSkipException("there are no results; see the logs of propose and collect")
+    from gca_core.haystack import steps
+    from gca_core.haystack.models import CandidateEvaluation
+    from gca_core.inference.models import InferenceResult, InferenceStatus
+
+    context = AtlasHook(gca_atlas_conn_id).get_haystack_context()
+    state, iteration = _state(going["state"]), going["iteration"]
+    scored = [CandidateEvaluation.model_validate(evaluation) for evaluation in _all(evaluations)]
+    there = {evaluation.candidate.candidate_id for evaluation in scored}
+    for result in map(InferenceResult.model_validate, results):
+        if result.candidate_id not in there:
+            log.warning("the evaluation of %s is missing; see the log of its task", result.candidate_id)
+            lost = {"status": InferenceStatus.FAILED, "error": result.error or "its evaluation failed; see its log"}
+            scored.append(steps.evaluate(state, iteration, result.model_copy(update=lost), context))
+    return _dump(steps.record(state, iteration, scored, context))
+
+
+@step(trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS)
+def finalize(states: Sequence[Json | None], gca_atlas_conn_id: str) -> Json:
+    """The best iteration of all as AnnData, HTML and JSON, and the run row closed."""
+    from gca_core.haystack import steps
+
+    last = [state for state in states if state is not None][-1]
+    context = AtlasHook(gca_atlas_conn_id).get_haystack_context()
+    return _dump(steps.finalize(_state(last), context))
+
+
+@step()
+def notify(outputs: Json) -> None:
+    """Tell the task log what came out."""
+    for name, value in outputs.items():
+        log.info("%s: %s", name, value)
+
+
+def aligned(jobs: Iterable[Json], answers: Iterable[list[Json]]) -> list[Json]:
+    """One result per request, matched by candidate id: answers of tasks that died are missing from XCom, which
+    would shift any match by position."""
+    from gca_core.inference.models import InferenceResult, InferenceStatus
+
+    found = {result["candidate_id"]: result for answer in answers for result in answer or ()}
+    rows = []
+    for job in jobs:
+        for request in job["requests"]:
+            missing = InferenceResult(
+                candidate_id=request["candidate_id"],
+                status=InferenceStatus.FAILED,
+                error="the inference task ended without an answer; see its log",
+                backend=request["backend"],
+            )
+            rows.append(found.get(request["candidate_id"]) or missing.model_dump(mode="json"))
+    return rows
+
+
+def _all(values: Sequence[Any] | None) -> list[Any]:
+    """What mapped tasks left. Airflow's lazy sequence is read as a slice: iterating it asks for one entry more
+    than there are, which it logs as an error."""
+    return [] if values is None else list(values[:])
+
+
+def _dump(value: BaseModel) -> Json:
+    return value.model_dump(mode="json")
+
+
+def _state(value: Mapping[str, Any]) -> StateRef:
+    from gca_core.runs.state import StateRef
+
+    return StateRef.model_validate({name: value[name] for name in StateRef.model_fields})
+
+
+def _text(value: str | None) -> str | None:
+    """A rendered text, or None where the template made nothing of it."""
+    return None if value in (None, *NOTHING) else value
+
+
+@step()
+def cancel_leftovers(group_id: str, gca_atlas_conn_id: str) -> None:
+    """Close the run's record when something else than ``finalize`` ended the run.
+
+    Local jobs end with the task that started them, so no process is left to stop here.
+    """
+    from gca_core.runs.models import RunStatus
+
+    run_id = _own_run_id(group_id)
+    store = AtlasHook(gca_atlas_conn_id).get_run_store()
+    row = store.get(run_id)
+    if row is None or row.status.is_final:
+        log.info("nothing of run %s is left to cancel", run_id)
+        return
+    failed = _failed_tasks(group_id)
+    ending = (RunStatus.FAILED, f"failed: {', '.join(failed)}") if failed else (RunStatus.CANCELLED, "cancelled")
+    store.upsert_run(row.model_copy(update={"status": ending[0], "termination_reason": ending[1]}))
+    log.warning("run %s had not ended; its record now says %s", run_id, ending[1])
+
+
+def _failed_tasks(group_id: str) -> list[str]:
+    """The failed tasks of the group that must not fail."""
+    context = get_current_context()
+    dag_run = context["dag_run"]
+    states = context["ti"].get_task_states(dag_id=dag_run.dag_id, run_ids=[dag_run.run_id]).get(dag_run.run_id, {})
+    return sorted(
+        task
+        for task, state in states.items()
+        if task.startswith(f"{group_id}.") and state == "failed" and not _TOLERATED.search(task)
+    )
 
 
 @dataclass(frozen=True)
@@ -57,7 +318,7 @@ def haystack_loop(
     dataset: str | XComArg | None = None,
     config: Mapping[str, Any] | None = None,
     results_uri: str | XComArg | None = None,
-    gca_atlas_conn_id: str = DEFAULT_CONNECTION,
+    gca_atlas_conn_id: str = AtlasHook.default_conn_name,
     execution: str = "local",
     job_timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
     infer_arguments: Mapping[str, Any] | None = None,
@@ -142,7 +403,7 @@ def _check(
             f"{name}: iterations has to be a whole number from 1 to {MAX_BOUND}, found {iterations!r}"
         )
     if max_iterations is not None and is_literal(max_iterations):
-        steps.checked_bound(max_iterations, iterations)
+        checked_bound(max_iterations, iterations)
     named = {key: value for key, value in asked.items() if value is not None}
     if all(map(is_literal, asked.values())) and set(named) - {"kind"} not in (
         {"question"}, {"cell_type", "perturbation"}

@@ -21,7 +21,7 @@ def test_airflow_dags_test_runs_an_example_in_a_process_of_its_own(airflow_home:
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert "[DAG TEST] end task task_id=summary" in done.stdout + done.stderr
     summary = json.loads((tmp_path / "home" / "results" / "gca_annotate" / "summary.json").read_text())
-    assert summary["figures"]["cells"] == 700
+    assert summary["metrics"]["cells"] == 700
 
 
 @pytest.mark.usefixtures("airflow_home")

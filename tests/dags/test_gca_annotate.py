@@ -13,9 +13,9 @@ def test_annotates_the_bundled_cells_and_says_how_well(run_dag: Any, gca_home: P
     assert states(run) == {"prepare": ["success"], "annotate": ["success"], "summary": ["success"]}
 
     summary = json.loads((gca_home / "results" / "gca_annotate" / "summary.json").read_text())
-    assert set(summary) == {"system", "ran_on", "figures", "seconds", "files"}
+    assert set(summary) == {"system", "ran_on", "metrics", "seconds", "files"}
     assert summary["seconds"] > 0
-    agreement = {name: value for name, value in summary["figures"].items() if name.startswith("agreement")}
+    agreement = {name: value for name, value in summary["metrics"].items() if name.startswith("agreement")}
     assert agreement
     assert all(0 <= value <= 1 for value in agreement.values())
     assert all(as_path(uri).exists() for uri in summary["files"].values())

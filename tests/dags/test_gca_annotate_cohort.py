@@ -48,8 +48,8 @@ def test_the_bundled_cells_with_nothing_configured(run_dag: Any, gca_home: Path)
         "judge": ["success"],
     }
     summary = json.loads((gca_home / "results" / "gca_annotate_cohort" / "summary.json").read_text())
-    assert (summary["figures"]["files"], summary["figures"]["cells"]) == (2, 3611)
-    assert "failed" not in summary["figures"]
+    assert (summary["metrics"]["files"], summary["metrics"]["cells"]) == (2, 3611)
+    assert "failed" not in summary["metrics"]
     assert set(summary["files"]) == {"csv", "composition", "html", "review_csv", "review_html"}
     assert all(as_path(uri).exists() for uri in summary["files"].values())
     assert [(row["file"], row["status"]) for row in table(summary["files"]["csv"])] == [

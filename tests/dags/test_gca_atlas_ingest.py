@@ -27,8 +27,8 @@ def test_builds_the_demo_atlas_with_nothing_configured(run_dag: Any, gca_home: P
     assert report["n_matched"] == {"type": 8}
 
     summary = json.loads((gca_home / "results" / "gca_atlas_ingest" / "summary.json").read_text())
-    assert summary["figures"]["cells left out"] == report["n_cells_read"] - labelled > 0
-    assert "monocyte" in summary["figures"]["nearest to 'interferon beta in monocytes'"]
+    assert summary["metrics"]["cells left out"] == report["n_cells_read"] - labelled > 0
+    assert "monocyte" in summary["metrics"]["nearest to 'interferon beta in monocytes'"]
     assert all(as_path(uri).exists() for uri in summary["files"].values())
     atlas = open_atlas(load_settings(home=gca_home))
     assert "interferon beta" in atlas.perturbations("kang2018-mini")

@@ -53,7 +53,7 @@ def test_predicts_what_was_put_aside_over_gated_iterations(full_run: Any, gca_ho
     assert output(full_run, "haystack.iteration_2.gate")[0]["reason"].startswith("max_iterations: 2 of 2")
     assert [iteration_states(full_run, index)["record"] for index in (0, 1)] == [["success"], ["success"]]
     summary = json.loads((gca_home / "results" / "gca_haystack" / "summary.json").read_text())
-    figures = summary["figures"]
+    figures = summary["metrics"]
     assert figures["Pearson of log fold change"] >= 0.85
     assert figures["overlap of the 50 largest changes"] >= 0.60
     assert figures["iterations"] == 2

@@ -18,10 +18,10 @@ def test_trains_scores_and_labels_new_cells(run_dag: Any, gca_home: Path) -> Non
     run = run_dag("gca_latent")
     assert states(run) == {name: ["success"] for name in TASKS}
     summary = summary_of(gca_home)
-    scores = {name: value for name, value in summary["figures"].items() if name.startswith("macro-F1")}
+    scores = {name: value for name, value in summary["metrics"].items() if name.startswith("macro-F1")}
     assert {name.split()[1] for name in scores} == {"latent", "pca", "genes"}
     assert max(value for name, value in scores.items() if " latent " in name) >= 0.85
-    assert summary["figures"]["new cells macro-F1"] >= 0.7
+    assert summary["metrics"]["new cells macro-F1"] >= 0.7
     assert all(as_path(uri).exists() for uri in summary["files"].values())
     (result,) = output(run, "train")
     assert len(json.dumps(result)) < 20_000
@@ -40,7 +40,7 @@ def test_below_the_threshold_nothing_is_labelled(run_dag: Any, gca_home: Path) -
     run = run_dag("gca_latent", epochs=1, min_macro_f1=1.0)
     expected = {name: ["success"] for name in TASKS} | {"transfer": ["skipped"]}
     assert states(run) == expected
-    assert "new cells labelled" not in summary_of(gca_home)["figures"]
+    assert "new cells labelled" not in summary_of(gca_home)["metrics"]
 
 
 @pytest.mark.parametrize("conf", [{"min_macro_f1": 2}, {"min_probability": "often"}])

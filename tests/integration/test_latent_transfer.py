@@ -180,11 +180,11 @@ def test_a_cell_far_from_all_others_gets_no_label() -> None:
 def test_no_answer_counts_as_a_wrong_one() -> None:
     answers = np.array(["a", None, "b", "a"], dtype=object)
     truth = np.array(["a", "a", "b", None], dtype=object)
-    figures = agreement(answers, truth)
-    assert figures["accuracy"] == pytest.approx(2 / 3, abs=1e-6)
-    assert figures["coverage"] == pytest.approx(2 / 3, abs=1e-6)
-    assert figures["accuracy_of_answers"] == 1
-    assert figures["macro_f1"] == pytest.approx((2 / 3 + 1) / 2, abs=1e-6)
+    found = agreement(answers, truth)
+    assert found["accuracy"] == pytest.approx(2 / 3, abs=1e-6)
+    assert found["coverage"] == pytest.approx(2 / 3, abs=1e-6)
+    assert found["accuracy_of_answers"] == 1
+    assert found["macro_f1"] == pytest.approx((2 / 3 + 1) / 2, abs=1e-6)
     assert agreement(answers, np.array([None] * 4, dtype=object)) == {}
 
 

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from pydantic import BaseModel, Field
@@ -15,7 +16,10 @@ from airflow_provider_gca.utils.fields import (
     require_positive,
     require_text,
 )
+from airflow_provider_gca.utils.summary import seconds_since
 from gca_core.errors import ConfigurationError
+
+NOW = datetime(2026, 6, 1, tzinfo=UTC)
 
 
 class Model(BaseModel):
@@ -107,3 +111,8 @@ def test_what_says_nothing_is_left_out_at_every_level() -> None:
     nested = {"a": {"b": "None", "c": {"d": ""}}, "e": 0, "f": {"g": False, "h": None}}
     assert given_within(nested) == {"e": 0, "f": {"g": False}}
     assert given_within(None) == {}
+
+
+@pytest.mark.parametrize("others", [(None,), (NOW - timedelta(days=900),), (NOW + timedelta(days=900),)])
+def test_a_run_with_a_date_of_long_ago_or_to_come_takes_the_time_it_takes(others: tuple[datetime | None]) -> None:
+    assert seconds_since((*others, NOW - timedelta(seconds=3)), NOW) == 3
