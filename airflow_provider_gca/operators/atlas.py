@@ -29,6 +29,7 @@ class IngestAtlasOperator(GcaOperator):
     """
 
     config_type = IngestConfig
+    output_field = "dataset"
     asset_names = ("store",)
     template_fields_renderers: ClassVar[dict[str, str]] = {"perturbation_names": "json"}
     ui_color = "#f3e6da"

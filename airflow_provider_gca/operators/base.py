@@ -43,8 +43,9 @@ class GcaOperator(BaseOperator):
     """
 
     config_type: ClassVar[type[BaseModel] | None] = None
-    # fields with URIs that are read, and names of results that become assets
+    # fields with URIs that are read, the field that says where results go, names of results that become assets
     input_fields: ClassVar[tuple[str, ...]] = ("input_uri",)
+    output_field: ClassVar[str] = "output_uri"
     asset_names: ClassVar[tuple[str, ...]] = ()
     report_name: ClassVar[str] = "report"
     figure_name: ClassVar[str] = "umap"
@@ -54,8 +55,8 @@ class GcaOperator(BaseOperator):
         super().__init_subclass__(**kwargs)
         init = cls.__init__
         known: dict[str, inspect.Parameter] = {}
-        for function in (init, GcaOperator.__init__):
-            known |= inspect.signature(function).parameters
+        for base in cls.__mro__[: cls.__mro__.index(GcaOperator) + 1]:
+            known |= inspect.signature(base.__init__).parameters
         rest = known.pop("kwargs")
         for name, field in (cls.config_type.model_fields if cls.config_type else {}).items():
             default: Any = inspect.Parameter.empty if field.is_required() else None
@@ -91,11 +92,11 @@ class GcaOperator(BaseOperator):
 
     @classmethod
     def partial(cls, **kwargs: Any) -> Any:
-        """As Airflow's; refuses one ``output_uri`` for all mapped tasks, whose results would replace each other."""
-        if is_literal(kwargs.get("output_uri", "{{")):
+        """As Airflow's; refuses one ``output_field`` for all mapped tasks, whose results would replace each other."""
+        if is_literal(kwargs.get(cls.output_field, "{{")):
             raise ConfigurationError(
-                f"{cls.__name__}: output_uri is the same for all mapped tasks, which would replace each other's "
-                f"results; {ONE_EACH}"
+                f"{cls.__name__}: {cls.output_field} is the same for all mapped tasks, which would replace each "
+                f"other's results; {ONE_EACH}"
             )
         return super().partial(**kwargs)
 
@@ -132,8 +133,10 @@ class GcaOperator(BaseOperator):
         try:
             with as_task_failure(), credentials_of(self.gcp_conn_id), bind_request(self.request_name(context)):
                 task = self.dag.task_dict.get(self.task_id) if self.has_dag() else None  # type: ignore[no-untyped-call]
-                if shares_output(getattr(getattr(task, "expand_input", None), "value", None)):
-                    raise ConfigurationError(f"{type(self).__name__}: mapped tasks share an output_uri; {ONE_EACH}")
+                if shares(self.output_field, getattr(getattr(task, "expand_input", None), "value", None)):
+                    raise ConfigurationError(
+                        f"{type(self).__name__}: mapped tasks share {self.output_field}; {ONE_EACH}"
+                    )
                 result = to_jsonable_python(self.work(context))
         finally:
             self._running = False
@@ -197,19 +200,19 @@ class GcaOperator(BaseOperator):
         )
 
 
-def shares_output(mapped_over: Any) -> bool:
-    """Whether two of the values that a DAG's author mapped over have one ``output_uri``.
+def shares(name: str, mapped_over: Any) -> bool:
+    """Whether two tasks of what a DAG's author mapped over have one value of an argument.
 
     Of several lists, ``expand`` makes a task for each combination.
     """
     crossed = False
     if isinstance(mapped_over, Mapping):
-        lists = {name: values for name, values in mapped_over.items() if isinstance(values, list | tuple)}
-        found = list(lists.pop("output_uri", ()))
+        lists = {key: values for key, values in mapped_over.items() if isinstance(values, list | tuple)}
+        found = list(lists.pop(name, ()))
         crossed = bool(found) and any(len(values) > 1 for values in lists.values())
     else:
         entries = mapped_over if isinstance(mapped_over, list | tuple) else ()
-        found = [entry["output_uri"] for entry in entries if isinstance(entry, Mapping) and "output_uri" in entry]
+        found = [entry[name] for entry in entries if isinstance(entry, Mapping) and name in entry]
     return crossed or len(set(map(str, found))) < len(found)
 
 

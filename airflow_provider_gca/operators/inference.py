@@ -50,6 +50,7 @@ class StackBatchOperator(GcaOperator):
         fail_when: the task fails when ``all`` requests failed (the default), when ``any`` did, or ``never``.
     """
 
+    output_field = "job_uri"
     template_fields_renderers: ClassVar[dict[str, str]] = {"requests": "json"}
     ui_color = "#efe3d0"
 

@@ -466,7 +466,7 @@ def test_mapped_tasks_have_an_output_each(asked: list[SimpleNamespace], mapped_o
     assert [link.name for link in mapped.operator_extra_links] == ["Report", "Figure"]
     task = mapped.unmap({"input_uri": "a", "output_uri": "x"})
     if shared:
-        with pytest.raises(AirflowFailException, match="share an output_uri"):
+        with pytest.raises(AirflowFailException, match="share output_uri"):
             task.execute({})
     else:
         task.execute({})
