@@ -56,7 +56,7 @@ class GcaOperator(BaseOperator):
         init = cls.__init__
         known: dict[str, inspect.Parameter] = {}
         for base in cls.__mro__[: cls.__mro__.index(GcaOperator) + 1]:
-            known |= inspect.signature(base.__init__).parameters
+            known |= inspect.signature(base.__init__).parameters  # type: ignore[misc]
         rest = known.pop("kwargs")
         for name, field in (cls.config_type.model_fields if cls.config_type else {}).items():
             default: Any = inspect.Parameter.empty if field.is_required() else None
