@@ -151,8 +151,8 @@ class LatentConfig(BaseModel):
         """Refuse a file, columns or a layer that aren't there, and a folder that can't be written to."""
         from gca_core.matrix.peek import check_input
 
-        columns = {"label": self.label_key, "batch": self.batch_key, "split": self.split_key}
-        check_input(self.input_uri, columns, layer=self.counts_layer, output_uri=self.output_dir, what="input")
+        columns = {"label": self.labels_key, "batch": self.batch_key, "split": self.split_key}
+        check_input(self.input_uri, columns, layer=self.counts_layer, output_uri=self.output_uri, what="input")
 
     @property
     def split_column(self) -> str | None:

@@ -30,7 +30,7 @@ def evaluate(
     as_json: options.AsJson = False,
 ) -> None:
     """Score a run's latent space against labels, beside PCA and genes; nothing is trained."""
-    check_run(run, input_uri, {"label": label_column if input_uri else None}, output_dir=output_dir)
+    check_run(run, input_uri, {"label": label_column if input_uri else None}, output_uri=output_uri)
     require_torch()
     from gca_core.latent.evaluation.rescore import evaluate_run
 
@@ -74,7 +74,7 @@ def embed(
     as_json: options.AsJson = False,
 ) -> None:
     """Write the latent means of other cells; genes that they lack are counted."""
-    check_run(run, input_uri, {"batch": batch_column}, counts_layer, output_dir)
+    check_run(run, input_uri, {"batch": batch_column}, counts_layer, output_uri)
     require_torch()
     from gca_core.io import join_uri
     from gca_core.latent.transfer.mapping import embed as embed_cells
@@ -109,7 +109,7 @@ def map_cells(
     as_json: options.AsJson = False,
 ) -> None:
     """Label other cells by their neighbours in the run's latent space, or leave them unlabelled."""
-    check_run(run, input_uri, {"batch": batch_column, "label": label_column}, counts_layer, output_dir)
+    check_run(run, input_uri, {"batch": batch_column, "label": label_column}, counts_layer, output_uri)
     require_torch()
     from gca_core.latent.transfer.config import make_transfer_config
     from gca_core.latent.transfer.labels import transfer_labels
@@ -136,7 +136,7 @@ def check_run(
     input_uri: str | None = None,
     columns: Mapping[str, str | None] | None = None,
     layer: str | None = None,
-    output_dir: str | None = None,
+    output_uri: str | None = None,
 ) -> None:
     """Refuse what isn't there before torch is imported."""
     from gca_core.io import join_uri, require_file
@@ -144,7 +144,7 @@ def check_run(
 
     require_file(join_uri(run, "model"), what="folder of a training run")
     if input_uri is not None:
-        check_input(input_uri, columns or {}, layer=layer, output_uri=output_dir or run, what="input")
+        check_input(input_uri, columns or {}, layer=layer, output_uri=output_uri or run, what="input")
 
 
 def require_torch() -> None:
