@@ -16,7 +16,7 @@ from gca_core.annotation.labels.vocabulary import Vocabulary, as_vocabulary, in_
 from gca_core.annotation.llm.models import LlmOptions
 from gca_core.annotation.markers.database import MarkerDatabase
 from gca_core.annotation.markers.gene_lists import split_genes
-from gca_core.annotation.markers.symbols import ENSEMBL, check_species, current_symbols
+from gca_core.annotation.markers.symbols import check_species, current_symbols
 from gca_core.annotation.models import Annotation, ClusterMarkers, DatasetReport, FlagReason, RankedGene
 from gca_core.annotation.observed import observed
 from gca_core.annotation.observed import request_id as current_request
@@ -24,6 +24,7 @@ from gca_core.annotation.pipeline import package_versions
 from gca_core.annotation.scoring.evidence import rank_weights
 from gca_core.annotation.timing import Stopwatch
 from gca_core.errors import ConfigurationError, DataValidationError
+from gca_core.matrix.genes import ENSEMBL
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from gca_core.annotation.adata.files import UMAP, OpenData, file_format, open_data
+from gca_core.annotation.adata.files import UMAP, OpenData, open_data
 from gca_core.annotation.adata.uns_record import keep_record
 from gca_core.annotation.config import AnnotationConfig
 from gca_core.annotation.labels.corrections import CORRECTIONS_FILE, Corrections, load_corrections
@@ -28,6 +28,7 @@ from gca_core.annotation.report.umap_figure import report_figures
 from gca_core.annotation.timing import Stopwatch
 from gca_core.io import as_path, as_uri, join_uri, json_text, reaching, staged
 from gca_core.locks import sole_writer
+from gca_core.matrix.cells import check_name
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +96,7 @@ def annotate_file(
     """
     clock = Stopwatch()
     annotator = as_annotator(model, llm_options)
-    file_format(config.input_uri)
+    check_name(config.input_uri)
     config.check_input()
     with ExitStack() as stack:
         stack.enter_context(replacing(config.output_uri))

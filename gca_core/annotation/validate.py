@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from gca_core.annotation.adata.files import file_format, open_data
+from gca_core.annotation.adata.files import open_data
 from gca_core.annotation.adata.obs import broadcast_to_cells
 from gca_core.annotation.config import PREFIX, TOP_N_MARKERS, AnnotationConfig
 from gca_core.annotation.labels.given import LabelValidator, given_labels
@@ -25,6 +25,7 @@ from gca_core.annotation.pipeline import Options, Outcome, make_report, rank_and
 from gca_core.annotation.run import AnnotationResult, options_of, replacing, write_results
 from gca_core.annotation.timing import Stopwatch
 from gca_core.errors import ConfigurationError, DataValidationError, MarkerDatabaseError
+from gca_core.matrix.cells import check_name
 from gca_core.matrix.methods import RankingMethod
 from gca_core.matrix.peek import require_columns
 
@@ -122,7 +123,7 @@ def validate_file(config: AnnotationConfig) -> AnnotationResult:
     if config.vocabulary is not None:
         raise ConfigurationError("labels that are judged stay as they are written; leave the vocabulary out")
     clock = Stopwatch()
-    file_format(config.input_uri)
+    check_name(config.input_uri)
     config.check_input()
     options = replace(
         options_of(config, None, None),

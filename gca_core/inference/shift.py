@@ -22,8 +22,8 @@ from gca_core.inference.models import InferenceRequest
 from gca_core.inference.resample import draw, solve_rates
 from gca_core.matrix.cells import read_h5ad
 from gca_core.matrix.compare import pearson
-from gca_core.matrix.kinds import require_counts
 from gca_core.matrix.normalise import log_normalise
+from gca_core.matrix.places import only_genes, require_counts
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +106,8 @@ def paired_shift(prompt: ad.AnnData, control: ad.AnnData, weights: dict[str, flo
 
 def _read(request: InferenceRequest) -> _Inputs:
     names = ("prompt", "control", "query")
-    return _Inputs(**{name: read_h5ad(getattr(request, f"{name}_uri"), what=f"{name} file") for name in names})
+    files = {name: read_h5ad(getattr(request, f"{name}_uri"), what=f"{name} file") for name in names}
+    return _Inputs(**{name: only_genes(file) for name, file in files.items()})
 
 
 def _check(inputs: _Inputs, request: InferenceRequest) -> None:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from gca_core.errors import DataValidationError
-from gca_core.matrix.kinds import MatrixKind, classify_matrix
+from gca_core.matrix.kinds import MatrixKind, examine
 
 TARGET_SUM = 1e4
 _TOLERANCE = 0.05
@@ -61,12 +61,14 @@ def recover_counts(log_normalised: Any) -> sp.csr_matrix:
     Raises:
         DataValidationError: the values aren't log-normalised, or the quotients aren't integers.
     """
-    kind = classify_matrix(log_normalised)
-    if kind not in {MatrixKind.LOG_NORMALISED, MatrixKind.EMPTY}:
-        raise DataValidationError(f"counts are recovered from log-normalised values, but the matrix is {kind.value}")
+    found = examine(log_normalised)
+    if found.kind not in {MatrixKind.LOG_NORMALISED, MatrixKind.EMPTY}:
+        raise DataValidationError(
+            f"counts are recovered from log-normalised values, but the matrix is {found.kind.value}"
+        )
     X = sp.csr_matrix(log_normalised, dtype=np.float64, copy=True)
     X.eliminate_zeros()
-    linear = np.expm1(X.data)
+    linear = np.expm1(X.data * np.log(found.base or np.e))
     quotients = linear / np.repeat(_row_minima(linear, X.indptr), np.diff(X.indptr))
     counts = np.rint(quotients)
     wrong = np.abs(quotients - counts) > np.minimum(_TOLERANCE + _RELATIVE_TOLERANCE * counts, _MAX_TOLERANCE)

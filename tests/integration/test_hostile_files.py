@@ -15,7 +15,7 @@ import pytest
 import zarr
 
 from gca_core.annotation import AnnotationConfig, annotate_file
-from gca_core.atlas.ingest.source import open_counts
+from gca_core.atlas.ingest.source import CountSource
 from gca_core.errors import DataValidationError
 from gca_core.haystack.demo.holdout import compare_with_truth
 from gca_core.haystack.steps import predicted_change
@@ -23,6 +23,7 @@ from gca_core.inference.models import InferenceRequest
 from gca_core.inference.shift import ShiftPredictor
 from gca_core.latent.config import make_config
 from gca_core.latent.data.adapter import DataAdapter
+from gca_core.matrix.cells import open_cells
 from gca_core.matrix.hostile import refuse_foreign_data
 from tests.helpers.latent_counts import counts_with_groups
 
@@ -31,8 +32,8 @@ N_CELLS = 80
 
 
 def ingest(path: Path) -> None:
-    with open_counts(path, path.name, None):
-        pass
+    with open_cells(str(path)) as cells:
+        CountSource(cells, None)
 
 
 def infer(path: Path) -> None:

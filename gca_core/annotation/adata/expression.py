@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +16,10 @@ from gca_core.annotation.markers.database import MarkerDatabase
 from gca_core.annotation.markers.symbols import current_symbols, find_symbols
 from gca_core.errors import ConfigurationError, DataValidationError
 from gca_core.matrix.chunks import ChunkedMatrix, readable_by_rows
-from gca_core.matrix.kinds import MatrixKind, classify_matrix, layer_names
+from gca_core.matrix.genes import gene_rows
+from gca_core.matrix.kinds import MatrixKind
 from gca_core.matrix.normalise import log_normalise
+from gca_core.matrix.places import Place, listed_kinds, named_place, places
 from gca_core.matrix.stats import GroupSums, group_sums
 
 if TYPE_CHECKING:
@@ -76,18 +78,11 @@ class Expression:
 
 @dataclass(frozen=True)
 class ChosenMatrix:
-    """The matrix to use, what it is called and of which kind, and its genes.
+    """The matrix to use, of which kind it is, and to which base its logarithms are."""
 
-    Attributes:
-        var: the table of its genes.
-        fallback: another gene table that may know the symbols of the genes in ``var``.
-    """
-
-    name: str
-    X: Any
+    place: Place
     kind: MatrixKind
-    var: Any
-    fallback: Any = None
+    base: float = float(np.e)
 
 
 def read_expression(
@@ -102,9 +97,11 @@ def read_expression(
 
     Without ``layer``: ``raw`` where it is usable and holds more genes than ``X``, else ``X`` where it is
     log-normalised or counts (which are then normalised), else ``raw``, else a layer if exactly one is usable.
-    A matrix in a file stays there and is read in parts.
+    A matrix in a file stays there and is read in parts. Rows that are no genes, such as antibodies, have no part.
 
     Args:
+        layer: ``X``, ``raw`` or the name of a layer; where it is named, values that may be logarithms or not are taken
+            for logarithms.
         gene_symbols: column of ``var`` with the symbols; None means the names, or a column that is found where the
             names are Ensembl ids.
 
@@ -122,7 +119,10 @@ def prepare_expression(
     """The log-normalised values of a chosen matrix; see :func:`read_expression`."""
     if species not in SPECIES:
         raise ConfigurationError(f"the species {species!r} is not supported; use one of {', '.join(SPECIES)}")
-    symbols = find_symbols(chosen.var, chosen.name, species=species, column=gene_symbols, fallback=chosen.fallback)
+    place = chosen.place
+    rows = gene_rows(place.var, place.name, place.fallback, tell=True)
+    var = place.var if rows is None else place.var.iloc[rows]
+    symbols = find_symbols(var, place.name, species=species, column=gene_symbols, fallback=place.fallback)
     columns, genes = _unique(current_symbols(symbols, markers))
     known = len(set(genes) & markers.genes)
     if known < MIN_KNOWN_GENES:
@@ -131,14 +131,23 @@ def prepare_expression(
             f"{MIN_KNOWN_GENES} are needed; gene names look like {', '.join(symbols[:3])}: expected {species} symbols, "
             "as names or in the column that gene_symbols names"
         )
-    logged = chosen.kind is MatrixKind.LOG_NORMALISED
+    logged = chosen.kind is not MatrixKind.COUNTS
     done = "" if logged else ", normalised to 10,000 per cell and log1p taken"
-    source = f"{chosen.name} ({chosen.kind.value}{done})"
-    log.info("expression is read from %s", source)
+    other_base = logged and chosen.base != np.e
+    done = f", base {chosen.base:g} turned into e" if other_base else done
+    source = f"{place.name} ({chosen.kind.value}{done})"
+    log.info("expression is read from %s%s", source, "; logarithms to base e" if logged and not other_base else "")
+
+    def normalised(cells: sp.csr_matrix) -> sp.csr_matrix:
+        of_genes = cells if rows is None else sp.csr_matrix(cells[:, rows])
+        if not logged:
+            return log_normalise(of_genes)
+        return sp.csr_matrix(of_genes * np.log(chosen.base)) if other_base else of_genes
+
     values = ChunkedMatrix(
-        readable_by_rows(chosen.X),
-        columns=None if len(columns) == len(symbols) else columns,
-        transform=None if logged else log_normalise,
+        readable_by_rows(place.X),
+        columns=None if rows is None and len(columns) == len(symbols) else columns,
+        transform=None if logged and rows is None and not other_base else normalised,
     )
     return Expression(values, genes, source)
 
@@ -152,37 +161,43 @@ def choose_matrix(adata: AnnData, layer: str | None = None) -> ChosenMatrix:
     if adata.n_obs == 0 or adata.n_vars == 0:
         raise DataValidationError(f"the data is {adata.n_obs} cells x {adata.n_vars} genes; expected some of both")
     if layer is not None:
-        return _named_layer(adata, layer)
-    kinds: dict[str, MatrixKind] = {}
-    if adata.X is not None:
-        kinds["X"] = classify_matrix(adata.X)
-    if adata.raw is not None:
-        kinds["raw"] = classify_matrix(adata.raw.X)
-        if kinds["raw"] in _USABLE and (adata.raw.n_vars > adata.n_vars or kinds.get("X") not in _USABLE):
-            return ChosenMatrix("raw", adata.raw.X, kinds["raw"], adata.raw.var, adata.var)
-    if kinds.get("X") in _USABLE:
-        return ChosenMatrix("X", adata.X, kinds["X"], adata.var)
-    layers = {name: classify_matrix(adata.layers[name]) for name in layer_names(adata)}
-    usable = [name for name, kind in layers.items() if kind in _USABLE]
-    if len(usable) == 1:
-        return ChosenMatrix(f"layer {usable[0]!r}", adata.layers[usable[0]], layers[usable[0]], adata.var)
-    seen = "; ".join(f"{n} is {k.value}" for n, k in (kinds | {f"layer {n!r}": k for n, k in layers.items()}).items())
-    advice = "name the layer to use" if usable else "store raw counts or log-normalised values in X, raw or a layer"
+        return _named(adata, named_place(adata, layer))
+    found = places(adata)
+    raw, X = found.get("raw"), found.get("X")
+    if _usable(raw) and (raw.X.shape[1] > adata.n_vars or not _usable(X)):
+        return _chosen(adata, raw)
+    if _usable(X):
+        return _chosen(adata, X)
+    layers = [place for key, place in found.items() if key.startswith("layers/") and _usable(place)]
+    if len(layers) == 1:
+        return _chosen(adata, layers[0])
+    advice = (
+        "name the layer to use"
+        if layers or any(p.examined.kind is MatrixKind.AMBIGUOUS for p in found.values())
+        else ("store raw counts or log-normalised values in X, raw or a layer")
+    )
     raise DataValidationError(
-        f"no matrix to annotate on: {seen or 'the data has none'}; markers need log-normalised values "
+        f"no matrix to annotate on: {listed_kinds(adata) or 'the data has none'}; markers need log-normalised values "
         f"or counts: {advice}"
     )
 
 
-def _named_layer(adata: AnnData, layer: str) -> ChosenMatrix:
-    if layer not in layer_names(adata):
-        raise DataValidationError(
-            f"there is no layer {layer!r}; found {', '.join(map(repr, layer_names(adata))) or 'no layers'}"
-        )
-    kind = classify_matrix(adata.layers[layer])
-    if kind not in _USABLE:
-        raise DataValidationError(f"layer {layer!r} is {kind.value}; expected log-normalised values or raw counts")
-    return ChosenMatrix(f"layer {layer!r}", adata.layers[layer], kind, adata.var)
+def _usable(place: Place | None) -> TypeGuard[Place]:
+    return place is not None and place.examined.kind in _USABLE
+
+
+def _named(adata: AnnData, place: Place) -> ChosenMatrix:
+    kind = place.examined.kind
+    if kind not in {*_USABLE, MatrixKind.AMBIGUOUS}:
+        raise DataValidationError(f"{place.name} is {kind.value}; expected log-normalised values or raw counts")
+    return _chosen(adata, place)
+
+
+def _chosen(adata: AnnData, place: Place) -> ChosenMatrix:
+    kind = MatrixKind.COUNTS if place.examined.kind is MatrixKind.COUNTS else MatrixKind.LOG_NORMALISED
+    told = adata.uns.get("log1p")
+    base = told.get("base") if isinstance(told, Mapping) else None
+    return ChosenMatrix(place, kind, float(place.examined.base or base or np.e))
 
 
 def _unique(names: list[str]) -> tuple[npt.NDArray[np.int64], tuple[str, ...]]:

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
 from gca_core.annotation.markers.database import MarkerDatabase, symbol_aliases
 from gca_core.errors import DataValidationError
+from gca_core.matrix.genes import ENSEMBL, MOST, from_column, kind_of_names, share, symbol_column, without_genome
 
-ENSEMBL = re.compile(r"(ENS[A-Z]*G\d{6,})(\.\d+)?", re.IGNORECASE)
-SYMBOL_COLUMNS = ("gene_symbols", "gene_symbol", "feature_name", "gene_name", "gene_names", "symbol", "SYMBOL")
 _MOUSE_LIKE = re.compile(r"[A-Z][a-z]+[a-z0-9]*\d*")
 _HUMAN_LIKE = re.compile(r"[A-Z][A-Z0-9]+(-[A-Z0-9]+)*")
 _ENSEMBL_SPECIES = {"ENSG": "human", "ENSMUSG": "mouse"}
-_MISSING = {"", "nan", "none", "na", "<na>"}
-# share of names from which their form is taken for that of all, and from which two species seem to be there
-_MOST, _MANY = 0.5, 0.25
+# share of names from which two species seem to be there
+_MANY = 0.25
 
 
 def find_symbols(
@@ -26,8 +23,9 @@ def find_symbols(
 ) -> list[str]:
     """The gene symbols of a gene table, as the data writes them.
 
-    They are the names of ``var``, or where these are Ensembl ids the values of ``column`` or of the one column that
-    is known to hold symbols. Genes without a symbol keep their id, without its version.
+    They are the names of ``var`` without a genome's prefix, or where these are Ensembl ids or numbers the values of
+    ``column`` or of the one column that is known to hold symbols. Genes without a symbol keep their id, without its
+    version.
 
     Args:
         var: the gene table of the matrix that is used.
@@ -40,16 +38,17 @@ def find_symbols(
         DataValidationError: no such column, no symbols, symbols in several columns that differ, or symbols of
             another species; says which option settles it.
     """
-    names = [str(name) for name in var.index]
-    if column is None and share(names, ENSEMBL.fullmatch) > _MOST:
+    names = without_genome([str(name) for name in var.index], species)
+    kind = kind_of_names(names)
+    if column is None and kind is not None:
         _check_ensembl_species(names, where, species)
-        column = _symbol_column(var, fallback, where, names)
+        column = symbol_column(var, fallback, where, names)
     if column is not None:
-        names = _from_column(var, fallback, column, where)
+        names = without_genome(from_column(var, fallback, column, where), species)
     names = [without_version(name) for name in names]
-    if share(names, ENSEMBL.fullmatch) > _MOST:
+    if (kind := kind_of_names(names)) is not None:
         raise DataValidationError(
-            f"most values of the column {column!r} are Ensembl ids or missing; name a column of symbols as gene_symbols"
+            f"most values of the column {column!r} are {kind} or missing; name a column of symbols as gene_symbols"
         )
     check_species(names, where, species)
     return names
@@ -78,13 +77,13 @@ def check_species(names: Sequence[str], where: str, species: str) -> None:
             f"{100 * mouse:.0f} % like Cd3e); keep the genes of one species, or name the column with its symbols "
             "as gene_symbols"
         )
-    if species == "human" and mouse > _MOST:
+    if species == "human" and mouse > MOST:
         examples = ", ".join([name for name in names if _MOUSE_LIKE.fullmatch(name)][:3])
         raise DataValidationError(
             f"the gene names of {where} are written as mouse symbols ({examples}), but the species is human; "
             "set the species to mouse"
         )
-    if species == "mouse" and human > _MOST:
+    if species == "mouse" and human > MOST:
         examples = ", ".join([name for name in names if _HUMAN_LIKE.fullmatch(name)][:3])
         raise DataValidationError(
             f"the gene names of {where} are written as human symbols ({examples}), but the species is mouse; "
@@ -98,50 +97,11 @@ def without_version(name: str) -> str:
     return found[1].upper() if found else name
 
 
-def share(names: Sequence[str], test: Callable[[str], Any]) -> float:
-    """The share of names that pass a test; 0 without names."""
-    return sum(bool(test(name)) for name in names) / max(len(names), 1)
-
-
 def _check_ensembl_species(names: Sequence[str], where: str, species: str) -> None:
     prefixes = [name.upper().rstrip("0123456789.") for name in names]
     for prefix, found in _ENSEMBL_SPECIES.items():
-        if found != species and prefixes.count(prefix) > _MOST * len(names):
+        if found != species and prefixes.count(prefix) > MOST * len(names):
             raise DataValidationError(
                 f"the genes of {where} are Ensembl ids of {found} ({names[0]}, ...), but the species is {species}; "
                 f"set the species to {found}"
             )
-
-
-def _symbol_column(var: pd.DataFrame, fallback: pd.DataFrame | None, where: str, names: Sequence[str]) -> str:
-    """The column that holds symbols, where there is one, or several that say the same."""
-    table = next((t for t in (var, fallback) if t is not None and any(c in t for c in SYMBOL_COLUMNS)), None)
-    if table is None:
-        raise DataValidationError(
-            f"the genes of {where} are Ensembl ids ({names[0]}, ...) and no column of var holds their symbols; "
-            f"expected symbols as names, or in one of the columns {', '.join(SYMBOL_COLUMNS)}, or in one that is named "
-            "as gene_symbols"
-        )
-    found = [c for c in SYMBOL_COLUMNS if c in table]
-    first = table[found[0]].astype(str)
-    differing = [c for c in found[1:] if (table[c].astype(str) != first).mean() > 1 - _MOST]
-    if differing:
-        raise DataValidationError(
-            f"several columns of var may hold the symbols of {where} and differ: {', '.join([found[0], *differing])}; "
-            "name one of them as gene_symbols"
-        )
-    return found[0]
-
-
-def _from_column(var: pd.DataFrame, fallback: pd.DataFrame | None, column: str, where: str) -> list[str]:
-    if column in var:
-        values = var[column]
-    elif fallback is not None and column in fallback:
-        values = fallback.loc[~fallback.index.duplicated(), column].reindex(var.index)
-    else:
-        found = ", ".join(map(repr, var.columns)) or "no columns"
-        raise DataValidationError(f"there is no column {column!r} in the gene table of {where}; found {found}")
-    return [
-        str(name) if pd.isna(value) or str(value).strip().casefold() in _MISSING else str(value).strip()
-        for name, value in zip(var.index, values, strict=True)
-    ]

@@ -21,10 +21,11 @@ from gca_core.atlas.ingest.names import NameResolver, Resolve
 from gca_core.atlas.ingest.plan import IngestPlan, check_columns, make_plan
 from gca_core.atlas.ingest.presets import apply_preset
 from gca_core.atlas.ingest.rows import Embed
-from gca_core.atlas.ingest.source import CountSource, open_counts, read_header
+from gca_core.atlas.ingest.source import CountSource, read_header
 from gca_core.atlas.models import IngestConfig, IngestReport
 from gca_core.atlas.reader import Atlas
 from gca_core.errors import ConfigurationError
+from gca_core.matrix.cells import open_cells
 from gca_core.store.connect import connect
 
 log = logging.getLogger(__name__)
@@ -66,28 +67,28 @@ def ingest(
     config.check_input()
     began = time.monotonic()
     words = vocabulary or _vocabulary(resolve_cell_type, label_of)
-    with io.local_copy(config.input_uri, what="h5ad file") as path, rows.locked(atlas.dsn, config.dataset):
-        config = apply_preset(config, **read_header(path, config.input_uri))
-        with open_counts(path, config.input_uri, config.layer, config.gene_column) as source:
-            check_columns(source.columns, config)
-            table = source.table([name for name in config.columns().values() if name is not None])
-            plan = make_plan(table, config, words)
-            digest = _content_hash(path, config, plan)
-            found = _known(atlas, config.dataset, digest)
-            if found is not None:
-                log.info("%s is already in the atlas with this content", config.dataset)
-                return found.model_copy(update={"unchanged": True, "seconds": round(time.monotonic() - began, 3)})
-            with connect(atlas.dsn) as connection:
-                rows.check_model(connection, embedding_model, config.dataset)
-            log.info("reading %d cells x %d genes of %s", source.n_cells, len(source.genes), config.input_uri)
-            store_uri = io.join_uri(atlas.store_root_uri, io.safe_name(config.dataset), digest[:16])
-            if _is_complete(store_uri):
-                log.info("the expression store was written before; only the tables are missing")
-                cells, resumed_at = ExpressionStore(store_uri).cells(), source.n_cells
-            else:
-                with _store(store_uri) as folder:
-                    cells, resumed_at = _write_store(folder, source, plan)
-            report = _report(config, plan, source, digest, store_uri, embedding_model)
+    with open_cells(config.input_uri, what="h5ad file") as file, rows.locked(atlas.dsn, config.dataset):
+        config = apply_preset(config, **read_header(file))
+        source = CountSource(file, config.layer, config.gene_column)
+        check_columns(source.columns, config)
+        table = source.table([name for name in config.columns().values() if name is not None])
+        plan = make_plan(table, config, words)
+        digest = _content_hash(file.path, config, plan)
+        found = _known(atlas, config.dataset, digest)
+        if found is not None:
+            log.info("%s is already in the atlas with this content", config.dataset)
+            return found.model_copy(update={"unchanged": True, "seconds": round(time.monotonic() - began, 3)})
+        with connect(atlas.dsn) as connection:
+            rows.check_model(connection, embedding_model, config.dataset)
+        log.info("reading %d cells x %d genes of %s", source.n_cells, len(source.genes), config.input_uri)
+        store_uri = io.join_uri(atlas.store_root_uri, io.safe_name(config.dataset), digest[:16])
+        if _is_complete(store_uri):
+            log.info("the expression store was written before; only the tables are missing")
+            cells, resumed_at = ExpressionStore(store_uri).cells(), source.n_cells
+        else:
+            with _store(store_uri) as folder:
+                cells, resumed_at = _write_store(folder, source, plan)
+        report = _report(config, plan, source, digest, store_uri, embedding_model)
         seconds = round(time.monotonic() - began, 3)
         report = report.model_copy(update={"seconds": seconds, "resumed_at": resumed_at})
         report = rows.write_rows(atlas.dsn, report, plan, cells, embed=embed, vocabulary=words)
@@ -114,7 +115,9 @@ def _content_hash(path: Path, config: IngestConfig, plan: IngestPlan) -> str:
     """A hash of the file and of everything that decides what becomes of it."""
     options = config.model_dump(exclude={"input_uri", "preset"})
     groups = [group.model_dump() for group in plan.groups]
-    return io.content_hash([STORE_VERSION, io.sha256_file(path), options, groups, plan.unmapped])
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    content = [[file.relative_to(path).as_posix(), io.sha256_file(file)] for file in files]
+    return io.content_hash([STORE_VERSION, content, options, groups, plan.unmapped])
 
 
 def _known(atlas: Atlas, dataset: str, digest: str) -> IngestReport | None:

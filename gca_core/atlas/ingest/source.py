@@ -1,11 +1,9 @@
-"""Reading an h5ad file in blocks of rows, so that memory doesn't grow with the file."""
+"""Reading counts in blocks of rows, so that memory doesn't grow with the file."""
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, TypeVar
 
 import anndata as ad
@@ -16,14 +14,14 @@ import pandas as pd
 import scipy.sparse as sp
 
 from gca_core.errors import DataValidationError
-from gca_core.matrix.anndata_io import read_elem, sparse_dataset
-from gca_core.matrix.hostile import refuse_foreign_data
-from gca_core.matrix.kinds import require_counts
+from gca_core.matrix.cells import RAW, CellFile
+from gca_core.matrix.genes import gene_rows, unique_symbols
+from gca_core.matrix.kinds import to_csr
+from gca_core.matrix.places import counts_place, head, named_place, require_counts
 from gca_core.threads import prefetch
 
 BLOCK_ROWS = 16_384
 BLOCK_VALUES = 4_000_000
-RAW = "raw"
 _SAMPLE_ROWS = 500
 _MITOCHONDRIAL = ("MT-", "mt-")
 THREADS = 2
@@ -32,43 +30,50 @@ R = TypeVar("R")
 
 
 class CountSource:
-    """An open h5ad file: its tables, and its counts block by block.
+    """The counts of a file block by block, and its table of cells.
 
     Args:
-        file: the open file.
-        name: what to call it in messages.
+        cells: the open file.
         layer: the layer that holds the counts, or ``raw``; None means X.
-        gene_column: var column of the genes' names; None means the index.
+        gene_column: var column of the genes' names; None means the index, or the column of symbols where that holds
+            ids or numbers.
+
+    Raises:
+        DataValidationError: the file holds no counts there, or genes that can't be told apart.
     """
 
-    def __init__(self, file: h5py.File, name: str, layer: str | None, gene_column: str | None = None) -> None:
-        self._file, self._name, self._layer = file, name, layer
-        if "obs" not in file or "var" not in file:
-            raise DataValidationError(f"{name} is not an h5ad file: it has no obs and var")
-        self._path, var = _places(file, layer)
-        self.columns = table_columns(file["obs"])
-        self.n_cells = _n_rows(file["obs"])
-        self.genes = _gene_names(read_elem(var), name, gene_column)
-        self._check_kind()
-        self._matrix = self._open(self._path)
+    def __init__(self, cells: CellFile, layer: str | None, gene_column: str | None = None) -> None:
+        self._cells, self._name = cells, cells.name
+        self.columns = cells.columns("obs")
+        adata = cells.read(backed=cells.stays_on_disk, columns=())
+        self.n_cells = adata.n_obs
+        try:
+            place = named_place(adata, layer)
+            counts_place(head(adata, _SAMPLE_ROWS, layer), layer)
+        except DataValidationError as error:
+            raise DataValidationError(f"{self._name} can't be ingested: {error}") from None
+        self._rows = gene_rows(place.var, place.name, place.fallback, tell=True)
+        var = place.var if self._rows is None else place.var.iloc[self._rows]
+        self.genes = unique_symbols(var, self._name, column=gene_column, fallback=place.fallback)
+        if len(set(self.genes)) != len(self.genes):
+            raise DataValidationError(
+                f"{self._name} names some genes twice; make them unique first (adata.var_names_make_unique())"
+            )
+        self._n_stored = int(place.X.shape[1])
+        # rows of a matrix that is stored by columns lie anywhere
+        self._matrix: Any = to_csr(place.X) if getattr(place.X, "format", None) == "csc" else place.X
         self._indptr: npt.NDArray[np.int64] | None = None
-        if isinstance(self._matrix, h5py.Group):
-            self._indptr = np.asarray(self._matrix["indptr"], dtype=np.int64)
+        if hasattr(self._matrix, "group"):
+            self._matrix = self._matrix.group
+            self._indptr = np.asarray(self._matrix["indptr"][:], dtype=np.int64)
 
     def table(self, columns: Sequence[str]) -> pd.DataFrame:
         """Some columns of obs; those that aren't there are left out. Its index is without meaning."""
-        obs = self._file["obs"]
-        if isinstance(obs, h5py.Dataset):
-            whole: pd.DataFrame = read_elem(obs)
-            return whole[[name for name in columns if name in self.columns]].reset_index(drop=True)
-        found = {name: read_elem(obs[name]) for name in columns if name in self.columns}
-        return pd.DataFrame(found, index=pd.RangeIndex(self.n_cells))
+        return self._cells.obs(columns).reset_index(drop=True)
 
     def cell_names(self) -> npt.NDArray[np.object_]:
         """The names of the cells, as text."""
-        obs = self._file["obs"]
-        names = read_elem(obs).index if isinstance(obs, h5py.Dataset) else read_elem(obs[obs.attrs["_index"]])
-        return np.array([str(name) for name in names], dtype=object)
+        return np.array([str(name) for name in self._cells.obs(()).index], dtype=object)
 
     def mitochondrial(self) -> npt.NDArray[np.bool_] | None:
         """Which genes are mitochondrial, by their names; None where none is."""
@@ -77,6 +82,8 @@ class CountSource:
 
     def stored_sizes(self) -> npt.NDArray[np.int64] | None:
         """Values stored per cell, zeros among them where the file has some; None where that takes a pass."""
+        if self._rows is not None:
+            return None
         if self._indptr is not None:
             return np.diff(self._indptr)
         return np.diff(self._matrix.indptr).astype(np.int64) if isinstance(self._matrix, sp.csr_matrix) else None
@@ -126,7 +133,7 @@ class CountSource:
             values, indices = (_values(self._matrix[name], part) for name in ("data", "indices"))
             block = self._csr(values, indices, ends - ends[0])
         else:
-            found = sp.csr_matrix(self._matrix[start:stop])
+            found = to_csr(self._matrix[start:stop])
             block = self._csr(found.data, found.indices, found.indptr)
         if not block.has_canonical_format:
             block.sum_duplicates()
@@ -135,9 +142,12 @@ class CountSource:
         return block
 
     def _csr(self, values: Any, indices: Any, indptr: Any) -> sp.csr_matrix:
-        shape = (indptr.size - 1, len(self.genes))
+        shape = (indptr.size - 1, self._n_stored)
         if indices.size and (indices.min() < 0 or indices.max() >= shape[1]):
             raise DataValidationError(f"{self._name} is damaged: it stores values of genes that it doesn't have")
+        if self._rows is not None:
+            of_genes = sp.csr_matrix((values, indices, indptr), shape=shape)[:, self._rows]
+            values, indices, indptr, shape = of_genes.data, of_genes.indices, of_genes.indptr, of_genes.shape
         with np.errstate(invalid="ignore"):
             counts = np.asarray(values).astype(np.int32)
         if counts.size and (counts.min() < 0 or not np.array_equal(counts, values)):
@@ -145,41 +155,10 @@ class CountSource:
             raise DataValidationError(f"{self._name} holds counts above 2,147,483,647; is it really a count matrix?")
         return sp.csr_matrix((counts, indices.astype(np.int32, copy=False), indptr), shape=shape)
 
-    def _check_kind(self) -> None:
-        """Look at some rows of every matrix, so that the message can say where counts are."""
-        layers = {name: self._head(f"layers/{name}") for name in self._file.get("layers", {})}
-        X = self._head("X") if _holds_values(self._file.get("X")) else None
-        shape = next((layer.shape for layer in layers.values()), None) if X is None else None
-        sample = ad.AnnData(X=X, layers=layers, shape=shape)
-        raw = self._file.get("raw")
-        has_raw = isinstance(raw, h5py.Group) and _holds_values(raw.get("X"))
-        if has_raw:
-            sample.raw = ad.AnnData(X=self._head("raw/X"))
-        in_raw = self._path == "raw/X"
-        if in_raw and not has_raw:
-            raise DataValidationError(f"{self._name} can't be ingested: it has no raw.X")
-        try:
-            require_counts(ad.AnnData(X=self._head("raw/X")) if in_raw else sample, None if in_raw else self._layer)
-        except DataValidationError as error:
-            raise DataValidationError(f"{self._name} can't be ingested: {error}") from None
 
-    def _head(self, path: str) -> Any:
-        element = self._file[path]
-        return sp.csr_matrix((element if isinstance(element, h5py.Dataset) else sparse_dataset(element))[:_SAMPLE_ROWS])
-
-    def _open(self, path: str) -> Any:
-        """A dense matrix or a row-wise one in the file; a column-wise one in memory, since its rows lie anywhere."""
-        element = self._file[path]
-        if isinstance(element, h5py.Dataset):
-            return element
-        return (
-            element if sparse_dataset(element).format == "csr" else sp.csr_matrix(sparse_dataset(element).to_memory())
-        )
-
-
-def _values(dataset: h5py.Dataset, part: slice) -> npt.NDArray[Any]:
+def _values(dataset: Any, part: slice) -> npt.NDArray[Any]:
     """Some values of a list of numbers."""
-    packed = dataset.compression == "gzip" and dataset.chunks[0] <= BLOCK_VALUES
+    packed = isinstance(dataset, h5py.Dataset) and dataset.compression == "gzip" and dataset.chunks[0] <= BLOCK_VALUES
     if packed and dataset.id.get_create_plist().get_nfilters() == 1 + dataset.shuffle:
         try:
             return _unpacked(dataset, part)
@@ -206,100 +185,9 @@ def _unpacked(dataset: h5py.Dataset, part: slice) -> npt.NDArray[Any]:
     return found
 
 
-@contextmanager
-def open_counts(path: Path, name: str, layer: str | None, gene_column: str | None = None) -> Iterator[CountSource]:
-    """Open an h5ad file for reading.
-
-    Raises:
-        DataValidationError: it isn't one, or holds no counts.
-    """
-    with _opened(path, name) as file:
-        try:
-            source = CountSource(file, name, layer, gene_column)
-        except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
-            raise DataValidationError(
-                f"{name} can't be read as h5ad ({type(error).__name__}: {error}); write it anew with anndata"
-            ) from error
-        yield source
-
-
-def read_header(path: Path, name: str) -> dict[str, list[str]]:
-    """The obs and var columns and the layers of a file; ``raw`` is among the layers where raw.X is there.
-
-    Raises:
-        DataValidationError: it isn't an h5ad file.
-    """
-    with _opened(path, name) as file:
-        layers = list(file.get("layers", {}))
-        raw = file.get("raw")
-        has_raw = isinstance(raw, h5py.Group) and _holds_values(raw.get("X"))
-        var = raw["var"] if has_raw and "var" in raw else file.get("var")
-        return {
-            "obs": table_columns(file.get("obs")),
-            "var": sorted({*table_columns(var)} & {*table_columns(file.get("var"))} if has_raw else table_columns(var)),
-            "layers": [*layers, *([RAW] if has_raw else [])],
-        }
-
-
-def table_columns(element: Any) -> list[str]:
-    """The columns of a stored table."""
-    if isinstance(element, h5py.Dataset):
-        return list(element.dtype.names or ())[1:]
-    return [] if element is None else [str(name) for name in element.attrs.get("column-order", ())]
-
-
-@contextmanager
-def _opened(path: Path, name: str) -> Iterator[h5py.File]:
-    refuse_foreign_data(path, name)
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise DataValidationError(f"{name} is not a readable h5ad file: {error}") from None
-    with file:
-        yield file
-
-
-def _places(file: h5py.File, layer: str | None) -> tuple[str, Any]:
-    """Path of the counts, and the table of their genes."""
-    if layer is None:
-        return "X", file["var"]
-    if layer == RAW and RAW not in file.get("layers", {}):
-        raw = file.get("raw")
-        return "raw/X", raw["var"] if isinstance(raw, h5py.Group) and "var" in raw else file["var"]
-    return f"layers/{layer}", file["var"]
-
-
-def _n_rows(obs: Any) -> int:
-    if isinstance(obs, h5py.Dataset):
-        return int(obs.shape[0])
-    index = obs[obs.attrs["_index"]]
-    return int((index["values"] if isinstance(index, h5py.Group) else index).shape[0])
-
-
-def _gene_names(var: pd.DataFrame, name: str, column: str | None) -> list[str]:
-    index = [str(gene) for gene in var.index]
-    if column is None:
-        if len(set(index)) != len(index):
-            raise DataValidationError(
-                f"{name} names some genes twice; make them unique first (adata.var_names_make_unique())"
-            )
-        return index
-    if column not in var.columns:
-        raise DataValidationError(
-            f"the gene column {column!r} is not in var of {name}; found {', '.join(map(repr, var.columns)) or 'none'}"
-        )
-    # symbols of several genes: all but the first keep their id beside the symbol
-    seen: set[str] = set()
-    genes = []
-    for gene, identifier in zip(var[column].astype(object), index, strict=True):
-        symbol = identifier if pd.isna(gene) or not str(gene).strip() else str(gene).strip()
-        genes.append(f"{symbol}_{identifier}" if symbol in seen else symbol)
-        seen.add(genes[-1])
-    if len(set(genes)) != len(genes):
-        raise DataValidationError(f"{name} names some genes twice, by {column!r} and by the index of var")
-    return genes
-
-
-def _holds_values(element: Any) -> bool:
-    """Whether an element of the file is a matrix; newer files mark what is absent with an empty dataset."""
-    return isinstance(element, h5py.Group) or (isinstance(element, h5py.Dataset) and element.shape is not None)
+def read_header(cells: CellFile) -> dict[str, list[str]]:
+    """The obs and var columns and the layers of a file; ``raw`` is among the layers where raw.X is there."""
+    var, layers = cells.columns("var"), cells.layers()
+    if RAW in layers:
+        var = sorted({*var} & {*(cells.columns("raw/var") or var)})
+    return {"obs": cells.columns("obs"), "var": var, "layers": layers}

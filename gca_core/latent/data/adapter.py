@@ -25,7 +25,7 @@ from gca_core.latent.data.count_store import (
     memory_store,
 )
 from gca_core.latent.data.gene_selection import select_genes
-from gca_core.latent.data.sources import GIB, CellSource, memory_left, open_cells
+from gca_core.latent.data.sources import GIB, CellSource, memory_left, open_source
 from gca_core.latent.data.splits import split_cells
 from gca_core.threads import prefetch
 
@@ -119,7 +119,7 @@ class DataAdapter:
 
     def __init__(self, config: LatentConfig, *, genes: Sequence[str] | None = None) -> None:
         self.config = config
-        with open_cells(config) as source:
+        with open_source(config) as source:
             self.obs: pd.DataFrame = source.obs
             _check_names(source)
             codes = _stratum_codes(self.obs, config.batch_key)

@@ -19,7 +19,7 @@ from gca_core.io import as_uri, staged
 from gca_core.latent.config import LatentConfig
 from gca_core.latent.data.adapter import CountBatch, Registry
 from gca_core.latent.data.count_store import equal_parts
-from gca_core.latent.data.sources import CellSource, open_cells
+from gca_core.latent.data.sources import CellSource, open_source
 from gca_core.latent.model.adapter import TorchVAE
 
 log = logging.getLogger(__name__)
@@ -91,7 +91,7 @@ def embed(
         batch_key=batch_key,
         max_ram_usage_gb=max_ram_usage_gb,
     )
-    with threadpool_limits(config.threads), open_cells(config) as source:
+    with threadpool_limits(config.threads), open_source(config) as source:
         cells = _MatchedCells(source, model.registry, config, min_gene_share)
         latent = model.predict(cells.batches(), registry=cells.registry)
         obs = source.obs.copy()

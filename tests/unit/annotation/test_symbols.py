@@ -30,7 +30,7 @@ def test_genes_without_a_symbol_keep_their_id_without_its_version():
 
 
 def test_a_column_without_symbols_is_refused():
-    with pytest.raises(DataValidationError, match="'symbol' are Ensembl ids or missing"):
+    with pytest.raises(DataValidationError, match="no column of var holds their symbols"):
         find_symbols(table(IDS, symbol=IDS), "X", species="human")
 
 

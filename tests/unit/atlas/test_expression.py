@@ -21,6 +21,7 @@ from gca_core.atlas.ingest.plan import IngestPlan, make_plan
 from gca_core.atlas.models import IngestConfig
 from gca_core.atlas.reader import share_out
 from gca_core.errors import CellRetrievalError, DataValidationError
+from gca_core.matrix.cells import open_cells
 from gca_core.matrix.normalise import log_normalise
 
 
@@ -50,7 +51,8 @@ def write(folder: Path, cells: ad.AnnData) -> IngestPlan:
         control_value="ctrl",
         cell_type_column="cell_type",
     )
-    with source.open_counts(path, "in.h5ad", None) as opened:
+    with open_cells(str(path)) as file:
+        opened = source.CountSource(file, None)
         words = NameResolver({"T": "CL:0000084", "B": "CL:0000236"}.get)
         plan = make_plan(opened.table(["condition", "cell_type"]), config, words)
         store.write_cells(folder, opened, plan, IngestCheckpoint(folder, opened.n_cells, 3))
@@ -143,7 +145,7 @@ def test_genes_named_twice_are_refused(tmp_path: Path) -> None:
 def test_a_file_that_is_no_h5ad_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "text.h5ad"
     path.write_text("not hdf5")
-    with pytest.raises(DataValidationError, match="not a readable h5ad file"), source.open_counts(path, "text", None):
+    with pytest.raises(DataValidationError, match="can't be read as h5ad"), open_cells(str(path)):
         pass
 
 
@@ -175,13 +177,10 @@ def test_what_a_file_marks_as_absent_is_no_matrix(tmp_path: Path) -> None:
             file.create_dataset(name, data=h5py.Empty("f")).attrs.update(
                 {"encoding-type": "null", "encoding-version": "0.1.0"}
             )
-    with source.open_counts(path, "absent", "counts") as opened:
-        assert sum(block.shape[0] for _, block in opened.blocks()) == cells.n_obs
-    with (
-        pytest.raises(DataValidationError, match="counts were found in layers/counts"),
-        source.open_counts(path, "a", None),
-    ):
-        pass
+    with open_cells(str(path)) as opened:
+        assert sum(block.shape[0] for _, block in source.CountSource(opened, "counts").blocks()) == cells.n_obs
+        with pytest.raises(DataValidationError, match="there is no X; found layer 'counts'"):
+            source.CountSource(opened, None)
 
 
 def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
@@ -189,5 +188,5 @@ def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
     make_cells().write_h5ad(path)
     with h5py.File(path, "r+") as file:
         del file["X/indptr"]
-    with pytest.raises(DataValidationError, match="can't be read as h5ad"), source.open_counts(path, "damaged", None):
-        pass
+    with pytest.raises(DataValidationError, match="can't be read as h5ad"), open_cells(str(path)) as opened:
+        source.CountSource(opened, None)

@@ -14,9 +14,10 @@ import scipy.sparse as sp
 from gca_core.atlas.ingest.names import NameResolver
 from gca_core.atlas.ingest.plan import IngestPlan, make_plan
 from gca_core.atlas.ingest.presets import apply_preset
-from gca_core.atlas.ingest.source import open_counts, read_header
+from gca_core.atlas.ingest.source import CountSource, read_header
 from gca_core.atlas.models import IngestConfig
 from gca_core.errors import DataValidationError
+from gca_core.matrix.cells import open_cells
 from gca_core.matrix.normalise import log_normalise
 
 N = 60
@@ -128,8 +129,9 @@ def read(cells: ad.AnnData, folder: Path, **options: Any) -> tuple[IngestConfig,
     path = folder / "cells.h5ad"
     cells.write_h5ad(path)
     config = IngestConfig(input_uri=str(path), dataset="d", **options)
-    config = apply_preset(config, **read_header(path, "cells"))
-    with open_counts(path, "cells", config.layer, config.gene_column) as source:
+    with open_cells(str(path)) as file:
+        config = apply_preset(config, **read_header(file))
+        source = CountSource(file, config.layer, config.gene_column)
         names = [name for name in config.columns().values() if name]
         plan = make_plan(source.table(names), config, WORDS)
         return config, plan, source.genes, np.vstack([block.toarray() for _, block in source.blocks()])

@@ -11,7 +11,8 @@ from gca_core.datasets import kang2018_mini, kang2018_mini_path, list_data_files
 from gca_core.errors import DataValidationError
 from gca_core.io import ChecksumState
 from gca_core.knowledge.bundled.ontology import load_ontology
-from gca_core.matrix.kinds import MatrixKind, matrix_kinds
+from gca_core.matrix.kinds import MatrixKind
+from gca_core.matrix.places import matrix_kinds
 
 PACKAGE = Path(gca_core.__file__).parent
 

@@ -12,6 +12,7 @@ import scipy.sparse as sp
 
 from gca_core.errors import DataValidationError
 from gca_core.matrix.chunks import CHUNK_SIZE
+from gca_core.matrix.kinds import to_csr
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -20,43 +21,32 @@ GENE_NAMES = ("Gene", "var_names", "gene_names", "GeneName", "Accession")
 CELL_NAMES = ("CellID", "obs_names", "cell_names")
 
 
-def read_loom(path: Path) -> AnnData:
+def read_loom(path: Path, name: str) -> AnnData:
     """The cells of a loom file; the matrix and its layers become sparse, attributes with several columns ``obsm``.
 
     Raises:
-        DataValidationError: no loom file, or one without gene names.
+        DataValidationError: it has no gene names.
     """
+    import anndata
     import h5py
 
-    try:
-        with h5py.File(path) as file:
-            return _read(file, path.name)
-    except OSError as error:
-        raise DataValidationError(f"{path.name!r} can't be read as loom: {error}") from None
-
-
-def _read(file: Any, name: str) -> AnnData:
-    import anndata
-
-    lacking = [part for part in ("matrix", "row_attrs", "col_attrs") if part not in file]
-    if lacking:
-        raise DataValidationError(f"{name!r} can't be read as loom: it has no {', '.join(lacking)}")
-    n_genes, n_cells = file["matrix"].shape
-    genes, cells = _attributes(file["row_attrs"], n_genes), _attributes(file["col_attrs"], n_cells)
-    gene_names = next((genes.pop(key) for key in GENE_NAMES if key in genes), None)
-    if gene_names is None:
-        raise DataValidationError(
-            f"{name!r} has no gene names; found {', '.join(genes) or 'no row attributes'}, expected one of "
-            f"{', '.join(GENE_NAMES)}"
+    with h5py.File(path, "r") as file:
+        n_genes, n_cells = file["matrix"].shape
+        genes, cells = _attributes(file["row_attrs"], n_genes), _attributes(file["col_attrs"], n_cells)
+        gene_names = next((genes.pop(key) for key in GENE_NAMES if key in genes), None)
+        if gene_names is None:
+            raise DataValidationError(
+                f"{name!r} has no gene names; found {', '.join(genes) or 'no row attributes'}, expected one of "
+                f"{', '.join(GENE_NAMES)}"
+            )
+        cell_names = next((cells.pop(key) for key in CELL_NAMES if key in cells), np.arange(n_cells))
+        return anndata.AnnData(
+            X=_cells_by_genes(file["matrix"]),
+            obs=_table(cells, cell_names),
+            var=_table(genes, gene_names),
+            obsm={key: values for key, values in cells.items() if values.ndim == 2 and values.shape[1] > 0},
+            layers={key: _cells_by_genes(layer) for key, layer in file.get("layers", {}).items()},
         )
-    cell_names = next((cells.pop(key) for key in CELL_NAMES if key in cells), np.arange(n_cells))
-    return anndata.AnnData(
-        X=_cells_by_genes(file["matrix"]),
-        obs=_table(cells, cell_names),
-        var=_table(genes, gene_names),
-        obsm={key: values for key, values in cells.items() if values.ndim == 2 and values.shape[1] > 0},
-        layers={key: _cells_by_genes(layer) for key, layer in file.get("layers", {}).items()},
-    )
 
 
 def _attributes(group: Any, n: int) -> dict[str, np.ndarray[Any, Any]]:
@@ -65,6 +55,8 @@ def _attributes(group: Any, n: int) -> dict[str, np.ndarray[Any, Any]]:
     for key, stored in group.items():
         if getattr(stored, "shape", None) and stored.shape[0] == n and stored.ndim <= 2:
             values = stored[()]
+            # some writers give each value a row of its own
+            values = values.ravel() if values.ndim == 2 and values.shape[1] == 1 else values
             found[str(key)] = _as_text(values) if values.dtype.kind in "SO" else values
     return found
 
@@ -83,7 +75,7 @@ def _cells_by_genes(stored: Any) -> sp.csr_matrix:
     """The matrix turned to cells x genes, read in parts of cells."""
     n_genes, n_cells = stored.shape
     step = max(1, CHUNK_SIZE // max(n_genes, 1))
-    parts = [sp.csr_matrix(stored[:, start : start + step].T) for start in range(0, n_cells, step)]
+    parts = [to_csr(stored[:, start : start + step].T) for start in range(0, n_cells, step)]
     if not parts:
         return sp.csr_matrix(np.zeros((0, n_genes), dtype=np.float32))
     whole = sp.csr_matrix(sp.vstack(parts, format="csr"))
