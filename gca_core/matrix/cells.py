@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from gca_core.config import require
-from gca_core.errors import DataValidationError
+from gca_core.errors import DataValidationError, GcaError
 from gca_core.io import PathInput, as_path, local_copy
 from gca_core.matrix.hostile import refuse_foreign_data
 
@@ -26,8 +26,6 @@ Format = Literal["h5ad", "zarr", "loom", "10x h5", "10x mtx"]
 SUFFIXES = (".h5ad", ".h5", ".hdf5", ".zarr", ".zip", ".loom")
 RAW = "raw"
 _ZARR_ROOTS = (".zgroup", "zarr.json", ".zattrs")
-# what readers raise where a file is damaged, or not what they expect
-_UNREADABLE = (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError, IndexError)
 
 
 class CellFile:
@@ -115,7 +113,10 @@ class CellFile:
     def _told(self, read: Callable[[], Any]) -> Any:
         try:
             return read()
-        except _UNREADABLE as error:
+        except GcaError:
+            raise
+        except Exception as error:
+            # the exceptions of anndata, h5py and zarr have nothing in common
             raise DataValidationError(f"{self.name!r} can't be read as {self.format}: {error}") from None
 
     def _assembled(self, backed: bool, columns: Sequence[str] | None, extras: bool) -> AnnData:
@@ -147,7 +148,7 @@ class CellFile:
         for key, element in elements:
             try:
                 found[key] = element if isinstance(element, np.ndarray) else (read or read_elem)(element)
-            except _UNREADABLE as error:
+            except Exception as error:
                 log.warning("%s[%r] of %s can't be read and is left out: %s", group, key, self.name, error)
         return found
 
@@ -169,7 +170,7 @@ def open_cells(uri: str, *, what: str = "file of cells") -> Iterator[CellFile]:
         if kind in {"h5ad", "zarr"}:
             try:
                 root = stack.enter_context(open_root(path, kind))
-            except _UNREADABLE as error:
+            except Exception as error:
                 raise DataValidationError(f"{uri!r} can't be read as {kind}: {error}") from None
             if lacking := [part for part in ("obs", "var") if part not in root]:
                 raise DataValidationError(f"{uri!r} can't be read as {kind}: it has no {', '.join(lacking)}")
@@ -204,7 +205,7 @@ def read_h5ad(uri: PathInput, *, what: str = "file") -> AnnData:
         refuse_foreign_data(path, str(uri))
         try:
             found: AnnData = anndata.read_h5ad(path)
-        except _UNREADABLE as error:
+        except Exception as error:
             raise DataValidationError(f"the {what} {path.name!r} can't be read as h5ad: {error}") from None
         return found
 
@@ -343,7 +344,7 @@ def _leaves(group: Any) -> Iterator[tuple[str, Any]]:
 def _named(name: str, read: Callable[[], Any]) -> Any:
     try:
         return read()
-    except _UNREADABLE as error:
+    except Exception as error:
         raise ValueError(f"{name}: {error}") from None
 
 

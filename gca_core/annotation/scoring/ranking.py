@@ -14,6 +14,7 @@ from gca_core.annotation.markers.database import MarkerDatabase
 from gca_core.annotation.markers.symbols import current_symbols, find_symbols
 from gca_core.annotation.models import ClusterMarkers, RankedGene
 from gca_core.errors import DataValidationError
+from gca_core.matrix.genes import gene_rows
 from gca_core.matrix.ranking import RankingMethod, rank_genes
 from gca_core.matrix.stats import GroupSums
 
@@ -162,7 +163,7 @@ def _fields(table: Any) -> tuple[str, ...]:
 
 
 def _symbols(ranking: StoredRanking, adata: AnnData, species: str, gene_symbols: str | None) -> dict[str, str]:
-    """Symbols by the names of the gene table that the ranking used."""
+    """Symbols by the names of the gene table that the ranking used; none for rows that are no genes."""
     ranked = {gene for genes in ranking.genes.values() for gene in genes}
     tables = [adata.var] if adata.raw is None else [adata.var, adata.raw.var]
     var = max(tables, key=lambda table: (len(ranked & set(map(str, table.index))), len(table)))
@@ -172,14 +173,17 @@ def _symbols(ranking: StoredRanking, adata: AnnData, species: str, gene_symbols:
         var = pd.DataFrame(index=pd.Index(sorted(ranked)))
         gene_symbols = None
     where = f"the ranking {ranking.key!r}"
-    symbols = find_symbols(var, where, species=species, column=gene_symbols, fallback=adata.var)
-    return dict(zip(map(str, var.index), symbols, strict=True))
+    rows = gene_rows(var, where, adata.var, tell=True)
+    genes = var if rows is None else var.iloc[rows]
+    symbols = find_symbols(genes, where, species=species, column=gene_symbols, fallback=adata.var)
+    return dict.fromkeys(map(str, var.index), "") | dict(zip(map(str, genes.index), symbols, strict=True))
 
 
 def _distinct(names: Sequence[str], scores: Sequence[float | None], n_top: int) -> tuple[RankedGene, ...]:
     first: dict[str, float | None] = {}
     for name, score in zip(names, scores, strict=True):
-        first.setdefault(name, score)
+        if name:
+            first.setdefault(name, score)
     return tuple(RankedGene(gene=name, score=score) for name, score in list(first.items())[:n_top])
 
 
