@@ -39,6 +39,13 @@ class IngestAtlasOperator(GcaOperator):
         super().__init__(**kwargs)
         require_text(type(self).__name__, gca_atlas_conn_id=gca_atlas_conn_id)
 
+    def values(self) -> dict[str, Any]:
+        """The options that say something; "None" is a control where a column is named, as it may stand there."""
+        found = super().values()
+        if getattr(self, "control_value", None) == "None" and "perturbation_column" in found and "preset" not in found:
+            found["control_value"] = "None"
+        return found
+
     def work(self, context: Context) -> Any:  # noqa: ARG002
         """Ingest."""
         from gca_core.atlas.ingest import ingest

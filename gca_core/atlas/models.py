@@ -7,7 +7,9 @@ import json
 from datetime import datetime
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from gca_core.errors import ConfigurationError
 
 MAX_NAME = 500
 ControlMatch = Literal["type_and_donor", "type"]
@@ -91,6 +93,9 @@ class IngestConfig(BaseModel):
         perturbation_column: obs column of the perturbation; None where all cells are unperturbed.
         control_value: its value for unperturbed cells.
         perturbation_names: names to store instead of the column's values.
+        perturbation_kind: what was done, for all values: ``cytokine``, ``drug``, ``treatment``, ``knockout``,
+            ``CRISPRi``, ``CRISPRa``, ``knockdown``, ``overexpression``; where a gene was changed the values are genes.
+        perturbation_kind_column: obs column that says so for each cell.
         cell_type_column: obs column of the cell type; cells without a value are left out.
         cell_type_id_column: obs column of Cell Ontology ids, used where it has one.
         donor_column: obs column of the donor.
@@ -100,7 +105,7 @@ class IngestConfig(BaseModel):
         gene_column: var column of the genes' names; None means the index.
     """
 
-    model_config = ConfigDict(frozen=True, defer_build=True)
+    model_config = ConfigDict(frozen=True, defer_build=True, coerce_numbers_to_str=True)
 
     input_uri: str
     dataset: str = Field(min_length=1, max_length=MAX_NAME)
@@ -108,6 +113,8 @@ class IngestConfig(BaseModel):
     perturbation_column: str | None = None
     control_value: str | None = None
     perturbation_names: dict[str, str] = Field(default_factory=dict)
+    perturbation_kind: str | None = None
+    perturbation_kind_column: str | None = None
     cell_type_column: str | None = None
     cell_type_id_column: str | None = None
     donor_column: str | None = None
@@ -116,18 +123,31 @@ class IngestConfig(BaseModel):
     layer: str | None = None
     gene_column: str | None = None
 
+    @field_validator("perturbation_kind")
+    @classmethod
+    def _known_kind(cls, value: str | None) -> str | None:
+        from gca_core.knowledge.bundled.genetic import read_kind
+
+        try:
+            return value and read_kind(value).name
+        except ConfigurationError as error:
+            raise ValueError(str(error)) from None
+
     @model_validator(mode="after")
     def _complete(self) -> Self:
         if self.preset is None and self.cell_type_column is None:
             raise ValueError("cell_type_column is missing; name it, or a preset that knows it")
         if self.preset is None and (self.perturbation_column is None) != (self.control_value is None):
             raise ValueError("perturbation_column and control_value go together: give both, or neither")
+        if self.perturbation_kind is not None and self.perturbation_kind_column is not None:
+            raise ValueError("give perturbation_kind or perturbation_kind_column, not both")
         return self
 
     def columns(self) -> dict[str, str | None]:
         """The obs columns by what they are."""
         return {
             "perturbation column": self.perturbation_column,
+            "perturbation kind column": self.perturbation_kind_column,
             "cell type column": self.cell_type_column,
             "cell type id column": self.cell_type_id_column,
             "donor column": self.donor_column,
@@ -155,6 +175,7 @@ class IngestReport(BaseModel):
         unmapped_perturbations: perturbations that the catalogue doesn't know; kept as they are.
         unmapped_tissues: labels that are no known tissue, with their cells, which are kept without a tissue.
         columns: the columns and options that were used, after the preset.
+        notes: what was guessed.
         seconds: time that the ingest took.
     """
 
@@ -182,6 +203,7 @@ class IngestReport(BaseModel):
     perturbations: list[str] = Field(default_factory=list)
     perturbation_names: dict[str, str] = Field(default_factory=dict)
     columns: dict[str, str] = Field(default_factory=dict)
+    notes: list[str] = Field(default_factory=list)
     embedding_model: str
     seconds: float
 

@@ -41,6 +41,7 @@ class NameResolver:
 
 def load_name_resolver() -> NameResolver:
     """The bundled Cell Ontology, catalogue and tissue names."""
+    from gca_core.knowledge.bundled import genetic
     from gca_core.knowledge.bundled.catalogue import load_catalogue
     from gca_core.knowledge.bundled.ontology import load_ontology
     from gca_core.knowledge.bundled.tissues import resolve_tissue, tissue_label, tissue_synonyms
@@ -48,7 +49,7 @@ def load_name_resolver() -> NameResolver:
     ontology, catalogue = load_ontology(), load_catalogue()
 
     def resolve_perturbation(text: str) -> str | None:
-        entry = catalogue.resolve(text)
+        entry = genetic.resolve_perturbation(text, catalogue)
         return None if entry is None else entry.name
 
     def label_cell_type(identifier: str) -> str:

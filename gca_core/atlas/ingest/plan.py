@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,6 +16,16 @@ import pandas as pd
 from gca_core.atlas.ingest.names import NameResolver, Resolve
 from gca_core.atlas.models import MAX_NAME, CellGroup, IngestConfig, make_group_id
 from gca_core.errors import DataValidationError
+from gca_core.knowledge.bundled.genetic import (
+    KNOCKOUT,
+    GeneticKind,
+    guide_target,
+    is_control_guide,
+    is_guide,
+    read_kind,
+)
+
+log = logging.getLogger(__name__)
 
 UNPERTURBED = "unperturbed"
 _CL_ID = re.compile(r"CL:\d{7}")
@@ -39,6 +50,7 @@ class IngestPlan:
         perturbation_names: stored name by the file's value.
         unmapped_perturbations: stored names that the catalogue doesn't know, controls apart.
         aliases: kind, name in the file, and id or stored name that it stands for.
+        notes: what was guessed.
     """
 
     groups: list[CellGroup]
@@ -52,6 +64,7 @@ class IngestPlan:
     perturbation_names: dict[str, str] = field(default_factory=dict)
     unmapped_perturbations: list[str] = field(default_factory=list)
     aliases: list[tuple[str, str, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -84,7 +97,8 @@ def make_plan(obs: pd.DataFrame, config: IngestConfig, vocabulary: NameResolver)
     """
     check_columns(obs.columns, config)
     perturbations = _perturbations(obs, config)
-    names = _perturbation_names(perturbations.values, config, vocabulary)
+    kinds, notes = _kinds(obs, perturbations, config)
+    names = _perturbation_names(perturbations.values, config, vocabulary, kinds)
     labels = _coded(obs[config.cell_type_column])
     types, unmapped = _ids(labels, obs, config.cell_type_id_column, vocabulary.resolve_cell_type, _CL_ID)
     tissues, unmapped_tissues, tissue_words = _tissues(obs, config, vocabulary.resolve_tissue)
@@ -106,7 +120,7 @@ def make_plan(obs: pd.DataFrame, config: IngestConfig, vocabulary: NameResolver)
         for group in groups
     ]
     stored = {group.perturbation for group in groups if not group.is_control}
-    resolve = vocabulary.resolve_perturbation
+    resolve = vocabulary.resolve_perturbation or (lambda _text: None)
     return IngestPlan(
         groups=match_controls(groups),
         codes=codes,
@@ -117,12 +131,16 @@ def make_plan(obs: pd.DataFrame, config: IngestConfig, vocabulary: NameResolver)
         tissues=tissue_labels,
         unmapped_tissues=unmapped_tissues,
         perturbation_names=names,
-        unmapped_perturbations=sorted(name for name in stored if resolve is not None and resolve(name) is None),
+        unmapped_perturbations=sorted(
+            name for name in stored if vocabulary.resolve_perturbation and resolve(name) is None
+        ),
         aliases=[
-            *(("perturbation", value, name) for value, name in names.items()),
+            # a gene that was knocked out is not found by the name of the cytokine it encodes
+            *(("perturbation", v, name) for v, name in names.items() if v not in kinds or resolve(v) in {None, name}),
             *(("cell_type", word, its_id) for word, its_id in _pairs(labels, types, usable)),
             *(("tissue", word, its_id) for word, its_id in _pairs(tissue_words, tissues, usable)),
         ],
+        notes=notes,
     )
 
 
@@ -166,7 +184,8 @@ def _with_control(group: CellGroup, of_type: list[CellGroup]) -> CellGroup:
 def _perturbations(obs: pd.DataFrame, config: IngestConfig) -> _Coded:
     if config.perturbation_column is None:
         return _Coded(np.zeros(len(obs), dtype=np.int64), [config.control_value or UNPERTURBED])
-    found = _coded(obs[config.perturbation_column])
+    # what is named is taken as it is written, "None" and "NA" too
+    found = _coded(obs[config.perturbation_column], kept={config.control_value, *config.perturbation_names})
     for value in (config.control_value, *config.perturbation_names):
         if value not in found.values:
             raise DataValidationError(
@@ -180,17 +199,56 @@ def _perturbations(obs: pd.DataFrame, config: IngestConfig) -> _Coded:
     return found
 
 
-def _perturbation_names(values: Sequence[str], config: IngestConfig, vocabulary: NameResolver) -> dict[str, str]:
-    """The name to store for every value: the one given, else the catalogue's, else the value itself.
+def _kinds(obs: pd.DataFrame, found: _Coded, config: IngestConfig) -> tuple[dict[str, GeneticKind], list[str]]:
+    """How each value changes a gene, where it does, and what was guessed of that."""
+    control = config.control_value or UNPERTURBED
+    values = [value for value in found.values if value != control]
+    if config.perturbation_kind_column is not None:
+        words = _coded(obs[config.perturbation_kind_column])
+        pairs = [pair for pair in _pairs(found, words, np.ones(len(obs), dtype=np.bool_)) if pair[0] != control]
+        twice = [value for value, count in Counter(value for value, _ in pairs).items() if count > 1]
+        if twice:
+            raise DataValidationError(
+                f"{config.perturbation_kind_column!r} holds several kinds for {_listing(twice)}; expected one for each"
+            )
+        given = {value: read_kind(word) for value, word in pairs}
+    elif config.perturbation_kind is not None:
+        given = dict.fromkeys(values, read_kind(config.perturbation_kind))
+    else:
+        return _guessed(values, control, config)
+    return {value: kind for value, kind in given.items() if isinstance(kind, GeneticKind)}, []
 
-    Two values must not become one: those that the catalogue takes for the same keep their own names.
+
+def _guessed(values: Sequence[str], control: str, config: IngestConfig) -> tuple[dict[str, GeneticKind], list[str]]:
+    """Knock-outs, where control or names are written as screens write guides, and most values are genes."""
+    screen = is_control_guide(control) or 2 * sum(map(is_guide, values)) >= len(values)
+    if not screen or not values:
+        return {}, []
+    genes = [value for value in values if guide_target(value) is not None or "+" in value]
+    if 2 * len(genes) < len(values):
+        return {}, []
+    note = (
+        f"{config.perturbation_column!r} looks like that of a CRISPR screen (control {control!r}), so its genes are "
+        "taken as knocked out; say what was done with the perturbation kind (knockout, CRISPRi, CRISPRa, cytokine, ...)"
+    )
+    log.warning(note)
+    return dict.fromkeys(genes, KNOCKOUT), [note]
+
+
+def _perturbation_names(
+    values: Sequence[str], config: IngestConfig, vocabulary: NameResolver, kinds: Mapping[str, GeneticKind]
+) -> dict[str, str]:
+    """The name to store for every value: the one given, else the gene's or the catalogue's, else the value itself.
+
+    Two values must not become one: those that mean the same keep their own names, guides of one gene beside its.
     """
     control = config.control_value or UNPERTURBED
     resolve = vocabulary.resolve_perturbation or (lambda _text: None)
-    meant = {value: config.perturbation_names.get(value) or _meaning(value, control, resolve) for value in values}
+    given = config.perturbation_names
+    meant = {v: given.get(v) or _meaning(v, control, kinds.get(v), resolve) for v in values}
     taken = Counter(meant.values())
     names = {
-        value: name if taken[name] == 1 or value in config.perturbation_names else value
+        value: name if taken[name] == 1 or value in given else f"{name} ({value})" if value in kinds else value
         for value, name in meant.items()
     }
     again = Counter(names.values())
@@ -201,8 +259,12 @@ def _perturbation_names(values: Sequence[str], config: IngestConfig, vocabulary:
     return names
 
 
-def _meaning(value: str, control: str, resolve: Resolve) -> str:
-    return value if value == control else resolve(value) or value
+def _meaning(value: str, control: str, kind: GeneticKind | None, resolve: Resolve) -> str:
+    if value == control:
+        return value
+    if kind is None:
+        return resolve(value) or value
+    return value if is_control_guide(value) else f"{guide_target(value) or value} {kind.name}"
 
 
 def _ids(
@@ -299,15 +361,18 @@ def _pairs(words: _Coded, ids: _Coded, usable: npt.NDArray[np.bool_]) -> list[tu
     return [(words.values[key // width], ids.values[key % width]) for key in found]
 
 
-def _coded(column: pd.Series, also_missing: Iterable[str] = ()) -> _Coded:
-    """A column as trimmed text."""
+def _coded(column: pd.Series, also_missing: Iterable[str] = (), kept: Container[str | None] = ()) -> _Coded:
+    """A column as trimmed text; words such as "NA" are missing values unless they are ``kept``."""
     if isinstance(column.dtype, pd.CategoricalDtype):
         raw, found = np.asarray(column.cat.codes, dtype=np.int64), list(column.cat.categories)
     else:
         codes, uniques = pd.factorize(column.astype(object))
         raw, found = np.asarray(codes, dtype=np.int64), list(uniques)
     missing = _MISSING.union(also_missing)
-    texts = [None if pd.isna(value) or str(value).strip().lower() in missing else str(value).strip() for value in found]
+    # whole numbers beside missing values are read as floats
+    plain = [int(value) if isinstance(value, float) and value.is_integer() else value for value in found]
+    words = [None if pd.isna(value) else str(value).strip() for value in plain]
+    texts = [None if w is None or (w.lower() in missing and w not in kept) else w for w in words]
     values = sorted({text for text in texts if text is not None})
     place = {value: code for code, value in enumerate(values)}
     return _Coded(_mapped(raw, [-1 if text is None else place[text] for text in texts]), values)

@@ -22,6 +22,7 @@ class Preset:
         about: the files that are meant.
         obs: names of obs columns by the option that they fill.
         control_value: the value of unperturbed cells; None where no cell was perturbed.
+        perturbation_kind: what was done to the others.
         layers: where raw counts may be; ``raw`` is raw.X; X is taken where none of them is there.
         gene_columns: var columns of gene symbols; the index is taken where none of them is there.
         needed: options without which a file is not of this kind.
@@ -30,6 +31,7 @@ class Preset:
     about: str
     obs: Mapping[str, Sequence[str]]
     control_value: str | None = None
+    perturbation_kind: str | None = None
     layers: Sequence[str] = ()
     gene_columns: Sequence[str] = ()
     needed: Sequence[str] = ("cell_type_column",)
@@ -45,6 +47,7 @@ PRESETS: Mapping[PresetName, Preset] = MappingProxyType(
                 "donor_column": ("donor",),
             },
             control_value="PBS",
+            perturbation_kind="cytokine",
             needed=("perturbation_column", "cell_type_column"),
         ),
         "openproblems": Preset(
@@ -55,6 +58,7 @@ PRESETS: Mapping[PresetName, Preset] = MappingProxyType(
                 "donor_column": ("donor_id",),
             },
             control_value="Dimethyl Sulfoxide",
+            perturbation_kind="drug",
             layers=("counts",),
             needed=("perturbation_column", "cell_type_column"),
         ),
@@ -119,6 +123,8 @@ def apply_preset(
                 f"the preset {config.preset} knows no control; with a perturbation column give the control value, too"
             )
         values["control_value"] = preset.control_value
+    if not given.keys() & {"perturbation_column", "perturbation_kind", "perturbation_kind_column"}:
+        values["perturbation_kind"] = preset.perturbation_kind
     return IngestConfig.model_validate(values)
 
 

@@ -183,7 +183,7 @@ def _report(
     config: IngestConfig, plan: IngestPlan, source: CountSource, digest: str, store_uri: str, model: str
 ) -> IngestReport:
     perturbed = [group for group in plan.groups if not group.is_control]
-    options = ("control_value", "layer", "gene_column")
+    options = ("control_value", "perturbation_kind", "layer", "gene_column")
     columns = {what: name for what, name in config.columns().items() if name is not None}
     columns |= {name.replace("_", " "): value for name in options if (value := getattr(config, name)) is not None}
     return IngestReport(
@@ -207,6 +207,7 @@ def _report(
         perturbations=sorted({group.perturbation for group in plan.groups}),
         perturbation_names={value: name for value, name in plan.perturbation_names.items() if value != name},
         columns=columns,
+        notes=plan.notes,
         embedding_model=model,
         seconds=0.0,
     )

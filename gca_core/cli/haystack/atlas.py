@@ -72,7 +72,19 @@ def ingest(
     perturbation_column: Annotated[
         str | None, typer.Option(help="obs column of the perturbation. Leave it out where no cell was perturbed.")
     ] = None,
-    control_value: Annotated[str | None, typer.Option(help="Its value for cells that were not perturbed.")] = None,
+    control_value: Annotated[
+        str | None, typer.Option(help="Its value for cells that were not perturbed, as it is written there.")
+    ] = None,
+    perturbation_kind: Annotated[
+        str | None,
+        typer.Option(
+            help="What was done: cytokine, drug, treatment, knockout, knockdown, CRISPRi, CRISPRa or overexpression. "
+            "[default: guessed, with a warning where it looks like a CRISPR screen]"
+        ),
+    ] = None,
+    perturbation_kind_column: Annotated[
+        str | None, typer.Option(help="obs column that says so for each cell, like perturbation_type.")
+    ] = None,
     cell_type_column: Annotated[
         str | None, typer.Option(help="obs column of the cell type; cells without one are left out.")
     ] = None,
@@ -111,6 +123,8 @@ def ingest(
         "preset": preset,
         "perturbation_column": perturbation_column,
         "control_value": control_value,
+        "perturbation_kind": perturbation_kind,
+        "perturbation_kind_column": perturbation_kind_column,
         "perturbation_names": _names(perturbation_name or []),
         "cell_type_column": cell_type_column,
         "cell_type_id_column": cell_type_id_column,
@@ -352,8 +366,12 @@ def _print_report(report: IngestReport) -> None:
         typer.echo(f"left out: {count} cells labelled {label!r}, which is not a known cell type")
     for label, count in report.unmapped_tissues.items():
         typer.echo(f"note: {count} cells are of {label!r}, which is not a known tissue, and have none")
+    for value, name in report.perturbation_names.items():
+        typer.echo(f"name: {value!r} is taken as {name!r}")
     if report.unmapped_perturbations:
-        typer.echo(f"note: not in the catalogue, kept as named: {_few(report.unmapped_perturbations, 8)}")
+        typer.echo(f"note: not in the catalogue: {', '.join(report.unmapped_perturbations)}")
+    for note in report.notes:
+        typer.echo(f"note: {note}")
     if report.n_groups_without_control:
         typer.echo(f"note: {report.n_groups_without_control} perturbed groups have no control of their cell type")
 

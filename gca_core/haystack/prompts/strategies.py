@@ -30,7 +30,7 @@ from gca_core.haystack.prompts.perturbation_similarity import (
     shared,
 )
 from gca_core.knowledge.bundled.catalogue import PerturbationCatalogue, PerturbationEntry, normalise_name
-from gca_core.knowledge.bundled.genetic import resolve_perturbation
+from gca_core.knowledge.bundled.genetic import changes_gene, resolve_perturbation
 from gca_core.llm.embeddings import similarity_threshold
 
 __all__ = [
@@ -238,6 +238,7 @@ def _unfit(group: CellGroup, query: StructuredQuery, near: Mapping[str, int], al
 class _Names:
     """The perturbations of the atlas, told apart by whether they are the asked one."""
 
+    wanted: str
     asked: tuple[str, ...]
     others: tuple[str, ...]
     known: Mapping[str, _Known | None]
@@ -251,7 +252,7 @@ class _Names:
         # the atlas's own spellings of the asked perturbation
         asked = [n for n, found in known.items() if normalise_name(found.entry.name if found else n) == wanted]
         others = tuple(name for name in available if name not in asked)
-        return cls(tuple(asked), others, known, _known(query.perturbation, context.catalogue))
+        return cls(query.perturbation, tuple(asked), others, known, _known(query.perturbation, context.catalogue))
 
     def similarity(self, name: str) -> float | None:
         """How alike another perturbation acts; None where the catalogue doesn't know both."""
@@ -329,7 +330,11 @@ def _semantic(
 def _weighed(names: _Names, name: str, similarity: float) -> float:
     """What a similarity of names is worth: what the catalogue knows of both goes before the spelling."""
     alike = names.similarity(name)
-    return SPELLING_TRUST * similarity if alike is None else min(alike, MOST_ALIKE)
+    if alike is None:
+        # a gene that is knocked out is spelled like the cytokine it encodes
+        same = changes_gene(name) == changes_gene(names.wanted)
+        return SPELLING_TRUST * similarity if same else 0.0
+    return min(alike, MOST_ALIKE)
 
 
 def _with_groups(

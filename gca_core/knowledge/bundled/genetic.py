@@ -93,6 +93,8 @@ KINDS = (
     ),
 )
 
+KNOCKOUT = next(kind for kind in KINDS if kind.name == "knockout")
+
 
 def _patterns(kind: GeneticKind) -> tuple[re.Pattern[str], ...]:
     words = f"(?:{kind.words})"
@@ -114,9 +116,10 @@ _ADDED = dict.fromkeys(("compound", "chemical", "small_molecule", "ligand", "sti
 }
 _PARENTHESES = re.compile(r"\s*\([^()]*\)$")
 _CONTROL_GUIDE = re.compile(
-    r"(?i)(?:sg[-_]?)?(?:non[-_ ]?(?:targeting|targetting|cutting)|ntc|neg(?:ative)?[-_ ]?(?:ctrl|control)|intergenic|"
-    r"safe[-_ ]?(?:harbou?r|target(?:ing)?)|aavs1|rosa26|ctrl|control|lacz|e?gfp|luc\w*)(?:[-_ ]?\d+)?"
+    r"(?i)(?:sg[-_]?)?(?:non[-_ ]?(?:targeting|targetting|cutting)|ntc|neg[-_ ]?(?:ctrl|control)|intergenic|"
+    r"safe[-_ ]?(?:harbou?r|target(?:ing)?)|aavs1|rosa26)(?:[-_ ]?\d+)?|sg[-_]?(?:ctrl|control|nt|lacz|e?gfp)"
 )
+_NO_GENE = frozenset({"ctrl", "control", "nt"})
 _GUIDE_PART = re.compile(r"(?i)(?:sg|g|sgrna|grna|guide)?\d*|[\d.]+(?:-P\d(?:P\d)?)?|-")
 _GUIDE = re.compile(r"sg[-_]?[A-Z]\S+|\S+[-_](?:sg|g|sgRNA|gRNA|guide)[-_]?\d*|\S+-P1P2|\S+\+ctrl|ctrl\+\S+")
 
@@ -154,6 +157,11 @@ def read_kind(text: str) -> GeneticKind | AddedKind:
     )
 
 
+def changes_gene(name: str) -> bool:
+    """Whether a stored name ends with a way to change a gene, as ``KLF1+BAK1 knockout`` does, a guide aside."""
+    return kind_of(_PARENTHESES.sub("", name).rpartition(" ")[2]) is not None
+
+
 def is_guide(name: str) -> bool:
     """Whether a name is written as screens write guides: ``sgTNF``, ``TNF_sg1``, ``TNF+ctrl``."""
     return _GUIDE.fullmatch(name) is not None
@@ -172,7 +180,7 @@ def guide_target(name: str, symbols: Callable[[], Container[str]] = known_symbol
     if (parsed := parse_genetic(name, symbols)) is not None:
         return parsed[0]
     parts = [part for part in re.split(r"[\s+|;,_]+", name) if not _GUIDE_PART.fullmatch(part)]
-    genes = [part for part in parts if not is_control_guide(part)]
+    genes = [part for part in parts if not is_control_guide(part) and part.casefold() not in _NO_GENE]
     if len(set(genes)) != 1:
         return None
     plain = re.sub(r"^sg[-_]?(?=[A-Z])", "", genes[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,13 +10,14 @@ import pandas as pd
 import pytest
 from pydantic import ValidationError
 
-from gca_core.atlas.ingest.names import NameResolver
+from gca_core.atlas.ingest.names import NameResolver, load_name_resolver
 from gca_core.atlas.ingest.plan import make_plan, match_controls
 from gca_core.atlas.models import CellGroup, IngestConfig, make_group_id
 from gca_core.errors import DataValidationError
 
 TYPES = {"T cell": "CL:0000084", "T cells": "CL:0000084", "B cell": "CL:0000236"}
 WORDS = NameResolver(TYPES.get)
+BUNDLED = load_name_resolver()
 LABELLED = NameResolver(TYPES.get, label_cell_type={"CL:0000084": "T cell"}.__getitem__)
 
 
@@ -143,6 +145,68 @@ def test_perturbations_take_the_catalogues_name_but_never_each_others() -> None:
     assert ("perturbation", "TNFa", "TNF") in plan.aliases
 
 
+SCREEN = {"non-targeting": "non-targeting", "TNF": "TNF knockout", "STAT1": "STAT1 knockout"}
+GUIDES = {
+    "NegCtrl0": "NegCtrl0",
+    "TNF_sg1": "TNF knockout (TNF_sg1)",
+    "sgTNF-2": "TNF knockout (sgTNF-2)",
+    "STAT1_sg1": "STAT1 knockout",
+    "INTERGENIC1": "INTERGENIC1",
+}
+
+
+@pytest.mark.parametrize(
+    ("names", "kind", "guessed"),
+    [
+        (SCREEN, None, True),
+        (SCREEN, "CRISPR-cas9", False),
+        (GUIDES, None, True),
+        ({"ctrl": "ctrl", "TNF": "TNF CRISPRa", "KLF1+X": "KLF1+X CRISPRa", "X9": "X9 CRISPRa"}, "CRISPRa", False),
+        ({"ctrl": "ctrl", "KLF1+ctrl": "KLF1 knockout", "KLF1+BAK1": "KLF1+BAK1 knockout"}, None, True),
+        ({"PBS": "PBS", "TNF": "tumor necrosis factor", "IL1B+TNF": "IL1B+TNF", "TNF-/-": "TNF knockout"}, None, False),
+        ({"non-targeting": "non-targeting", "TNF": "tumor necrosis factor"}, "cytokine", False),
+        ({"ctrl": "ctrl", "sgTNF": "TNF knockout", "LPS": "lipopolysaccharide", "X9": "X9"}, None, False),
+    ],
+)  # fmt: skip
+def test_a_gene_that_was_changed_is_not_the_cytokine(names: dict[str, str], kind: str | None, guessed: bool) -> None:
+    obs = table([(value, "T cell", 1) for value in names])
+    control = next(iter(names))
+    plan = make_plan(
+        obs, config(control_value=control, perturbation_kind=kind), replace(BUNDLED, resolve_cell_type=TYPES.get)
+    )
+    assert plan.perturbation_names == names
+    assert bool(plan.notes) is guessed
+    assert ("perturbation", "TNF", "TNF knockout") not in plan.aliases
+    assert {"TNF knockout", "STAT1 knockout", "tumor necrosis factor"}.isdisjoint(plan.unmapped_perturbations)
+
+
+def test_the_kind_may_differ_from_value_to_value_but_not_within_one() -> None:
+    obs = table([(value, "T cell", 1) for value in ("ctrl", "IFNG", "TNF", "TNF")])
+    obs["type"] = ["none", "cytokines", "CRISPRi", "CRISPRi"]
+    asked = config(perturbation_kind_column="type")
+    names = make_plan(obs, asked, BUNDLED).perturbation_names
+    assert names == {"ctrl": "ctrl", "IFNG": "interferon gamma", "TNF": "TNF CRISPRi"}
+    with pytest.raises(DataValidationError, match="several kinds for 'TNF'"):
+        make_plan(obs.assign(type=["none", "cytokine", "CRISPRi", "drug"]), asked, BUNDLED)
+
+
+@pytest.mark.parametrize(
+    ("values", "control"),
+    [
+        (["None", "LPS", None], "None"),
+        (["NA", "LPS", np.nan], "NA"),
+        (["nan", "LPS", None], "nan"),
+        ([0, 1, None], "0"),
+        ([False, True, None], "False"),
+    ],
+)
+def test_a_control_is_taken_as_it_is_written(values: list[Any], control: str) -> None:
+    obs = table([(value, "T cell", 1) for value in values])
+    plan = make_plan(obs.astype({"condition": object}), config(control_value=control), WORDS)
+    assert {g.perturbation for g in plan.groups if g.is_control} == {control}
+    assert (len(plan.groups), plan.n_without_perturbation) == (2, 1)
+
+
 def test_a_file_without_perturbations_is_all_controls() -> None:
     plan = make_plan(
         table([("x", "T cell", 1), ("y", "B cell", 1)]), config(perturbation_column=None, control_value=None), WORDS
@@ -174,7 +238,15 @@ def test_a_column_of_long_texts_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"cell_type_column": None}, {"control_value": None}, {"preset": "other"}, {"dataset": "x" * 501}]
+    "changes",
+    [
+        {"cell_type_column": None},
+        {"control_value": None},
+        {"preset": "other"},
+        {"dataset": "x" * 501},
+        {"perturbation_kind": "magic"},
+        {"perturbation_kind": "KO", "perturbation_kind_column": "x"},
+    ],
 )
 def test_a_configuration_that_says_too_little_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
