@@ -8,7 +8,6 @@ gene ("STAT1 knockout", "CRISPRi JAK2") are not listed but read by rule, see :mo
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from functools import cache
@@ -31,7 +30,6 @@ __all__ = [
     "PerturbationType",
     "load_catalogue",
     "normalise_name",
-    "parse_catalogue",
     "read_catalogue",
     "tokens",
 ]
@@ -232,21 +230,6 @@ class PerturbationCatalogue:
         )
         ordered = sorted(hits, key=lambda hit: (-hit[1], hit[0]))
         return list(dict.fromkeys(self._by_key[hit[0]] for hit in ordered))[:n]
-
-
-def parse_catalogue(text: str) -> PerturbationCatalogue:
-    """A catalogue from JSON text: ``version``, ``entries`` and optionally ``ambiguities``.
-
-    Raises:
-        DataValidationError: the text is not a catalogue.
-    """
-    try:
-        data = json.loads(text)
-        entries = [_entry(item, {}) for item in data["entries"]]
-        ambiguities = [Ambiguity.model_validate(item) for item in data.get("ambiguities", ())]
-        return PerturbationCatalogue(entries, version=str(data["version"]), ambiguities=ambiguities)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise DataValidationError(f"the perturbation catalogue is not valid: {error}") from None
 
 
 def read_catalogue(folder: Path, *, version: str = VERSION) -> PerturbationCatalogue:

@@ -1,12 +1,11 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
 from gca_core.errors import DataValidationError
-from gca_core.knowledge.bundled.catalogue import parse_catalogue
+from gca_core.knowledge.bundled.catalogue import PerturbationCatalogue, _entry
 from gca_core.knowledge.bundled.check import TableReport, Verdict, check_catalogue
 
 ENTRIES = [
@@ -24,6 +23,7 @@ ENTRIES = [
     },
     {"name": "stranger", "type": "cytokine", "family": "x", "ligands": ["IL2"], "targets": ["+IFNGR1"]},
 ]
+CATALOGUE = PerturbationCatalogue([_entry(item, {}) for item in ENTRIES], version="1")
 TABLES = {
     "drugcentral2016_drug_target.tsv": "DRUG_NAME\tGENE\tACTION_TYPE\n"
     "other name\tJAK1|JAK3\tINHIBITOR\nturned\tNR3C1\tANTAGONIST\n"
@@ -39,8 +39,7 @@ TABLES = {
 def reports(tmp_path: Path) -> dict[str, TableReport]:
     for name, text in TABLES.items():
         (tmp_path / name).write_text(text)
-    catalogue = parse_catalogue(json.dumps({"version": "1", "entries": ENTRIES}))
-    return {report.table: report for report in check_catalogue(catalogue, [tmp_path])}
+    return {report.table: report for report in check_catalogue(CATALOGUE, [tmp_path])}
 
 
 def verdicts(report: TableReport) -> dict[tuple[str, str], str]:
@@ -82,9 +81,8 @@ def test_targets_are_linked_or_not_in_the_network(reports: dict[str, TableReport
 
 
 def test_without_any_table_there_is_nothing_to_check(tmp_path: Path) -> None:
-    catalogue = parse_catalogue('{"version": "1", "entries": []}')
     with pytest.raises(DataValidationError, match="none of"):
-        check_catalogue(catalogue, [tmp_path])
+        check_catalogue(PerturbationCatalogue([], version="1"), [tmp_path])
     (tmp_path / "collectri.csv").write_text("a,b\n1,2\n")
     with pytest.raises(DataValidationError, match="not the table"):
-        check_catalogue(parse_catalogue(json.dumps({"version": "1", "entries": ENTRIES})), [tmp_path])
+        check_catalogue(CATALOGUE, [tmp_path])
