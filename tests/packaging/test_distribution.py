@@ -11,6 +11,7 @@ import tarfile
 import tomllib
 import venv
 import zipfile
+from collections import Counter
 from importlib import metadata
 from itertools import chain
 from pathlib import Path
@@ -178,3 +179,11 @@ def test_the_rooms_know_only_whom_they_may() -> None:
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout
     assert "0 broken" in done.stdout
+
+
+def test_a_folder_holds_at_most_fifteen_modules() -> None:
+    modules = [
+        path for package in ("gca_core", "airflow_provider_gca") for path in (REPOSITORY / package).rglob("*.py")
+    ]
+    sizes = Counter(path.parent for path in modules if path.name != "__init__.py")
+    assert [(folder, size) for folder, size in sizes.most_common() if size > 15] == []
