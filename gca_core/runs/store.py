@@ -236,5 +236,9 @@ def _execute(connection: psycopg.Connection, query: str, values: Mapping[str, ob
         return connection.execute(query, values)
     except psycopg.errors.ForeignKeyViolation:
         raise StoreError(f"there is no run {values['run_id']!r}; write the run before its iterations") from None
+    except (psycopg.errors.UndefinedColumn, psycopg.errors.UndefinedTable):
+        raise StoreError(
+            "the database has no run records of this version; run 'gca atlas init' with a login that may create tables"
+        ) from None
     except psycopg.Error as error:
         raise StoreError(f"the run records can't be used: {' '.join(str(error).split())}") from error

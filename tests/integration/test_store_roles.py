@@ -13,6 +13,7 @@ from pydantic import SecretStr
 from gca_core.atlas import Atlas
 from gca_core.config import Settings, load_settings
 from gca_core.errors import ConfigurationError, StoreError
+from gca_core.runs.store import RunStore
 from gca_core.store import embedded, migrations
 from gca_core.store.connect import connect
 from gca_core.store.layout import SUPERUSER, read_credentials
@@ -154,8 +155,9 @@ def test_a_database_of_an_older_version_keeps_what_it_holds(
 
 
 def test_a_server_without_the_schema_or_with_a_newer_one_is_refused(empty_database: str) -> None:
-    with pytest.raises(StoreError, match="gca atlas init"):
-        require_current(empty_database)
+    for action in (require_current, lambda dsn: RunStore(dsn).list_runs()):
+        with pytest.raises(StoreError, match="gca atlas init"):
+            action(empty_database)
     migrate(empty_database)
     require_current(empty_database)
     with connect(empty_database) as connection:
