@@ -13,7 +13,6 @@ from pgvector.psycopg import register_vector
 from gca_core.atlas import Atlas, IngestReport, search
 from gca_core.atlas.ingest import ingest
 from gca_core.atlas.ingest.names import NameResolver
-from gca_core.config import Settings
 from gca_core.errors import CellRetrievalError, StoreError
 from gca_core.llm.embeddings import HashedTextEmbeddings
 from gca_core.store.connect import connect
@@ -317,10 +316,3 @@ def test_prompt_control_and_query_hold_the_right_cells(named: IngestReport, atla
         atlas.materialise(ids, kind="query")
     with pytest.raises(CellRetrievalError, match="no matched control"):
         atlas.materialise([str(perturbed[0].control_group_id)], kind="control")
-
-
-def test_a_vector_of_another_length_is_refused(atlas: Atlas, settings: Settings) -> None:
-    with pytest.raises(StoreError, match="dimensions"):
-        atlas.semantic([1.0, 0.0])
-    with pytest.raises(StoreError, match="finite"):
-        atlas.semantic([float("nan")] * 1536)
