@@ -12,7 +12,7 @@ import anndata as ad
 import fsspec
 import pytest
 
-from gca_core.annotation.cohort import CSV_COLUMNS
+from gca_core.annotation.review.summary import CSV_COLUMNS
 from gca_core.datasets import pbmc68k_reduced
 from gca_core.io import as_path, read_text
 from tests.helpers.dag_runs import asset_events, output, states

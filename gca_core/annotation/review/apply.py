@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from gca_core.annotation.cohort import is_cohort, refresh_cohort
 from gca_core.annotation.labels.corrections import (
     CORRECTIONS_FILE,
     FINGERPRINT_GENES,
@@ -22,6 +21,7 @@ from gca_core.annotation.labels.vocabulary import Vocabulary, in_vocabulary
 from gca_core.annotation.models import DatasetReport, Status
 from gca_core.annotation.review.page import refresh_review
 from gca_core.annotation.review.queue import HERE, REPORT, Queue, Run, collect_review, real_folder
+from gca_core.annotation.review.summary import is_cohort, refresh_cohort
 from gca_core.annotation.review.table import Decision, decide, parse_review
 from gca_core.errors import DataValidationError
 from gca_core.io import PathInput, as_path, read_text, write_json

@@ -8,15 +8,7 @@ from typing import Any
 
 import pytest
 
-from gca_core.annotation.cohort import (
-    COMPOSITION_COLUMNS,
-    CSV_COLUMNS,
-    CohortFile,
-    find_files,
-    finished_folders,
-    plan_cohort,
-    write_cohort,
-)
+from gca_core.annotation.cohort import CohortFile, find_files, finished_folders, plan_cohort, write_cohort
 from gca_core.annotation.labels.corrections import Correction, Corrections, load_corrections
 from gca_core.annotation.labels.vocabulary import in_vocabulary, read_vocabulary
 from gca_core.annotation.models import (
@@ -29,6 +21,7 @@ from gca_core.annotation.models import (
     RunStats,
     Status,
 )
+from gca_core.annotation.review.summary import COMPOSITION_COLUMNS, CSV_COLUMNS
 from gca_core.errors import DataValidationError
 from gca_core.io import as_path, join_uri, read_text, write_json, write_text
 
