@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from gca_core import __version__, io
+from gca_core import __version__
 from gca_core.config import Settings, load_settings
 from gca_core.errors import ConfigurationError
 from gca_core.haystack.models import IterationConfig, Provenance
@@ -92,6 +92,7 @@ class HaystackContext:
 
     def provenance(self, config: IterationConfig) -> Provenance:
         """What decides a result beside the question and the data."""
+        from gca_core import io
         from gca_core.llm.models import parse_model
 
         entries = [entry.model_dump(mode="json") for entry in self.catalogue.entries.values()]

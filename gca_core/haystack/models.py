@@ -6,7 +6,6 @@ from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from gca_core import io
 from gca_core.grounding.models import Expectation, GroundingConfig, GroundingScore, GroundingStatus
 from gca_core.inference.models import InferenceJob, InferenceRequest, InferenceResult, InferenceStatus
 from gca_core.knowledge.bundled.catalogue import PerturbationType
@@ -279,6 +278,8 @@ class HaystackRun(BaseModel):
     @property
     def work_uri(self) -> str:
         """The folder below the results that holds states, proposals, jobs and candidates."""
+        from gca_core import io
+
         return io.join_uri(self.results_uri, "work")
 
     def evaluations(self) -> tuple[CandidateEvaluation, ...]:

@@ -16,8 +16,8 @@ from rich.text import Text
 if TYPE_CHECKING:
     from gca_core.knowledge.bundled.check import TableReport
     from gca_core.knowledge.bundled.describe import Description, GeneFacts
-    from gca_core.knowledge.bundled.files import SnapshotPart
     from gca_core.knowledge.bundled.lookups import DrugTargets, Lookup
+    from gca_core.knowledge.bundled.snapshot import SnapshotPart
 
 app = typer.Typer(no_args_is_help=True)
 

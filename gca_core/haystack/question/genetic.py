@@ -21,6 +21,7 @@ _REACH = 4
 _PHRASE = 4
 # nothing was done to a wild type, and what was done to a floxed gene isn't said
 _KO = re.compile(r"^([A-Z][A-Z0-9]+)(KO|KD|OE)$")
+_GLUED = re.compile(r"(?:sg|g|si|sh|oe)-?[A-Z]|[A-Z][A-Z0-9]+(?:KO|KD|OE)$")
 _NO_CHANGE = re.compile(r"\+/\+|(?:fl|flox|wt)/(?:fl|flox|wt)", re.IGNORECASE)
 _METHOD_ALONE = re.compile(r"crispr(?:[-/]?cas9)?", re.IGNORECASE)
 # how certain methods show themselves beside the word for the outcome
@@ -56,7 +57,7 @@ def find_genetic(words: Sequence[str], catalogue: PerturbationCatalogue) -> list
     found: list[GeneticPhrase] = []
     for i, word in enumerate(words):
         # a gene and what is done to it in one word, as in siTNF and TNFKO
-        glued = parse_genetic(_KO.sub(r"\1 \2", word)) if kind_of(word) is None else None
+        glued = parse_genetic(_KO.sub(r"\1 \2", word)) if _GLUED.match(word) and kind_of(word) is None else None
         if glued is not None:
             found.append(GeneticPhrase(glued[1].name, glued[0], i, i + 1, word, glued[0]))
     joined = {phrase.start for phrase in found}

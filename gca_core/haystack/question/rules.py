@@ -97,19 +97,22 @@ def parse_question(
     words = split_words(text)
     found = _find_perturbation(words, catalogue, extra_perturbations)
     used = frozenset(found.match.places) if found else frozenset()
-    tissues = scan(words.words, _tissue_phrase, used)
-    cell, notes = _find_cell_type(words, used, tissues, ontology)
+    cell, others = _find_cell_type(words, used, ontology)
     if found is None:
         raise _no_perturbation(words, cell, catalogue)
     if cell is None:
         raise _no_cell_type(words, found.match, ontology)
+    # most questions name none, and the names of tissues take longer to read than all else
+    tissues = scan(words.words, _tissue_phrase, used.union(cell.places))
+    read = used.union(*(m.places for m in (cell, *others, *tissues)))
+    notes = _uncertain(words, cell, others, read, ontology)
     name = found.match.name
     if found.match.guess:
         notes.append(f"{found.match.text!r} was read as {name!r}")
     notes += other_meanings(found.match.text, name, catalogue)
     return make_query(
         text, cell.name, cell.text, name, found.match.text, found.entry, ontology=ontology, dataset=dataset,
-        ambiguities=notes, tissues=_named_tissues(tissues, cell),
+        ambiguities=notes, tissues={m.name: tissue_label(m.name) for m in tissues},
     )  # fmt: skip
 
 
@@ -199,21 +202,14 @@ def _corrected(words: Words, catalogue: PerturbationCatalogue) -> list[Match]:
     return scan(words.words, lookup, guess=True)
 
 
-def _named_tissues(tissues: Sequence[Match], cell: Match) -> dict[str, str]:
-    """UBERON id and label of the tissues that are named beside the cell type."""
-    return {m.name: tissue_label(m.name) for m in tissues if not set(m.places) & set(cell.places)}
-
-
 def _tissue_phrase(phrase: str) -> str | None:
     if phrase.casefold() in STOP or any(_CELL_WORD.match(word) for word in phrase.split()):
         return None
     return resolve_tissue(phrase)
 
 
-def _find_cell_type(
-    words: Words, used: frozenset[int], tissues: Sequence[Match], ontology: CellOntology
-) -> tuple[Match | None, list[str]]:
-    """The one cell type, and what about it is uncertain."""
+def _find_cell_type(words: Words, used: frozenset[int], ontology: CellOntology) -> tuple[Match | None, list[Match]]:
+    """The one cell type, and the others that only say where the cells are, or the same less exactly."""
     matches = scan(words.words, partial(resolve_cell_phrase, ontology=ontology), used)
     matches = matches or _corrected_cells(words, used, ontology)
     context = [m for m in matches if _is_context(m, matches, words)]
@@ -227,17 +223,16 @@ def _find_cell_type(
             suggestions=labels,
             reason="several_cell_types",
         )
-    if not specific:
-        return None, []
-    every = set(used).union(*(match.places for match in (*matches, *tissues)))
-    return specific[0], _uncertain(words, specific[0], context, every, ontology)
+    found = specific[0] if specific else None
+    return found, [match for match in matches if match is not found]
 
 
 def _uncertain(
-    words: Words, match: Match, context: Sequence[Match], taken: set[int], ontology: CellOntology
+    words: Words, match: Match, others: Sequence[Match], taken: frozenset[int], ontology: CellOntology
 ) -> list[str]:
-    label = ontology.label(match.name)
-    notes = [f"{c.text!r} was read as where the cells are from" for c in context]
+    label, matches = ontology.label(match.name), [match, *others]
+    context = [other for other in others if _is_context(other, matches, words)]
+    notes = [f"{other.text!r} was read as where the cells are from" for other in context]
     if match.guess:
         notes.append(f"{match.text!r} was read as {label!r}")
     if unread := words.qualifiers(match, taken):

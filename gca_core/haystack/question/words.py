@@ -55,7 +55,7 @@ class Words:
         stop = min((end + 1 for end in self.ends if end >= place), default=len(self.words))
         return range(start, stop)
 
-    def qualifiers(self, match: Match, taken: set[int]) -> list[str]:
+    def qualifiers(self, match: Match, taken: frozenset[int]) -> list[str]:
         """Words beside a match, in its clause, that nothing has read; at most three on each side."""
         clause = self.clause_of(match.start)
         before, after = range(match.start - 1, clause.start - 1, -1), range(match.stop, clause.stop)

@@ -8,7 +8,6 @@ from pydantic import BaseModel, ConfigDict
 
 from gca_core.errors import DataValidationError
 from gca_core.knowledge.bundled.catalogue import Ambiguity, ExpectedGene, load_catalogue
-from gca_core.knowledge.bundled.files import SnapshotPart, snapshot_parts, snapshot_version
 from gca_core.knowledge.bundled.footprints import load_footprints
 from gca_core.knowledge.bundled.gene_sets import COLLECTIONS, GO_BP, find_gene_set, known_symbols, load_gene_sets
 from gca_core.knowledge.bundled.interactions import LigandReceptor, Neighbour, load_ligand_receptors
@@ -21,6 +20,7 @@ from gca_core.knowledge.bundled.lookups import (
 )
 from gca_core.knowledge.bundled.lookups import neighbours as neighbours_of
 from gca_core.knowledge.bundled.ontology import load_ontology
+from gca_core.knowledge.bundled.snapshot import SnapshotPart, snapshot_parts, snapshot_version
 from gca_core.knowledge.bundled.tissues import load_tissues
 
 MAX_LISTED = 10

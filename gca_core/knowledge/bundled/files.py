@@ -2,41 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
-
-from gca_core import io
-from gca_core.errors import ConfigurationError, DataValidationError
+from gca_core.errors import ConfigurationError
 
 BUNDLED = Path(__file__).parent.parent / "data"
 MANIFEST = "manifest.json"
 FOLDER_VARIABLE = "GCA_KNOWLEDGE_DIR"
-
-
-class SnapshotPart(BaseModel):
-    """A file of the snapshot as its manifest describes it.
-
-    Args:
-        version: of the source, where its name carries one.
-        input_sha256: of the downloaded file it was made from; empty for the project's own tables.
-        state: whether the file is what the manifest says.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    file: str
-    description: str
-    source: str
-    licence: str
-    citation: str
-    sha256: str
-    bytes: int
-    version: str = ""
-    input_sha256: str = ""
-    state: io.ChecksumState = io.ChecksumState.OK
 
 
 def data_folders() -> tuple[Path, ...]:
@@ -57,34 +30,3 @@ def data_folders() -> tuple[Path, ...]:
 def data_file(name: str) -> Path:
     """The path of a part: the user's where there is one, else the bundled one."""
     return next((folder / name for folder in data_folders() if (folder / name).is_file()), BUNDLED / name)
-
-
-def snapshot_parts() -> tuple[SnapshotPart, ...]:
-    """Every part with its state on disk, by name.
-
-    Raises:
-        DataValidationError: a manifest can't be read.
-    """
-    found: dict[str, SnapshotPart] = {}
-    for folder in reversed(data_folders()):
-        if (folder / MANIFEST).is_file():
-            found |= {part.file: part for part in _listed(folder)}
-    return tuple(found[name] for name in sorted(found))
-
-
-def snapshot_version() -> str:
-    """A hash of the checksums of all parts: what the answers depend on."""
-    return f"snapshot-{io.content_hash({part.file: part.sha256 for part in snapshot_parts()})[:12]}"
-
-
-def _listed(folder: Path) -> list[SnapshotPart]:
-    try:
-        entries = TypeAdapter(list[SnapshotPart]).validate_json((folder / MANIFEST).read_bytes())
-    except (OSError, ValidationError, json.JSONDecodeError) as error:
-        raise DataValidationError(
-            f"the manifest {folder / MANIFEST} is not valid: {error}; build the snapshot or install the package again"
-        ) from None
-    return [
-        entry.model_copy(update={"state": io.checksum_state(folder / entry.file, entry.bytes, entry.sha256)})
-        for entry in entries
-    ]

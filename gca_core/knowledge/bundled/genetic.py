@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Container
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 from gca_core.errors import ConfigurationError
@@ -124,6 +125,7 @@ _GUIDE_PART = re.compile(r"(?i)(?:sg|g|sgrna|grna|guide)?\d*|[\d.]+(?:-P\d(?:P\d
 _GUIDE = re.compile(r"sg[-_]?[A-Z]\S+|\S+[-_](?:sg|g|sgRNA|gRNA|guide)[-_]?\d*|\S+-P1P2|\S+\+ctrl|ctrl\+\S+")
 
 
+@lru_cache(maxsize=10_000)
 def kind_of(text: str) -> GeneticKind | None:
     """The way to change a gene that a word or two name, such as ``CRISPR-cas9``, ``KO`` or ``-/-``; else None."""
     return next((kind for kind, words in _KIND_WORDS if words.fullmatch(text.strip())), None)

@@ -7,7 +7,8 @@ import pytest
 
 from gca_core.errors import ConfigurationError, DataValidationError
 from gca_core.io import ChecksumState
-from gca_core.knowledge.bundled.files import BUNDLED, data_file, snapshot_parts, snapshot_version
+from gca_core.knowledge.bundled.files import BUNDLED, data_file
+from gca_core.knowledge.bundled.snapshot import snapshot_parts, snapshot_version
 
 MAX_BYTES = 4_000_000
 

@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 from gca_core.knowledge.bundled.catalogue import load_catalogue
-from gca_core.knowledge.bundled.files import snapshot_parts
+from gca_core.knowledge.bundled.snapshot import snapshot_parts
 from gca_core.knowledge.online.settings import SERVICES, OnlineSettings
 
 GUIDES = Path(__file__).parents[3] / "docs" / "guides"
