@@ -49,7 +49,7 @@ def test_bad_input_fails_before_any_work_and_writes_nothing(
 
 def test_an_output_folder_that_is_a_file_or_in_use_is_refused(save: Save, configure: Configure, tmp_path: Path) -> None:
     config = configure(save(counts_with_groups()))
-    with sole_writer(config.output_dir), pytest.raises(DataValidationError, match="already running: process"):
+    with sole_writer(config.output_uri), pytest.raises(DataValidationError, match="already running: process"):
         run_training(config)
     (tmp_path / "out").write_text("keep me", encoding="utf-8")
     with pytest.raises(ConfigurationError, match="can't be written to"):
