@@ -106,7 +106,7 @@ def test_new_cells_get_the_labels_of_their_neighbours(folder: Path, tmp_path: Pa
     result = transfer(folder, tmp_path, labels_key="cell_type", max_distance_quantile=None)
     assert result.metrics["accuracy_of_answers"] >= 0.8
     assert sum(result.labels.values()) == result.n_labelled == result.n_cells - result.n_abstained
-    assert json.loads((tmp_path / "transfer.json").read_text(encoding="utf-8")) == result
+    assert json.loads((tmp_path / "transfer.json").read_text(encoding="utf-8")) == result.model_dump()
     table = pd.read_csv(tmp_path / "labels.csv", index_col="cell")
     cells = ad.read_h5ad(tmp_path / "latent.h5ad")
     assert list(table.index) == list(cells.obs_names)

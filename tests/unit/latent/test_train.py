@@ -52,6 +52,6 @@ def test_an_output_folder_that_is_a_file_or_in_use_is_refused(save: Save, config
     with sole_writer(config.output_uri), pytest.raises(DataValidationError, match="already running: process"):
         run_training(config)
     (tmp_path / "out").write_text("keep me", encoding="utf-8")
-    with pytest.raises(ConfigurationError, match="can't be written to"):
+    with pytest.raises(ConfigurationError, match="can't be a folder"):
         run_training(config)
     assert (tmp_path / "out").read_text(encoding="utf-8") == "keep me"
