@@ -29,7 +29,7 @@ class AnnotationConfig(BaseModel):
     Options that are None stand for their defaults.
 
     Attributes:
-        input_uri: an h5ad, zarr or loom file.
+        input_uri: an h5ad, zarr, loom or 10x file.
         output_uri: the folder for the results.
         preset: ``human_pbmc``, ``mouse_pbmc`` or ``mouse_brain`` instead of species and tissue.
         label_column: column of obs with known labels, to measure agreement.

@@ -87,7 +87,7 @@ class IngestConfig(BaseModel):
     """What to read from a file, and under which names.
 
     Attributes:
-        input_uri: an h5ad file with raw counts.
+        input_uri: an h5ad, zarr, loom or 10x file with raw counts.
         dataset: the name of the dataset; ingesting other content under it replaces it.
         preset: fills what is not given below with the columns of a published kind of file.
         perturbation_column: obs column of the perturbation; None where all cells are unperturbed.
@@ -102,7 +102,7 @@ class IngestConfig(BaseModel):
         tissue_column: obs column of the tissue.
         tissue_id_column: obs column of UBERON ids, used where it has one.
         layer: the layer that holds the counts, or ``raw`` for those of ``raw.X``; None means X.
-        gene_column: var column of the genes' names; None means the index.
+        gene_column: var column of the genes' names; None means the index, or symbols found beside ids or numbers.
     """
 
     model_config = ConfigDict(frozen=True, defer_build=True, coerce_numbers_to_str=True)

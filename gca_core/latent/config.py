@@ -28,7 +28,7 @@ class LatentConfig(BaseModel):
     """Options of :func:`gca_core.latent.run_training`.
 
     Args:
-        input_uri: an h5ad file, a zarr store, a 10x h5 file or a folder with 10x mtx files, path or URI.
+        input_uri: an h5ad or loom file, a zarr store, a 10x h5 file or a folder with 10x mtx files, path or URI.
         output_uri: folder, path or URI, that receives the results.
         counts_layer: where the values are: ``X``, ``raw`` or a layer's name. Unset means ``X``, or with
             ``recover_counts`` the first of ``X`` and ``raw`` that is log-normalised.

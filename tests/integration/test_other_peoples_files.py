@@ -20,7 +20,7 @@ from gca_core.annotation.adata.expression import read_expression
 from gca_core.annotation.adata.files import open_data
 from gca_core.annotation.scoring.ranking import stored_markers, stored_ranking
 from gca_core.atlas.ingest.source import CountSource, read_header
-from gca_core.errors import DataValidationError
+from gca_core.errors import ConfigurationError, DataValidationError
 from gca_core.latent.config import make_config
 from gca_core.latent.data.sources import open_source
 from gca_core.matrix.cells import check_name, open_cells
@@ -55,7 +55,7 @@ def seen(database: Any) -> Callable[..., dict[str, tuple[list[str], np.ndarray, 
                 expression = read_expression(data.adata, database, layer=layer)
                 obs = data.adata.obs[list(columns)].reset_index(drop=True)
                 found[f"annotation, backed {backed}"] = (list(expression.genes), expression.matrix.toarray(), obs)
-        options = {"input_uri": str(path), "output_dir": "out", "counts_layer": layer}
+        options = {"input_uri": str(path), "output_uri": "out", "counts_layer": layer}
         with open_source(make_config(options)) as source:
             counts = np.vstack([chunk.toarray() for chunk in source.chunks()])
             found["vae"] = (list(source.genes), counts, source.obs[list(columns)].reset_index(drop=True))
@@ -372,3 +372,19 @@ def test_the_format_is_told_by_what_is_in_a_file(cells: ad.AnnData, tmp_path: Pa
             pass
     with pytest.raises(DataValidationError, match="is no file of cells by its name"):
         check_name("cells.csv")
+
+
+def test_a_loom_file_is_read_whole_and_needs_gene_names(cells: ad.AnnData, tmp_path: Path) -> None:
+    loom(tmp_path / "x.loom", cells)
+    with (
+        pytest.raises(ConfigurationError, match="convert it to h5ad"),
+        open_data(str(tmp_path / "x.loom"), backed=True),
+    ):
+        pass
+    with h5py.File(tmp_path / "x.loom", "r+") as file:
+        file.move("row_attrs/Gene", "row_attrs/Chromosome")
+    with (
+        pytest.raises(DataValidationError, match="no gene names; found Chromosome, expected one of Gene"),
+        open_data(str(tmp_path / "x.loom")),
+    ):
+        pass

@@ -12,7 +12,7 @@ from gca_core.annotation import AnnotationConfig, annotate_file
 from gca_core.annotation.adata import files as formats
 from gca_core.annotation.labels.corrections import Correction, Corrections
 from gca_core.annotation.report import drawn_cells as drawing
-from gca_core.errors import ConfigurationError, DataValidationError
+from gca_core.errors import DataValidationError
 from gca_core.io import write_json
 
 LABELLED = {"b": "B cell", "nk": "natural killer cell", "mega": "megakaryocyte"}
@@ -36,22 +36,7 @@ def folder(cells, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("formats")
     cells.write_h5ad(folder / "cells.h5ad")
     cells.write_zarr(folder / "cells.zarr")
-    write_loom(folder / "cells.loom", cells)
     return folder
-
-
-def write_loom(path: Path, adata: ad.AnnData) -> None:
-    """The loom format as its specification has it."""
-    text = h5py.string_dtype()
-    with h5py.File(path, "w") as file:
-        file.create_dataset("matrix", data=np.asarray(adata.X).T)
-        file.create_dataset("layers/spliced", data=np.asarray(adata.X).T)
-        file.create_dataset("row_attrs/Gene", data=list(adata.var_names), dtype=text)
-        file.create_dataset("col_attrs/CellID", data=list(adata.obs_names), dtype=text)
-        file.create_dataset("col_attrs/truth", data=[str(t) for t in adata.obs["truth"]], dtype=text)
-        file.create_dataset("col_attrs/X_umap", data=adata.obsm["X_umap"])
-        file.create_dataset("col_attrs/other", data=np.zeros(3))
-        file.create_group("row_graphs")
 
 
 def annotate(source: Path, output: Path, **options):
@@ -93,47 +78,6 @@ def test_formats_and_backed_files_give_the_same_report_and_keep_the_data(
     assert {label: set(found.obs["truth"][found.obs["gptca_label"] == label]) for label in LABELLED.values()} == {
         label: {name} for name, label in LABELLED.items()
     }
-
-
-def test_a_loom_file_becomes_an_annotated_h5ad(folder, cells, reference, tmp_path):
-    result = annotate(folder / "cells.loom", tmp_path / "out")
-    found = annotated(result)
-    assert np.array_equal(found.X.toarray(), cells.X)
-    # anndata 0.13 lists X among them, under None
-    assert set(found.layers) - {None} == {"spliced"}
-    assert list(found.obs_names) == list(cells.obs_names)
-    labels = found.obs["gptca_label"].astype(str)
-    assert (labels == annotated(reference).obs["gptca_label"].astype(str)).all()
-
-
-def test_a_loom_file_stays_no_file_to_be_left_on_disk(folder, tmp_path):
-    with pytest.raises(ConfigurationError, match="convert it to h5ad"):
-        annotate(folder / "cells.loom", tmp_path / "out", backed=True)
-
-
-@pytest.mark.parametrize(
-    ("parts", "match"),
-    [(("matrix",), "has no row_attrs, col_attrs"), ((), "has no matrix"), (None, "can't be read as loom")],
-)
-def test_what_is_no_loom_file_is_refused(tmp_path, parts, match):
-    path = tmp_path / "x.loom"
-    if parts is None:
-        path.write_text("no hdf5")
-    else:
-        with h5py.File(path, "w") as file:
-            for part in parts:
-                file.create_dataset(part, data=np.ones((2, 2)))
-    with pytest.raises(DataValidationError, match=match):
-        annotate(path, tmp_path / "out")
-
-
-def test_a_loom_file_without_gene_names_is_refused_with_what_it_has(tmp_path):
-    with h5py.File(tmp_path / "x.loom", "w") as file:
-        file.create_dataset("matrix", data=np.ones((2, 3)))
-        file.create_dataset("row_attrs/Chromosome", data=[1, 2])
-        file.create_group("col_attrs")
-    with pytest.raises(DataValidationError, match=r"no gene names; found Chromosome, expected one of Gene"):
-        annotate(tmp_path / "x.loom", tmp_path / "out")
 
 
 @pytest.mark.parametrize("name", ["x.h5ad", "x.zarr"])

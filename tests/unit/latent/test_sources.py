@@ -42,14 +42,6 @@ def same(one: sp.csr_matrix, other: sp.csr_matrix) -> bool:
     return one.shape == other.shape and (one != other).nnz == 0
 
 
-def test_a_zarr_store_gives_what_the_h5ad_file_gives(save: Save, configure: Configure, tmp_path: Path) -> None:
-    cells = counts_with_groups()
-    cells.write_zarr(tmp_path / "cells.zarr")
-    one, other = (DataAdapter(configure(uri)) for uri in (save(cells), str(tmp_path / "cells.zarr")))
-    assert same(one.counts, other.counts)
-    assert one.registry == other.registry
-
-
 def test_10x_files_are_read(configure: Configure, tmp_path: Path) -> None:
     cells = counts_with_groups()
     counts, (n_cells, n_genes) = sp.csr_matrix(cells.X), cells.shape
