@@ -166,7 +166,7 @@ def fill(settings: Settings, size: Size) -> tuple[Atlas, IngestPlan]:
     cells["mito_fraction"] = np.nan
     atlas = open_atlas(settings, role="admin")
     began = time.perf_counter()
-    write_rows(atlas.dsn, report, plan, cells, embed=embeddings.embed_documents, vocabulary=load_name_resolver())
+    write_rows(atlas.dsn, report, plan, cells, embed=embeddings.embed_documents, resolver=load_name_resolver())
     figure(f"embed, write and index {n:,} groups", time.perf_counter() - began, " s")
     # what the server would do by itself within minutes, which would then be timed with the searches
     with connect(atlas.dsn, autocommit=True) as connection:
@@ -397,7 +397,7 @@ def ingest_one(path: str, home: str, dataset: str) -> None:
         IngestConfig(input_uri=path, dataset=dataset, preset="parse_pbmc"),
         atlas,
         embed=embeddings.embed_documents,
-        vocabulary=vocabulary,
+        resolver=vocabulary,
     )
     figures = {
         "seconds": time.perf_counter() - began,

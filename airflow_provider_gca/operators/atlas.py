@@ -59,7 +59,7 @@ class IngestAtlasOperator(GcaOperator):
             config,
             atlas,
             embed=embeddings.embed_documents,
-            vocabulary=load_name_resolver(),
+            resolver=load_name_resolver(),
             embedding_model=embeddings.model,
         )
 

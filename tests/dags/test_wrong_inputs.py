@@ -126,6 +126,8 @@ def test_prod_without_a_database_is_not_retried(monkeypatch: pytest.MonkeyPatch)
         (lambda: haystack_loop(question="?", iterations=11), "from 1 to 10, found 11"),
         (lambda: haystack_loop(question="?", iterations=2, max_iterations=3), "built for 1 to 2 iterations"),
         (lambda: haystack_loop(question=" "), "question has to be a text"),
+        (lambda: haystack_loop(question="?", cell_type="B cell", perturbation="IL-4"), "and not both"),
+        (lambda: haystack_loop(cell_type="B cell", kind="knockout"), "a cell_type and a perturbation"),
         (lambda: haystack_loop(question="?", config={"max_iterations": 2}), "an argument of its own"),
         (lambda: haystack_loop(question="?", config={"seed": -1, "plateau_window": "{{ n }}"}), "haystack_loop: seed"),
         (lambda: haystack_loop(question="?", config={"threshold": 7}), "threshold: Extra inputs are not permitted"),

@@ -263,7 +263,7 @@ def named(admin_atlas: Atlas, tmp_path_factory: pytest.TempPathFactory) -> Inges
     )
     config = ingest_config(path, "named", tissue_column="organ", perturbation_names={"stim": "interferon beta"})
     embeddings = HashedTextEmbeddings()
-    return ingest(config, admin_atlas, embed=embeddings.embed_documents, vocabulary=words)
+    return ingest(config, admin_atlas, embed=embeddings.embed_documents, resolver=words)
 
 
 def test_names_and_synonyms_are_found_however_they_are_spelled(named: IngestReport, atlas: Atlas) -> None:

@@ -84,13 +84,13 @@ class _Coded:
         return {self.values[code]: found[code] for code in sorted(found)}
 
 
-def make_plan(obs: pd.DataFrame, config: IngestConfig, vocabulary: NameResolver) -> IngestPlan:
+def make_plan(obs: pd.DataFrame, config: IngestConfig, resolver: NameResolver) -> IngestPlan:
     """Assign cells to groups and groups to controls; O(cells).
 
     Args:
         obs: the file's cell table.
         config: the columns.
-        vocabulary: what the words of the file mean.
+        resolver: what the words of the file mean.
 
     Raises:
         DataValidationError: a column or the control value is missing, or no cell can be used.
@@ -98,10 +98,10 @@ def make_plan(obs: pd.DataFrame, config: IngestConfig, vocabulary: NameResolver)
     check_columns(obs.columns, config)
     perturbations = _perturbations(obs, config)
     kinds, notes = _kinds(obs, perturbations, config)
-    names = _perturbation_names(perturbations.values, config, vocabulary, kinds)
+    names = _perturbation_names(perturbations.values, config, resolver, kinds)
     labels = _coded(obs[config.cell_type_column])
-    types, unmapped = _ids(labels, obs, config.cell_type_id_column, vocabulary.resolve_cell_type, _CL_ID)
-    tissues, unmapped_tissues, tissue_words = _tissues(obs, config, vocabulary.resolve_tissue)
+    types, unmapped = _ids(labels, obs, config.cell_type_id_column, resolver.resolve_cell_type, _CL_ID)
+    tissues, unmapped_tissues, tissue_words = _tissues(obs, config, resolver.resolve_tissue)
     donors = _coded(obs[config.donor_column]) if config.donor_column else _none(len(obs))
     _check_lengths(config.donor_column, donors.values)
     usable = types.there & perturbations.there
@@ -110,8 +110,8 @@ def make_plan(obs: pd.DataFrame, config: IngestConfig, vocabulary: NameResolver)
             f"no cell of {config.input_uri} can be used: {int((~labels.there).sum())} of {len(obs)} have no value in "
             f"{config.cell_type_column!r}, and these labels aren't known cell types: {_listing(unmapped)}"
         )
-    cell_types = _labels(types, labels, usable, vocabulary.label_cell_type)
-    tissue_labels = _labels(tissues, tissue_words, usable, vocabulary.label_tissue)
+    cell_types = _labels(types, labels, usable, resolver.label_cell_type)
+    tissue_labels = _labels(tissues, tissue_words, usable, resolver.label_tissue)
     groups, codes = _groups(config, names, (perturbations, types, donors, tissues), usable)
     groups = [
         group.model_copy(
@@ -120,7 +120,7 @@ def make_plan(obs: pd.DataFrame, config: IngestConfig, vocabulary: NameResolver)
         for group in groups
     ]
     stored = {group.perturbation for group in groups if not group.is_control}
-    resolve = vocabulary.resolve_perturbation or (lambda _text: None)
+    resolve = resolver.resolve_perturbation or (lambda _text: None)
     return IngestPlan(
         groups=match_controls(groups),
         codes=codes,
@@ -132,7 +132,7 @@ def make_plan(obs: pd.DataFrame, config: IngestConfig, vocabulary: NameResolver)
         unmapped_tissues=unmapped_tissues,
         perturbation_names=names,
         unmapped_perturbations=sorted(
-            name for name in stored if vocabulary.resolve_perturbation and resolve(name) is None
+            name for name in stored if resolver.resolve_perturbation and resolve(name) is None
         ),
         aliases=[
             # a gene that was knocked out is not found by the name of the cytokine it encodes
@@ -236,14 +236,14 @@ def _guessed(values: Sequence[str], control: str, config: IngestConfig) -> tuple
 
 
 def _perturbation_names(
-    values: Sequence[str], config: IngestConfig, vocabulary: NameResolver, kinds: Mapping[str, GeneticKind]
+    values: Sequence[str], config: IngestConfig, resolver: NameResolver, kinds: Mapping[str, GeneticKind]
 ) -> dict[str, str]:
     """The name to store for every value: the one given, else the gene's or the catalogue's, else the value itself.
 
     Two values must not become one: those that mean the same keep their own names, guides of one gene beside its.
     """
     control = config.control_value or UNPERTURBED
-    resolve = vocabulary.resolve_perturbation or (lambda _text: None)
+    resolve = resolver.resolve_perturbation or (lambda _text: None)
     given = config.perturbation_names
     meant = {v: given.get(v) or _meaning(v, control, kinds.get(v), resolve) for v in values}
     taken = Counter(meant.values())
@@ -343,7 +343,7 @@ def _groups(
 def _labels(
     ids: _Coded, words: _Coded, usable: npt.NDArray[np.bool_], label_of: Callable[[str], str] | None
 ) -> dict[str, str]:
-    """The label of every id in use: the vocabulary's, else the file's first in alphabetical order."""
+    """The label of every id in use: the resolver's, else the file's first in alphabetical order."""
     used = sorted({ids.values[code] for code in np.unique(ids.codes[usable & ids.there]).tolist()})
     if label_of is not None:
         return {its_id: label_of(its_id) for its_id in used}

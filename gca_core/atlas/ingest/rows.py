@@ -79,12 +79,12 @@ def check_model(connection: psycopg.Connection[Any], model: str, dataset: str) -
 
 
 def write_rows(
-    dsn: str, report: IngestReport, plan: IngestPlan, cells: pd.DataFrame, *, embed: Embed, vocabulary: NameResolver
+    dsn: str, report: IngestReport, plan: IngestPlan, cells: pd.DataFrame, *, embed: Embed, resolver: NameResolver
 ) -> IngestReport:
     """Replace the dataset's rows in one transaction, and keep the indexes of the vectors.
 
     Only texts that the atlas has no vector of are embedded. The label of a cell type or tissue is the same in
-    all datasets: the vocabulary's latest, or, for a vocabulary without labels, that of the dataset which came first.
+    all datasets: the resolver's latest, or, for a resolver without labels, that of the dataset which came first.
 
     Args:
         dsn: of a login that may ingest.
@@ -92,7 +92,7 @@ def write_rows(
         plan: groups and names.
         cells: cell_name, n_counts, n_genes and mito_fraction, in the order of the store.
         embed: from texts to vectors.
-        vocabulary: other names of what is written, and names to measure the similarity of chance on.
+        resolver: other names of what is written, and names to measure the similarity of chance on.
 
     Returns:
         The report with the labels that were stored.
@@ -106,14 +106,14 @@ def write_rows(
             connection.execute("select pg_advisory_xact_lock(%s, %s)", _WRITE_LOCK)
             check_model(connection, report.embedding_model, report.dataset)
             _delete(connection, report.dataset)
-            plan = _with_labels_in_use(connection, plan, vocabulary)
+            plan = _with_labels_in_use(connection, plan, resolver)
             report = report.model_copy(update={"cell_types": plan.cell_types, "tissues": plan.tissues})
-            _write_entities(connection, report, plan, embed, vocabulary)
+            _write_entities(connection, report, plan, embed, resolver)
             with connection.cursor() as cursor:
                 _insert_dataset(cursor, report)
                 _copy_groups(cursor, plan)
                 _copy_cells(cursor, report.dataset, plan, cells)
-            _write_synonyms(connection, plan, vocabulary)
+            _write_synonyms(connection, plan, resolver)
             _forget_unused(connection)
         _keep_indexes(dsn)
     except (psycopg.Error, UnicodeEncodeError) as error:
@@ -188,16 +188,16 @@ def _keep_indexes(dsn: str) -> None:
         keep_indexes(connection)
 
 
-def _with_labels_in_use(connection: psycopg.Connection[Any], plan: IngestPlan, vocabulary: NameResolver) -> IngestPlan:
+def _with_labels_in_use(connection: psycopg.Connection[Any], plan: IngestPlan, resolver: NameResolver) -> IngestPlan:
     """The plan with the labels that other datasets' cell types and tissues have, where its own are a file's words."""
     cell_types, tissues = dict(plan.cell_types), dict(plan.tissues)
-    if vocabulary.label_cell_type is None:
+    if resolver.label_cell_type is None:
         query = (
             "select cell_type_id, label from cell_types t where cell_type_id = any(%s) "
             "and exists (select from cell_groups g where g.cell_type_id = t.cell_type_id)"
         )
         cell_types |= dict(connection.execute(query, [list(cell_types)]).fetchall())
-    if vocabulary.label_tissue is None:
+    if resolver.label_tissue is None:
         query = (
             "select tissue_id, label from tissues t where tissue_id = any(%s) "
             "and exists (select from cell_groups g where g.tissue_id = t.tissue_id)"
@@ -215,12 +215,12 @@ def _with_labels_in_use(connection: psycopg.Connection[Any], plan: IngestPlan, v
 
 
 def _write_entities(
-    connection: psycopg.Connection[Any], report: IngestReport, plan: IngestPlan, embed: Embed, vocabulary: NameResolver
+    connection: psycopg.Connection[Any], report: IngestReport, plan: IngestPlan, embed: Embed, resolver: NameResolver
 ) -> None:
     """Perturbations, cell types, tissues and the texts of groups, with the vectors that are missing."""
     model = report.embedding_model
-    _write_model(connection, model, embed, vocabulary)
-    resolve = vocabulary.resolve_perturbation or (lambda _text: None)
+    _write_model(connection, model, embed, resolver)
+    resolve = resolver.resolve_perturbation or (lambda _text: None)
     names = sorted({group.perturbation for group in plan.groups})
     _upsert(connection, embed, model, "perturbations", "name", "catalogue_name", {(n,): (n, resolve(n)) for n in names})
     types: _Entities = {(key,): (label, label) for key, label in plan.cell_types.items()}
@@ -244,12 +244,12 @@ def group_text(perturbation: str, cell_type: str) -> str:
     return f"{perturbation} in {cell_type}"
 
 
-def _write_model(connection: psycopg.Connection[Any], model: str, embed: Embed, vocabulary: NameResolver) -> None:
+def _write_model(connection: psycopg.Connection[Any], model: str, embed: Embed, resolver: NameResolver) -> None:
     query = "select similarity_threshold is not null from embedding_models where model = %s"
     row = connection.execute(query, [model]).fetchone()
     if row is not None and row[0]:
         return
-    names = vocabulary.names if len(vocabulary.names) >= MIN_CALIBRATION_NAMES else ()
+    names = resolver.names if len(resolver.names) >= MIN_CALIBRATION_NAMES else ()
     threshold = chance_similarity(list(embed_all(embed, names)))
     connection.execute(
         "insert into embedding_models (model, similarity_threshold, n_texts) values (%s, %s, %s) on conflict (model) "
@@ -344,8 +344,8 @@ def _copy_cells(cursor: psycopg.Cursor[Any], dataset: str, plan: IngestPlan, cel
             )
 
 
-def _write_synonyms(connection: psycopg.Connection[Any], plan: IngestPlan, vocabulary: NameResolver) -> None:
-    """Every name that something has: its own, the file's, and the vocabulary's."""
+def _write_synonyms(connection: psycopg.Connection[Any], plan: IngestPlan, resolver: NameResolver) -> None:
+    """Every name that something has: its own, the file's, and the resolver's."""
     rows: set[tuple[str, str, str]] = {("perturbation", g.perturbation, g.perturbation) for g in plan.groups}
     rows |= {("cell_type", label, key) for key, label in plan.cell_types.items()}
     rows |= {("tissue", label, key) for key, label in plan.tissues.items()}
@@ -356,7 +356,7 @@ def _write_synonyms(connection: psycopg.Connection[Any], plan: IngestPlan, vocab
         "tissue": set(plan.tissues),
     }
     for kind, targets in kinds.items():
-        rows |= {(kind, name, target) for target in targets for name in vocabulary.synonyms(kind, target)}
+        rows |= {(kind, name, target) for target in targets for name in resolver.synonyms(kind, target)}
     fitting = sorted((kind, name, target) for kind, name, target in rows if 0 < len(name) <= MAX_NAME)
     with connection.cursor() as cursor:
         cursor.execute(

@@ -38,7 +38,7 @@ def ingest(
     atlas: Atlas,
     *,
     embed: Embed,
-    vocabulary: NameResolver | None = None,
+    resolver: NameResolver | None = None,
     resolve_cell_type: Resolve | None = None,
     label_of: Callable[[str], str] | None = None,
     embedding_model: str = "hashed-text-1536",
@@ -54,8 +54,8 @@ def ingest(
         config: the file and its columns.
         atlas: opened with the role ``admin``.
         embed: from texts to vectors of 1536 numbers.
-        vocabulary: what the file's words mean; see :func:`gca_core.atlas.ingest.names.load_name_resolver`.
-        resolve_cell_type: instead of a vocabulary, from a label to a Cell Ontology id, or None.
+        resolver: what the file's words mean; see :func:`gca_core.atlas.ingest.names.load_name_resolver`.
+        resolve_cell_type: instead of a resolver, from a label to a Cell Ontology id, or None.
         label_of: with it, from an id to the label to store.
         embedding_model: the name of what ``embed`` does; an atlas holds vectors of one model only.
 
@@ -66,7 +66,7 @@ def ingest(
     """
     config.check_input()
     began = time.monotonic()
-    words = vocabulary or _vocabulary(resolve_cell_type, label_of)
+    words = resolver or _resolver(resolve_cell_type, label_of)
     with open_cells(config.input_uri, what="h5ad file") as file, rows.locked(atlas.dsn, config.dataset):
         config = apply_preset(config, **read_header(file))
         source = CountSource(file, config.layer, config.gene_column)
@@ -91,7 +91,7 @@ def ingest(
         report = _report(config, plan, source, digest, store_uri, embedding_model)
         seconds = round(time.monotonic() - began, 3)
         report = report.model_copy(update={"seconds": seconds, "resumed_at": resumed_at})
-        report = rows.write_rows(atlas.dsn, report, plan, cells, embed=embed, vocabulary=words)
+        report = rows.write_rows(atlas.dsn, report, plan, cells, embed=embed, resolver=words)
         _prune(store_uri)
     log.info(
         "ingested %d cells in %d groups as %s in %.1f s",
@@ -103,10 +103,10 @@ def ingest(
     return report
 
 
-def _vocabulary(resolve_cell_type: Resolve | None, label_of: Callable[[str], str] | None) -> NameResolver:
+def _resolver(resolve_cell_type: Resolve | None, label_of: Callable[[str], str] | None) -> NameResolver:
     if resolve_cell_type is None:
         raise ConfigurationError(
-            "ingest needs a vocabulary, or resolve_cell_type; load_name_resolver() has the bundled one"
+            "ingest needs a resolver, or resolve_cell_type; load_name_resolver() has the bundled one"
         )
     return NameResolver(resolve_cell_type, label_cell_type=label_of)
 

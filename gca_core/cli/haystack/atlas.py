@@ -146,7 +146,7 @@ def ingest(
         config,
         open_atlas(role="admin"),
         embed=embeddings.embed_documents,
-        vocabulary=load_name_resolver(),
+        resolver=load_name_resolver(),
         embedding_model=embeddings.model,
     )
     if as_json:

@@ -221,7 +221,9 @@ def _similarity_to(name: str, asked: str, own: _Known | None, context: HaystackC
     other = _known(name, context.catalogue)
     if normalise_name(other.entry.name if other else name) == normalise_name(asked):
         return 1.0
-    return MIN_SIMILARITY if own is None or other is None else min(compare(own.features, other.features), MOST_ALIKE)
+    if own is None or other is None:
+        return MIN_SIMILARITY if changes_gene(name) == changes_gene(asked) else 0.0
+    return min(compare(own.features, other.features), MOST_ALIKE)
 
 
 def _unfit(group: CellGroup, query: StructuredQuery, near: Mapping[str, int], alike: float) -> str:

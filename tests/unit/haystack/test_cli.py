@@ -21,8 +21,9 @@ def test_a_question_is_shown_as_it_is_read() -> None:
     assert "HALLMARK_INTERFERON_ALPHA_RESPONSE up" in result.output
 
 
-def test_json_holds_the_whole_query() -> None:
-    result = CliRunner().invoke(app, ["understand", QUESTION, "--json"])
+@pytest.mark.parametrize("asked", [[QUESTION], ["--cell-type", "CD14+ monocyte", "--perturbation", "IFN-b"]])
+def test_json_holds_the_whole_query(asked: list[str]) -> None:
+    result = CliRunner().invoke(app, ["understand", *asked, "--json"])
     query = json.loads(result.stdout)
     assert (query["cell_type_id"], query["perturbation"]) == ("CL:0002057", "interferon beta")
 

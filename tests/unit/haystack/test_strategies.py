@@ -99,7 +99,12 @@ def test_mechanistic_finds_what_acts_alike_and_not_the_inhibitor(
 def test_semantic_takes_near_names_but_never_an_opposed_one(query: StructuredQuery, context_of: MakeContext) -> None:
     hits = tuple(
         SearchHit(kind="perturbation", id=name, label=name, distance=distance)
-        for name, distance in (("interferon betas", 0.2), ("ruxolitinib", 0.3), ("unrelated", 0.9))
+        for name, distance in (
+            ("interferon betas", 0.2),
+            ("IFNB1+X knockout", 0.25),
+            ("ruxolitinib", 0.3),
+            ("unrelated", 0.9),
+        )
     )
     names = [hit.id for hit in hits]
     context = context_of(
@@ -241,6 +246,7 @@ def test_proposals_are_the_same_every_time(query: StructuredQuery, context_of: M
     [
         ("ctrl", "CL:0002057", "control itself"),
         ("ruxolitinib", "CL:0002396", "does not act like"),
+        ("IFNB1+X knockout", "CL:0002396", "does not act like"),
     ],
 )
 def test_chosen_groups_are_checked(
