@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import anndata as ad
@@ -18,7 +17,7 @@ from gca_core.cli.vae.commands import app
 from gca_core.io import read_json
 from gca_core.latent import TorchVAE, load_config, make_config
 from gca_core.latent.data.adapter import DataAdapter
-from gca_core.latent.train import run_training
+from gca_core.latent.train import LatentResult, run_training
 from tests.helpers.blood import MIXTURE, simulate
 from tests.helpers.latent_counts import counts_with_groups, scaled_with_raw
 
@@ -42,15 +41,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def results(folder: Path) -> list[dict[str, Any]]:
+def results(folder: Path) -> list[LatentResult]:
     names = ("first", "second")
     places = {"input_uri": str(folder / "cells.h5ad"), "labels_key": "group", "recover_counts": True}
     return [run_training(make_config({**places, **SMALL, "output_uri": str(folder / name)})) for name in names]
 
 
-def test_a_run_returns_small_json_and_writes_what_it_names(results: list[dict[str, Any]]) -> None:
+def test_a_run_returns_small_json_and_writes_what_it_names(results: list[LatentResult]) -> None:
     result = results[0]
-    assert len(json.dumps(result)) < 4000
+    assert len(result.model_dump_json()) < 4000
     names = {"metrics", "checkpoint", "latent", "umap", "training", "config", "report", "run"}
     assert set(result.uris) == names
     assert all(path_of(uri).exists() for uri in result.uris.values())
@@ -68,7 +67,7 @@ def test_a_run_returns_small_json_and_writes_what_it_names(results: list[dict[st
     assert {name.removesuffix("_macro_f1") for name in result.metrics if name.endswith("_macro_f1")} == expected
 
 
-def test_two_runs_give_the_same_bytes(results: list[dict[str, Any]]) -> None:
+def test_two_runs_give_the_same_bytes(results: list[LatentResult]) -> None:
     first, second = (result.uris for result in results)
     for name in ("metrics", "latent", "umap", "training", "report"):
         assert path_of(first[name]).read_bytes() == path_of(second[name]).read_bytes(), name
@@ -77,7 +76,7 @@ def test_two_runs_give_the_same_bytes(results: list[dict[str, Any]]) -> None:
     )
 
 
-def test_the_latent_file_and_the_checkpoint_agree(results: list[dict[str, Any]], folder: Path) -> None:
+def test_the_latent_file_and_the_checkpoint_agree(results: list[LatentResult], folder: Path) -> None:
     latent = ad.read_h5ad(path_of(results[0].uris["latent"]))
     cells = ad.read_h5ad(folder / "cells.h5ad")
     assert list(latent.obs_names) == list(cells.obs_names)
@@ -89,20 +88,20 @@ def test_the_latent_file_and_the_checkpoint_agree(results: list[dict[str, Any]],
     np.testing.assert_allclose(model.predict(data.iter_batches(), registry=data.registry), latent.X, atol=1e-6)
 
 
-def test_the_used_configuration_is_complete(results: list[dict[str, Any]], folder: Path) -> None:
+def test_the_used_configuration_is_complete(results: list[LatentResult], folder: Path) -> None:
     used = load_config(path_of(results[0].uris["config"]))
     places = {"input_uri": str(folder / "cells.h5ad"), "output_uri": str(folder / "first")}
     assert used == make_config({**SMALL, **places, "labels_key": "group", "recover_counts": True})
 
 
-def test_labels_are_escaped_in_the_report(results: list[dict[str, Any]]) -> None:
+def test_labels_are_escaped_in_the_report(results: list[LatentResult]) -> None:
     report = path_of(results[0].uris["report"]).read_text(encoding="utf-8")
     assert HOSTILE not in report
     assert "&lt;script&gt;alert(1)" in report
     assert 'src="http' not in report
 
 
-def test_pictures_are_png(results: list[dict[str, Any]]) -> None:
+def test_pictures_are_png(results: list[LatentResult]) -> None:
     for name in ("umap", "training"):
         assert path_of(results[0].uris[name]).read_bytes().startswith(b"\x89PNG")
 
