@@ -101,7 +101,10 @@ def counts_place(adata: AnnData, layer: str | None = None) -> Place:
     Raises:
         DataValidationError: it isn't there, or its values aren't counts; says where counts were seen.
     """
-    place = named_place(adata, layer)
+    try:
+        place = named_place(adata, layer)
+    except DataValidationError as error:
+        raise DataValidationError(f"{error}; {_advice(adata, '')}") from None
     if place.examined.kind is not MatrixKind.COUNTS:
         raise DataValidationError(
             f"{place.name} is {place.examined.kind.value}, but raw counts are needed; {_advice(adata, place.key)}"

@@ -48,8 +48,8 @@ class CountSource:
         adata = cells.read(backed=cells.stays_on_disk, columns=())
         self.n_cells = adata.n_obs
         try:
-            place = named_place(adata, layer)
             counts_place(head(adata, _SAMPLE_ROWS, layer), layer)
+            place = named_place(adata, layer)
         except DataValidationError as error:
             raise DataValidationError(f"{self._name} can't be ingested: {error}") from None
         self._rows = gene_rows(place.var, place.name, place.fallback, tell=True)

@@ -143,8 +143,8 @@ def find_counts(adata: ad.AnnData, config: LatentConfig) -> Place:
     backed = any(not in_memory(place.X) for place in places(adata).values())
     sample = head(adata, SAMPLE_CELLS, config.counts_layer) if backed else adata
     source = config.counts_layer or (_log_normalised_place(sample) if config.recover_counts else "X")
-    place = named_place(sample, source)
     try:
+        place = named_place(sample, source)
         if not config.recover_counts:
             counts_place(sample, source)
         elif place.examined.kind is not MatrixKind.LOG_NORMALISED:
