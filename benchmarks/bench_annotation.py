@@ -102,7 +102,7 @@ def print_confusion(found: pd.DataFrame, adata: ad.AnnData, column: str) -> None
 def bench_clusters(name: str, adata: ad.AnnData, column: str, cluster_key: str | None, tissue: str | None) -> None:
     """Print one line per data set on clusters, for the annotator and for the overlap."""
     ontology, database = load_ontology(), load_marker_database()
-    report = annotate_anndata(adata, cluster_key, tissue=tissue, label_key=column)
+    report = annotate_anndata(adata, cluster_key, tissue=tissue, labels_key=column)
     markers = {a.cluster: a.markers for a in report.annotations}
     baseline = overlap_markers(database, markers)
     clusters = adata.obs[report.cluster_key].astype(str)
@@ -126,7 +126,7 @@ def bench_depth(kang: ad.AnnData | None) -> None:
     for name, (cells, key, column) in sets.items():
         line = f"{name:<20}"
         for n in DEPTHS:
-            report = annotate_anndata(cells, key, tissue="blood", label_key=column, top_n_markers=n)
+            report = annotate_anndata(cells, key, tissue="blood", labels_key=column, top_n_markers=n)
             assert report.agreement is not None
             line += f"  {n:>3}: {100 * report.agreement.related:5.1f}"
         print(line)

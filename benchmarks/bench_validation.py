@@ -15,11 +15,11 @@ from pathlib import Path
 
 import anndata as ad
 
+from gca_core.annotation.inputs import resolve
 from gca_core.annotation.labels.given import GivenLabel, LabelValidator
-from gca_core.annotation.labels.labelling import label_clusters, species_markers
-from gca_core.annotation.labels.offline import MIN_OVERLAP
-from gca_core.annotation.pipeline import Options, rank_and_weigh
-from gca_core.annotation.timing import Stopwatch
+from gca_core.annotation.labels.labelling import label_clusters
+from gca_core.annotation.pipeline import rank_and_weigh
+from gca_core.annotation.scoring.parameters import MIN_OVERLAP
 from gca_core.datasets import pbmc68k_reduced
 from gca_core.knowledge.bundled.ontology import CellOntology, load_ontology
 
@@ -40,8 +40,7 @@ def relation(a: str, b: str, ontology: CellOntology) -> str:
 def bench(name: str, adata: ad.AnnData, column: str, tissue: str) -> None:
     """Print how many labels are flagged, right ones and those of other groups."""
     ontology = load_ontology()
-    options = Options(cluster_key=column, tissue=tissue)
-    ranked = rank_and_weigh(adata, options, species_markers(None, "human"), Stopwatch())
+    ranked = rank_and_weigh(adata, *resolve(cluster_key=column, tissue=tissue))
     alone, _ = label_clusters(ranked.clusters, ranked.evidence, ranked.knowledge, None, min_overlap=MIN_OVERLAP)
     judge = LabelValidator.of(
         ranked.knowledge.model,

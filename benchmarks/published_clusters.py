@@ -19,7 +19,7 @@ from gca_core.annotation.labels.offline import annotate_clusters, guess_clusters
 from gca_core.annotation.labels.vocabulary import Vocabulary
 from gca_core.annotation.markers.database import MarkerDatabase, symbol_aliases
 from gca_core.annotation.models import Annotation, ClusterMarkers, RankedGene
-from gca_core.annotation.scoring.confidence import Figures
+from gca_core.annotation.scoring.confidence import Metrics
 from gca_core.annotation.scoring.evidence import rank_weights
 from gca_core.annotation.scoring.marker_model import MarkerModel, build_model, tissue_name
 from gca_core.knowledge.bundled.ontology import CellOntology, load_ontology
@@ -149,12 +149,12 @@ def annotate_published(clusters: Sequence[PublishedCluster], database: MarkerDat
     ]
 
 
-def guess_published(clusters: Sequence[PublishedCluster], database: MarkerDatabase) -> list[tuple[str, Figures]]:
-    """Each cluster's best guess, however little speaks for it, and the figures of the confidence."""
+def guess_published(clusters: Sequence[PublishedCluster], database: MarkerDatabase) -> list[tuple[str, Metrics]]:
+    """Each cluster's best guess, however little speaks for it, and the metrics of the confidence."""
     found = []
     for markers, model in _modelled(clusters, database):
-        term, figures = guess_clusters([markers], rank_weights([markers], model), model, load_ontology())[0]
-        found.append((load_ontology().label(term), figures))
+        term, metrics = guess_clusters([markers], rank_weights([markers], model), model, load_ontology())[0]
+        found.append((load_ontology().label(term), metrics))
     return found
 
 

@@ -86,7 +86,7 @@ def gca_annotate() -> None:
         input_uri=prepared["input"],
         output_uri=prepared["output"],
         cluster_key="{{ params.cluster_key }}",
-        label_column=prepared["labels"],
+        labels_key=prepared["labels"],
         species="{{ params.species }}",
         tissue="{{ params.tissue }}",
         vocabulary="{{ params.vocabulary }}",

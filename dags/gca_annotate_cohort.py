@@ -135,7 +135,7 @@ def gca_annotate_cohort() -> None:
         map_index_template="{{ task.input_uri.rpartition('/')[2] }}",
         max_active_tis_per_dag=AT_A_TIME,
         cluster_key="{{ params.cluster_key }}",
-        label_column="{{ params.label_column }}",
+        labels_key="{{ params.label_column }}",
         species="{{ params.species }}",
         tissue="{{ params.tissue }}",
         vocabulary="{{ params.vocabulary }}",

@@ -69,6 +69,9 @@ class ExternalAPIError(HaystackError):
     """A public service failed after its retries."""
 
 
+_OF_RANGE = {"literal_error", "greater_than", "greater_than_equal", "less_than", "less_than_equal"}
+
+
 def complaints(
     error: ValidationError,
     *,
@@ -76,7 +79,9 @@ def complaints(
     without: Collection[str] = (),
     at_most: int | None = None,
 ) -> str:
-    """What pydantic refused, for users: ``field: what is wrong`` of each field, in one line; no values.
+    """What pydantic refused, for users: ``field: what is wrong`` of each field, in one line.
+
+    Values are named where they are numbers out of range or none of the choices, and can be no secrets.
 
     Args:
         name: what users call a field.
@@ -84,10 +89,12 @@ def complaints(
         at_most: fields that are named.
     """
     found = []
-    for item in error.errors(include_url=False, include_input=False):
+    for item in error.errors(include_url=False):
         if item["loc"] and str(item["loc"][0]) in without:
             continue
         place = ".".join(map(str, item["loc"]))
         words = item["msg"].removeprefix("Value error, ")
+        if item["type"] in _OF_RANGE:
+            words += f"; found {item['input']!r}"
         found.append(f"{name(place)}: {words}" if place else words)
     return "; ".join(found[:at_most])

@@ -3,7 +3,7 @@
     GCA_BENCH_DATA=../shared/data python scripts/fit_calibration.py
 
 Reads the half of the development clusters that the benchmark doesn't report on, and nothing else of it. Needs
-scikit-learn. The same figures come out each time; write them into the defaults of ``Calibration``.
+scikit-learn. The same metrics come out each time; write them into the defaults of ``Calibration``.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from published_clusters import (  # noqa: E402
 )
 
 from gca_core.annotation.markers.load import load_marker_database  # noqa: E402
-from gca_core.annotation.scoring.confidence import Figures  # noqa: E402
+from gca_core.annotation.scoring.confidence import Metrics  # noqa: E402
 from gca_core.knowledge.bundled.ontology import load_ontology  # noqa: E402
 
 RECOGNISED = ("coherence", "kinship", "score")
@@ -46,15 +46,15 @@ LOST, HIGH = 0.83, 0.92
 Array = npt.NDArray[np.float64]
 
 
-def figures_of(clusters: Sequence[PublishedCluster]) -> tuple[list[str], list[Figures]]:
-    """The best guess for each cluster, and the figures of its confidence."""
+def metrics_of(clusters: Sequence[PublishedCluster]) -> tuple[list[str], list[Metrics]]:
+    """The best guess for each cluster, and the metrics of its confidence."""
     found = guess_published(clusters, load_marker_database())
-    return [label for label, _ in found], [figures for _, figures in found]
+    return [label for label, _ in found], [metrics for _, metrics in found]
 
 
-def columns(figures: Sequence[Figures], names: Sequence[str]) -> Array:
-    """(n, k) values of the named figures."""
-    return np.array([[getattr(f, name) for name in names] for f in figures])
+def columns(metrics: Sequence[Metrics], names: Sequence[str]) -> Array:
+    """(n, k) values of the named metrics."""
+    return np.array([[getattr(f, name) for name in names] for f in metrics])
 
 
 def fit(X: Array, y: Array, weight: Array) -> LogisticRegression:
@@ -65,7 +65,7 @@ def fit(X: Array, y: Array, weight: Array) -> LogisticRegression:
 def report(name: str, names: Sequence[str], model: LogisticRegression) -> None:
     """Print a curve as the module writes it."""
     weights = ", ".join(f"{n}={w:.2f}" for n, w in zip(names, model.coef_[0], strict=True))
-    print(f"{name}: Curve(intercept={model.intercept_[0]:.2f}, weights=Figures({weights}))")
+    print(f"{name}: Curve(intercept={model.intercept_[0]:.2f}, weights=Metrics({weights}))")
 
 
 def threshold_for(score: Array, right: Array, precision: float) -> float:
@@ -80,9 +80,9 @@ def main() -> None:
     folder = Path(os.environ.get("GCA_BENCH_DATA", ROOT.parent / "shared" / "data")) / FOLDER
     clusters = [c for c in read_clusters(folder) if not c.reporting]
     table = LabelTable(folder, load_ontology())
-    guesses, real = figures_of(clusters)
+    guesses, real = metrics_of(clusters)
     partial = np.array([table.agreement(g, c.manual) >= 0.5 for g, c in zip(guesses, clusters, strict=True)])
-    shuffled = [f for seed in range(1, N_SHUFFLES + 1) for f in figures_of(shuffle_genes(clusters, seed))[1]]
+    shuffled = [f for seed in range(1, N_SHUFFLES + 1) for f in metrics_of(shuffle_genes(clusters, seed))[1]]
     both = [*real, *shuffled]
     is_real = np.arange(len(both)) < len(real)
 

@@ -50,7 +50,7 @@ class AnnotateAnnDataOperator(GcaOperator):
     ambiguous, or an option doesn't fit; nothing is written then. A task that is killed leaves the results of before.
 
     Args:
-        validate_only: judge the labels of ``label_column`` instead.
+        validate_only: judge the labels of ``labels_key`` instead.
         offline: call no model, whatever is configured.
         gca_llm_conn_id: connection of the model. Where the default one does not exist, ``GCA_LLM`` decides; None, or
             a template that renders to nothing, means no model.
@@ -101,8 +101,8 @@ class AnnotateAnnDataOperator(GcaOperator):
     def _check_validation(self) -> None:
         name = type(self).__name__
         values = self.values()
-        if "label_column" not in values:
-            raise ConfigurationError(f"{name}: validate_only needs label_column, the labels to judge")
+        if "labels_key" not in values:
+            raise ConfigurationError(f"{name}: validate_only needs labels_key, the labels to judge")
         if named := [name for name in ("corrections", "vocabulary") if name in values]:
             raise ConfigurationError(f"{name}: validate_only changes no label; leave {' and '.join(named)} out")
 

@@ -1,18 +1,18 @@
-"""What one annotation of one file is asked to do."""
+"""The options of annotation: each one's type, default, limits and help, for functions, files, commands and tasks."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
-from gca_core.annotation.defaults import MIN_OVERLAP
+from gca_core.annotation.scoring.parameters import MIN_OVERLAP, TOP_N_MARKERS
+from gca_core.errors import ConfigurationError, complaints
 from gca_core.matrix.methods import RankingMethod
 
-TOP_N_MARKERS = 40
-PREFIX = "gptca_"
 # species and tissue of each preset
-PRESETS = {
+PRESETS: dict[str, tuple[Literal["human", "mouse"], str]] = {
     "human_pbmc": ("human", "blood"),
     "mouse_pbmc": ("mouse", "blood"),
     "mouse_brain": ("mouse", "brain"),
@@ -21,56 +21,86 @@ PRESETS = {
 REQUEST_ID = r"^[A-Za-z0-9][A-Za-z0-9._:+@=-]*$"
 
 Uri = Annotated[str, StringConstraints(min_length=1)]
+M = TypeVar("M", bound="AnnotationOptions")
 
 
-class AnnotationConfig(BaseModel):
-    """One annotation of one file; see :func:`gca_core.annotation.annotate_anndata` for the other options.
+def _option(default: Any, group: str, description: str, **limits: Any) -> Any:
+    """A field with its help, in the group of options that the command line shows it in."""
+    return Field(default, description=description, json_schema_extra={"group": group}, **limits)
 
-    Options that are None stand for their defaults.
 
-    Attributes:
-        input_uri: an h5ad, zarr, loom or 10x file.
-        output_uri: the folder for the results.
-        preset: ``human_pbmc``, ``mouse_pbmc`` or ``mouse_brain`` instead of species and tissue.
-        label_column: column of obs with known labels, to measure agreement.
-        ontology_column: column of obs with the Cell Ontology ids of the known labels.
-        marker_db: a marker table instead of the bundled one.
-        vocabulary: ``broad``, or a table with names for the labels, which are written beside them.
-        recompute_markers: False uses the ranking in ``uns["rank_genes_groups"]``, of the cluster column.
-        backed: leave the matrix in its file and read it in parts; None does so for large h5ad files.
-        json_report, summary_csv, html_report: further places for these results.
-        request_id: names this run in logs and results; None makes one up.
-        corrections: a file of corrections written by a review, which replace labels.
+class AnnotationOptions(BaseModel):
+    """How clusters are labelled, whatever holds them; see the description of each field.
+
+    The functions that annotate take these as keyword arguments, each as far as it can use them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    input_uri: Uri
-    output_uri: Uri
-    cluster_key: str | None = None
-    preset: str | None = None
-    species: str = "human"
-    tissue: str | None = None
-    label_column: str | None = None
-    ontology_column: str | None = None
-    marker_db: str | None = None
-    vocabulary: Uri | None = None
-    prefix: str = PREFIX
-    top_n_markers: int = Field(default=TOP_N_MARKERS, ge=5)
-    min_overlap: int = Field(default=MIN_OVERLAP, ge=1)
-    force_unknown: bool = True
-    layer: str | None = None
-    gene_symbols: str | None = None
-    ranking: RankingMethod = "t-test_overestim_var"
-    recompute_markers: bool = True
-    resolution: float = Field(default=1.0, gt=0, allow_inf_nan=False)
-    seed: int = Field(default=0, ge=0, lt=2**32)
-    backed: bool | None = None
-    json_report: Uri | None = None
-    summary_csv: Uri | None = None
-    html_report: Uri | None = None
-    request_id: Annotated[str, StringConstraints(pattern=REQUEST_ID, max_length=200)] | None = None
-    corrections: Uri | None = None
+    cluster_key: str | None = _option(
+        None, "Input", "Column of obs with the clusters. Left out: Leiden clusters are computed."
+    )
+    species: Literal["human", "mouse"] = _option(
+        "human", "Input", "Of the cells. A marker table without rows for mouse is matched by the symbols' letters."
+    )
+    tissue: str | None = _option(
+        None, "Input", "Where the cells are from, such as blood, lung or PBMC; other types need more evidence."
+    )
+    labels_key: str | None = _option(
+        None, "Input", "Column of obs with known labels, to measure agreement with or to validate."
+    )
+    ontology_column: str | None = _option(
+        None, "Input", "Column of obs with the Cell Ontology ids of the known labels."
+    )
+    layer: str | None = _option(
+        None, "Input", "Layer with log-normalised values or counts. Left out: found by looking."
+    )
+    gene_symbols: str | None = _option(
+        None, "Input", "Column of var with gene symbols. Left out: the names, or a column found by looking."
+    )
+    top_n_markers: int = _option(TOP_N_MARKERS, "Evidence", "Genes taken per cluster.", ge=5)
+    min_overlap: int = _option(MIN_OVERLAP, "Evidence", "Fewest markers that support a label.", ge=1)
+    force_unknown: bool = _option(
+        True, "Guardrails", "Call clusters with too little evidence Unknown or Novel, or keep the label, flagged."
+    )
+    ranking: RankingMethod = _option("t-test_overestim_var", "Evidence", "Test that ranks genes, as scanpy names it.")
+    resolution: float = _option(
+        1.0, "Evidence", "Of Leiden clusters, where they are computed.", gt=0, allow_inf_nan=False
+    )
+    seed: int = _option(0, "Evidence", "Of everything random.", ge=0, lt=2**32)
+    prefix: str = _option("gptca_", "Output", "Prefix of the columns written to obs.")
+    request_id: Annotated[str, StringConstraints(pattern=REQUEST_ID, max_length=200)] | None = _option(
+        None, "Output", "Names this run in logs and results. Left out: a new one."
+    )
+
+
+class AnnotationConfig(AnnotationOptions):
+    """One annotation of one file. Options that are None stand for their defaults."""
+
+    input_uri: Uri = Field(description="An h5ad, zarr, loom or 10x file: a path, or a file:// or gs:// URI.")
+    output_uri: Uri = Field(description="Folder for the results.", json_schema_extra={"group": "Output"})
+    preset: str | None = _option(None, "Input", "Species and tissue in one: human_pbmc, mouse_pbmc or mouse_brain.")
+    backed: bool | None = _option(
+        None, "Input", "Leave the matrix in its file and read it in parts. Left out: large h5ad files only."
+    )
+    recompute_markers: bool = _option(
+        True, "Evidence", "Rank genes; or else use the ranking in uns['rank_genes_groups'] of the cluster column."
+    )
+    marker_db: str | None = _option(
+        None, "Evidence", "A marker table of any known format. Left out: GCA_MARKER_DB_PATH, or the bundled one."
+    )
+    vocabulary: Uri | None = _option(
+        None,
+        "Evidence",
+        "Names to write the labels in, too: broad, or a CSV or TSV with the columns label and ontology_id.",
+    )
+    corrections: Uri | None = _option(
+        None, "Evidence", "Corrections that 'gca review --apply' wrote; they replace labels."
+    )
+    json_report: Uri | None = _option(None, "Output", "A further place for report.json.")
+    summary_csv: Uri | None = _option(None, "Output", "A further place for clusters.csv.")
+    html_report: Uri | None = _option(None, "Output", "A further place for report.html.")
+    overwrite: bool = _option(True, "Output", "Replace the results of an earlier annotation, or refuse to.")
 
     @model_validator(mode="before")
     @classmethod
@@ -101,5 +131,17 @@ class AnnotationConfig(BaseModel):
         """Refuse a file, columns or a layer that aren't there, and a folder that can't be written to."""
         from gca_core.matrix.peek import check_input
 
-        columns = {"cluster": self.cluster_key, "label": self.label_column, "ontology": self.ontology_column}
+        columns = {"cluster": self.cluster_key, "label": self.labels_key, "ontology": self.ontology_column}
         check_input(self.input_uri, columns, layer=self.layer, output_uri=self.output_uri)
+
+
+def make_options(model: type[M], values: Mapping[str, Any]) -> M:
+    """The options that ``values`` describe.
+
+    Raises:
+        ConfigurationError: one is unknown or out of range, or two of them contradict each other.
+    """
+    try:
+        return model.model_validate(dict(values))
+    except ValidationError as error:
+        raise ConfigurationError(complaints(error)) from None

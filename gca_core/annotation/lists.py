@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from typing import Unpack
 
-from gca_core.annotation.adata.expression import SPECIES
-from gca_core.annotation.config import PREFIX, TOP_N_MARKERS
-from gca_core.annotation.labels.from_model import LlmAnnotator, ModelInput, as_annotator
-from gca_core.annotation.labels.labelling import gather_knowledge, label_clusters, run_stats, species_markers
-from gca_core.annotation.labels.offline import MIN_OVERLAP
-from gca_core.annotation.labels.vocabulary import Vocabulary, as_vocabulary, in_vocabulary, tell_unnamed
-from gca_core.annotation.llm.models import LlmOptions
+from gca_core.annotation.inputs import ListKeywords, resolve, takes
+from gca_core.annotation.labels.labelling import gather_knowledge, label_clusters, run_stats
+from gca_core.annotation.labels.vocabulary import in_vocabulary, tell_unnamed
 from gca_core.annotation.markers.database import MarkerDatabase
 from gca_core.annotation.markers.gene_lists import split_genes
 from gca_core.annotation.markers.symbols import check_species, current_symbols
 from gca_core.annotation.models import Annotation, ClusterMarkers, DatasetReport, FlagReason, RankedGene
-from gca_core.annotation.observed import observed
-from gca_core.annotation.observed import request_id as current_request
+from gca_core.annotation.observed import observed, request_id
 from gca_core.annotation.pipeline import package_versions
 from gca_core.annotation.scoring.evidence import rank_weights
-from gca_core.annotation.timing import Stopwatch
-from gca_core.errors import ConfigurationError, DataValidationError
+from gca_core.annotation.scoring.parameters import FEW_KNOWN
+from gca_core.errors import DataValidationError
 from gca_core.matrix.genes import ENSEMBL
 
 log = logging.getLogger(__name__)
@@ -31,25 +26,10 @@ log = logging.getLogger(__name__)
 Genes = str | Sequence[str] | None
 MarkerLists = Mapping[str, Genes] | Sequence[tuple[str, Genes]]
 
-# share of a cluster's genes that the marker database has to know before a caveat says how few it knows
-FEW_KNOWN = 0.3
-
 
 @observed
-def annotate_from_markers(
-    markers: MarkerLists,
-    *,
-    species: str = "human",
-    tissue: str | None = None,
-    marker_db: str | os.PathLike[str] | MarkerDatabase | None = None,
-    vocabulary: str | os.PathLike[str] | Vocabulary | None = None,
-    top_n_markers: int = TOP_N_MARKERS,
-    min_overlap: int = MIN_OVERLAP,
-    force_unknown: bool = True,
-    model: ModelInput | LlmAnnotator | None = None,
-    llm_options: LlmOptions | None = None,
-    request_id: str | None = None,
-) -> DatasetReport:
+@takes(ListKeywords)
+def annotate_from_markers(markers: MarkerLists, **keywords: Unpack[ListKeywords]) -> DatasetReport:
     """Label clusters by lists of their marker genes, best first.
 
     There is no expression behind a list: a gene counts by its rank, none counts as absent, and genes that the list
@@ -59,17 +39,7 @@ def annotate_from_markers(
     Args:
         markers: genes by the cluster's name, as a sequence or as one text with commas; or pairs of both, where
             names may repeat.
-        species: ``human`` or ``mouse``.
-        tissue: where the cells are from; cell types that aren't known there need more evidence.
-        marker_db: a marker database or the file of one; None means the bundled one.
-        vocabulary: names for the labels, as for :func:`gca_core.annotation.annotate_anndata`.
-        top_n_markers: genes taken of each list, 5 or more.
-        min_overlap: fewest supporting markers of a label.
-        force_unknown: whether a label with too little evidence gives way to ``Unknown or Novel``; False keeps it,
-            flagged.
-        model: a chat model as ``provider:model``, or several that have to agree; None works offline.
-        llm_options: how the model is asked, its budget and the cache of its answers.
-        request_id: names this run in logs and results; None makes one up.
+        keywords: as for :func:`gca_core.annotation.annotate_anndata`, those that need no cells.
 
     Returns:
         A report with an annotation per list, in their order; ``n_cells`` is 0, since no cells are known.
@@ -80,25 +50,19 @@ def annotate_from_markers(
         ConfigurationError: an option is out of range, or the tissue or species isn't known.
         MarkerDatabaseError: the marker database can't be read.
     """
-    watch = Stopwatch()
-    if species not in SPECIES:
-        raise ConfigurationError(f"the species {species!r} is not supported; use one of {', '.join(SPECIES)}")
-    if top_n_markers < 5:
-        raise ConfigurationError(f"top_n_markers is {top_n_markers}; expected 5 or more")
-    annotator = as_annotator(model, llm_options)
-    with watch.stage("read"):
-        names = as_vocabulary(vocabulary)
-        known = species_markers(marker_db, species)
-        clusters = _clusters(markers, known.database, species, top_n_markers)
-        knowledge = gather_knowledge(known, None, species=species, tissue=tissue)
-    with watch.stage("annotate"):
+    options, inputs = resolve(**keywords)
+    known, annotator, names = inputs.markers, inputs.annotator, inputs.vocabulary
+    with inputs.clock.stage("read"):
+        clusters = _clusters(markers, known.database, options.species, options.top_n_markers)
+        knowledge = gather_knowledge(known, None, species=options.species, tissue=options.tissue)
+    with inputs.clock.stage("annotate"):
         found, models = label_clusters(
             clusters,
             rank_weights(clusters, knowledge.model),
             knowledge,
             annotator,
-            min_overlap=min_overlap,
-            force_unknown=force_unknown,
+            min_overlap=options.min_overlap,
+            force_unknown=options.force_unknown,
         )
         annotations = [_with_coverage(annotation, known.database) for annotation in found]
     if names is not None:
@@ -110,22 +74,22 @@ def annotate_from_markers(
         n_genes=len({gene for a in annotations for gene in a.markers}),
         cluster_key="cluster",
         clusters_computed=False,
-        species=species,
-        tissue=tissue,
-        prefix=PREFIX,
+        species=options.species,
+        tissue=options.tissue,
+        prefix=options.prefix,
         matrix="lists of marker genes",
         annotator="offline" if annotator is None else "llm",
         model=None if annotator is None else annotator.name,
         model_stats=models,
         ranking="as given",
-        top_n_markers=top_n_markers,
-        seed=0,
+        top_n_markers=options.top_n_markers,
+        seed=options.seed,
         marker_database=known.info,
         vocabulary=None if names is None else names.info,
         ontology_version=knowledge.ontology.version,
         agreement=None,
         versions=package_versions(),
-        stats=run_stats(watch, request_id or current_request(), models, 0),
+        stats=run_stats(inputs.clock, request_id(), models, 0),
     )
     log.info("%d clusters annotated, %d flagged", len(report.annotations), report.n_flagged)
     return report

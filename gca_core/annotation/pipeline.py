@@ -19,40 +19,29 @@ from gca_core.annotation.adata.obs import (
     read_groups,
     write_columns,
 )
-from gca_core.annotation.config import PREFIX, TOP_N_MARKERS
+from gca_core.annotation.config import AnnotationOptions
+from gca_core.annotation.inputs import Inputs
 from gca_core.annotation.labels.agreement import measure_agreement
-from gca_core.annotation.labels.corrections import Corrections, apply_corrections
-from gca_core.annotation.labels.from_model import LlmAnnotator, ModelInput, as_annotator
+from gca_core.annotation.labels.corrections import apply_corrections
 from gca_core.annotation.labels.labelling import (
     Knowledge,
-    MarkerInput,
     SpeciesMarkers,
     gather_knowledge,
     label_clusters,
     run_stats,
-    species_markers,
 )
-from gca_core.annotation.labels.offline import MIN_OVERLAP
 from gca_core.annotation.labels.rerank import rank_unknown_again
-from gca_core.annotation.labels.vocabulary import (
-    Vocabulary,
-    VocabularyInput,
-    as_vocabulary,
-    in_vocabulary,
-    tell_unnamed,
-)
-from gca_core.annotation.llm.models import LlmOptions
+from gca_core.annotation.labels.vocabulary import in_vocabulary, tell_unnamed
 from gca_core.annotation.models import Agreement, Annotation, ClusterMarkers, DatasetReport, ModelStats
 from gca_core.annotation.observed import observed, request_id
-from gca_core.annotation.scoring.evidence import DEPTH, expression_evidence, first_telling, rank_weights
+from gca_core.annotation.scoring.evidence import expression_evidence, first_telling, rank_weights
 from gca_core.annotation.scoring.marker_model import Array
+from gca_core.annotation.scoring.parameters import DEPTH
 from gca_core.annotation.scoring.ranking import StoredRanking, rank_clusters, stored_markers, stored_ranking
-from gca_core.annotation.timing import Stopwatch
-from gca_core.errors import ConfigurationError, DataValidationError
-from gca_core.matrix.ranking import RankingMethod
+from gca_core.errors import DataValidationError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from anndata import AnnData
 
@@ -60,36 +49,6 @@ log = logging.getLogger(__name__)
 
 # cells of a file that are clustered: they are read into memory for it
 MAX_EMBEDDED = 200_000
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """The options of :func:`gca_core.annotation.annotate_anndata`, as it explains them.
-
-    Attributes:
-        stored: key in ``uns`` of a ranking to use instead of computing one.
-    """
-
-    cluster_key: str | None
-    stored: str | None = None
-    species: str = "human"
-    tissue: str | None = None
-    marker_db: MarkerInput = None
-    vocabulary: VocabularyInput = None
-    top_n_markers: int = TOP_N_MARKERS
-    prefix: str = PREFIX
-    label_key: str | None = None
-    layer: str | None = None
-    gene_symbols: str | None = None
-    ranking: RankingMethod = "t-test_overestim_var"
-    resolution: float = 1.0
-    min_overlap: int = MIN_OVERLAP
-    force_unknown: bool = True
-    seed: int = 0
-    corrections: Corrections | None = None
-    request_id: str | None = None
-    model: ModelInput | LlmAnnotator | None = None
-    llm_options: LlmOptions | None = None
 
 
 @dataclass(frozen=True)
@@ -120,29 +79,18 @@ class Ranked:
 
 
 @observed
-def annotate(
-    adata: AnnData, options: Options, clock: Stopwatch | None = None, *, markers: SpeciesMarkers | None = None
-) -> Outcome:
-    """Annotate ``adata``; see :func:`gca_core.annotation.annotate_anndata`.
-
-    ``markers`` are those of the options, where they were loaded already.
-    """
-    watch = clock or Stopwatch()
+def annotate(adata: AnnData, options: AnnotationOptions, inputs: Inputs) -> Outcome:
+    """Annotate ``adata``; see :func:`gca_core.annotation.annotate_anndata`."""
     _check(adata, options)
-    annotator = as_annotator(options.model, options.llm_options)
-    with watch.stage("read"):
-        corrections = kept_corrections(adata).with_later(
-            options.corrections.corrections if options.corrections is not None else ()
-        )
-        vocabulary = as_vocabulary(options.vocabulary)
-        markers = markers or species_markers(options.marker_db, options.species)
-    ranked = rank_and_weigh(adata, options, markers, watch)
+    watch, vocabulary = inputs.clock, inputs.vocabulary
+    corrections = kept_corrections(adata).with_later(inputs.corrections.corrections)
+    ranked = rank_and_weigh(adata, options, inputs)
     with watch.stage("annotate"):
         annotations, models = label_clusters(
             ranked.clusters,
             ranked.evidence,
             ranked.knowledge,
-            annotator,
+            inputs.annotator,
             min_overlap=options.min_overlap,
             force_unknown=options.force_unknown,
         )
@@ -150,25 +98,22 @@ def annotate(
     if vocabulary is not None:
         annotations = in_vocabulary(annotations, vocabulary)
         tell_unnamed(annotations, vocabulary)
-    agreement = _agreement(adata, ranked, annotations, options.label_key)
+    agreement = _agreement(adata, ranked, annotations, options.ontology_column or options.labels_key)
+    report = make_report(adata, options, inputs, ranked, annotations, agreement, models)
     with watch.stage("write"):
-        computed = options.cluster_key is None and options.stored is None
-        write_columns(
-            adata, ranked.groups, annotations, options.prefix, computed=computed, vocabulary=vocabulary is not None
-        )
+        computed, named = report.clusters_computed, vocabulary is not None
+        write_columns(adata, ranked.groups, annotations, options.prefix, computed=computed, vocabulary=named)
         keep_corrections(adata, corrections)
-    report = make_report(adata, options, ranked, markers, annotations, agreement, annotator, models, vocabulary)
-    stats = run_stats(watch, request_id(), models, overrides)
-    report = report.model_copy(update={"stats": stats})
+    report = report.model_copy(update={"stats": run_stats(watch, request_id(), models, overrides)})
     _log_outcome(report)
     return Outcome(report, ranked.groups, ranked.expression)
 
 
-def rank_and_weigh(adata: AnnData, options: Options, markers: SpeciesMarkers, watch: Stopwatch) -> Ranked:
+def rank_and_weigh(adata: AnnData, options: AnnotationOptions, inputs: Inputs) -> Ranked:
     """The clusters with their ranked genes, computed or stored, and the evidence; nothing is written."""
-    if options.stored is None:
-        return _computed(adata, options, markers, watch)
-    return _stored(adata, options, markers, watch)
+    if inputs.ranking_key is None:
+        return _computed(adata, options, inputs)
+    return _stored(adata, options, inputs, inputs.ranking_key)
 
 
 def package_versions(names: Iterable[str] = ("airflow-provider-gca", "anndata", "numpy", "scanpy")) -> dict[str, str]:
@@ -182,22 +127,17 @@ def package_versions(names: Iterable[str] = ("airflow-provider-gca", "anndata", 
     return found
 
 
-def _check(adata: AnnData, options: Options) -> None:
-    if options.top_n_markers < 5:
-        raise ConfigurationError(f"top_n_markers is {options.top_n_markers}; expected 5 or more")
-    if not options.resolution > 0:
-        raise ConfigurationError(f"the resolution is {options.resolution}; expected a positive number")
-    if options.min_overlap < 1:
-        raise ConfigurationError(f"min_overlap is {options.min_overlap}; expected at least one marker")
+def _check(adata: AnnData, options: AnnotationOptions) -> None:
     if adata.isbacked and adata.is_view:
         raise DataValidationError(
             "this is a part of a backed AnnData, which takes no new columns; use the whole, or the part's to_memory()"
         )
-    check_columns(adata, options.cluster_key, options.label_key)
+    check_columns(adata, options.cluster_key, options.ontology_column or options.labels_key)
 
 
-def _computed(adata: AnnData, options: Options, markers: SpeciesMarkers, watch: Stopwatch) -> Ranked:
+def _computed(adata: AnnData, options: AnnotationOptions, inputs: Inputs) -> Ranked:
     """Clusters as they are or computed, ranked here."""
+    watch, markers = inputs.clock, inputs.markers
     with watch.stage("read"):
         expression = _expression(adata, options, markers)
         knowledge = gather_knowledge(markers, expression.genes, species=options.species, tissue=options.tissue)
@@ -223,10 +163,11 @@ def _computed(adata: AnnData, options: Options, markers: SpeciesMarkers, watch: 
     return Ranked(groups, clusters, evidence, knowledge, expression, expression.source, options.ranking)
 
 
-def _stored(adata: AnnData, options: Options, markers: SpeciesMarkers, watch: Stopwatch) -> Ranked:
+def _stored(adata: AnnData, options: AnnotationOptions, inputs: Inputs, key: str) -> Ranked:
     """Clusters with the ranking that the data brings; the expression weighs, too, where a matrix is usable."""
+    watch, markers = inputs.clock, inputs.markers
     with watch.stage("rank"):
-        ranking = stored_ranking(adata, options.stored or "", cluster_key=options.cluster_key)
+        ranking = stored_ranking(adata, key, cluster_key=options.cluster_key)
         check_columns(adata, ranking.cluster_key, None)
         groups = read_groups(adata, ranking.cluster_key)
         clusters = stored_markers(
@@ -257,7 +198,7 @@ def _source(ranking: StoredRanking, expression: Expression | None) -> str:
     return f"{known}; ranking of uns[{ranking.key!r}]"
 
 
-def _expression(adata: AnnData, options: Options, markers: SpeciesMarkers) -> Expression:
+def _expression(adata: AnnData, options: AnnotationOptions, markers: SpeciesMarkers) -> Expression:
     return prepare_expression(
         choose_matrix(adata, options.layer),
         markers.database,
@@ -267,7 +208,7 @@ def _expression(adata: AnnData, options: Options, markers: SpeciesMarkers) -> Ex
 
 
 def _expression_if_usable(
-    adata: AnnData, options: Options, markers: SpeciesMarkers
+    adata: AnnData, options: AnnotationOptions, markers: SpeciesMarkers
 ) -> tuple[Expression | None, str | None]:
     """The expression, or why no matrix is usable; a layer that was named has to be."""
     try:
@@ -279,7 +220,7 @@ def _expression_if_usable(
     return _expression(adata, options, markers), None
 
 
-def _groups(adata: AnnData, options: Options, expression: Expression) -> pd.Series:
+def _groups(adata: AnnData, options: AnnotationOptions, expression: Expression) -> pd.Series:
     if options.cluster_key is not None:
         return read_groups(adata, options.cluster_key)
     if not expression.in_memory and expression.n_cells > MAX_EMBEDDED:
@@ -294,28 +235,27 @@ def _groups(adata: AnnData, options: Options, expression: Expression) -> pd.Seri
 
 
 def _agreement(
-    adata: AnnData, ranked: Ranked, annotations: list[Annotation], label_key: str | None
+    adata: AnnData, ranked: Ranked, annotations: list[Annotation], labels_key: str | None
 ) -> Agreement | None:
-    if label_key is None:
+    if labels_key is None:
         return None
     predicted = broadcast_to_cells(ranked.groups, [a.ontology_id for a in annotations])
-    return measure_agreement(predicted, adata.obs[label_key], ranked.knowledge.ontology, clusters=ranked.groups)
+    return measure_agreement(predicted, adata.obs[labels_key], ranked.knowledge.ontology, clusters=ranked.groups)
 
 
 def make_report(
     adata: AnnData,
-    options: Options,
+    options: AnnotationOptions,
+    inputs: Inputs,
     ranked: Ranked,
-    markers: SpeciesMarkers,
-    annotations: list[Annotation],
-    agreement: Agreement | None,
-    annotator: LlmAnnotator | None,
-    models: ModelStats | None,
-    vocabulary: Vocabulary | None = None,
+    annotations: Sequence[Annotation],
+    agreement: Agreement | None = None,
+    models: ModelStats | None = None,
 ) -> DatasetReport:
     """The report of annotations, without statistics of the run."""
-    computed = options.cluster_key is None and options.stored is None
-    named = str(ranked.groups.name) if options.stored else options.cluster_key
+    annotator, vocabulary = inputs.annotator, inputs.vocabulary
+    computed = options.cluster_key is None and inputs.ranking_key is None
+    named = str(ranked.groups.name) if inputs.ranking_key else options.cluster_key
     return DatasetReport(
         annotations=tuple(annotations),
         n_cells=adata.n_obs,
@@ -332,7 +272,7 @@ def make_report(
         ranking=ranked.method,
         top_n_markers=options.top_n_markers,
         seed=options.seed,
-        marker_database=markers.info,
+        marker_database=inputs.markers.info,
         vocabulary=None if vocabulary is None else vocabulary.info,
         ontology_version=ranked.knowledge.ontology.version,
         agreement=agreement,

@@ -6,6 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -13,19 +14,19 @@ from pydantic import BaseModel, ConfigDict, Field
 from gca_core.annotation.adata.files import UMAP, OpenData, open_data
 from gca_core.annotation.adata.uns_record import keep_record
 from gca_core.annotation.config import AnnotationConfig
+from gca_core.annotation.inputs import Inputs, read_inputs
 from gca_core.annotation.labels.corrections import CORRECTIONS_FILE, Corrections, load_corrections
-from gca_core.annotation.labels.from_model import LlmAnnotator, ModelInput, as_annotator
-from gca_core.annotation.labels.labelling import species_markers
-from gca_core.annotation.labels.vocabulary import Vocabulary, as_vocabulary
+from gca_core.annotation.labels.from_model import LlmAnnotator, ModelInput
 from gca_core.annotation.llm.models import LlmOptions
 from gca_core.annotation.models import Agreement, DatasetReport, ModelStats, RunStats
 from gca_core.annotation.observed import observed
-from gca_core.annotation.pipeline import Options, Outcome, annotate
+from gca_core.annotation.pipeline import Outcome, annotate
 from gca_core.annotation.report.dot_plot import MarkerExpression, marker_expression
 from gca_core.annotation.report.drawn_cells import DrawnCells, drawn_cells
 from gca_core.annotation.report.page import render_csv, render_html
 from gca_core.annotation.report.umap_figure import report_figures
 from gca_core.annotation.timing import Stopwatch
+from gca_core.errors import DataValidationError
 from gca_core.io import as_path, as_uri, join_uri, json_text, reaching, staged
 from gca_core.locks import sole_writer
 from gca_core.matrix.cells import check_name
@@ -94,28 +95,48 @@ def annotate_file(
             the folder.
         ConfigurationError, MarkerDatabaseError: as :func:`gca_core.annotation.annotate_anndata`.
     """
-    clock = Stopwatch()
-    annotator = as_annotator(model, llm_options)
-    check_name(config.input_uri)
-    config.check_input()
-    with ExitStack() as stack:
-        stack.enter_context(replacing(config.output_uri))
-        corrections = _corrections(config)
-        with clock.stage("read"):
-            vocabulary = as_vocabulary(config.vocabulary)
-            markers = species_markers(config.marker_db, config.species)
-            data = stack.enter_context(open_data(config.input_uri, backed=config.backed))
-        options = options_of(config, corrections, annotator, vocabulary)
-        outcome = annotate(data.adata, options, clock, markers=markers)
-        return write_results(config, data, outcome, clock)
+    with opened(config, corrected=True, model=model, llm_options=llm_options) as (data, inputs):
+        outcome = annotate(data.adata, config, inputs)
+        return write_results(config, data, outcome, inputs.clock)
 
 
 @contextmanager
-def replacing(folder: str) -> Iterator[None]:
-    """Let no other process write to a folder of results, and say where there are earlier ones."""
+def opened(config: AnnotationConfig, *, corrected: bool = False, **models: Any) -> Iterator[tuple[OpenData, Inputs]]:
+    """All that comes in: the cells of the file, open for the time of the block, and what is read beside them.
+
+    Nobody else may write to the folder of results meanwhile.
+    """
+    check_name(config.input_uri)
+    config.check_input()
+    with replacing(config.output_uri, overwrite=config.overwrite), ExitStack() as stack:
+        inputs = read_inputs(
+            config,
+            marker_db=config.marker_db,
+            vocabulary=config.vocabulary,
+            corrections=_corrections(config) if corrected else None,
+            ranking_key=None if config.recompute_markers else "rank_genes_groups",
+            **models,
+        )
+        with inputs.clock.stage("read"):
+            data = stack.enter_context(open_data(config.input_uri, backed=config.backed))
+        yield data, inputs
+
+
+@contextmanager
+def replacing(folder: str, *, overwrite: bool = True) -> Iterator[None]:
+    """Let no other process write to a folder of results, and say where there are earlier ones.
+
+    Raises:
+        DataValidationError: another process is at it; or there are results, which are not to be overwritten.
+    """
     with sole_writer(folder):
         with reaching(folder):
             there = (as_path(folder) / FILES["json"]).exists()
+        if there and not overwrite:
+            raise DataValidationError(
+                f"{as_uri(folder)} holds the results of an earlier annotation, which are not to be replaced; name "
+                "another output_uri, or allow to overwrite"
+            )
         if there:
             log.info("the results of an earlier annotation in %s are replaced", as_uri(folder))
         yield
@@ -193,35 +214,6 @@ def write_folder(
             data.write(stack.enter_context(staged(uris[data.output_format])), columns, obsm)
     log.info("results are in %s", as_uri(folder))
     return uris
-
-
-def options_of(
-    config: AnnotationConfig,
-    corrections: Corrections | None,
-    annotator: LlmAnnotator | None,
-    vocabulary: Vocabulary | None = None,
-) -> Options:
-    """The options of the core that a configuration stands for, with what was read of it already."""
-    return Options(
-        cluster_key=config.cluster_key,
-        stored=None if config.recompute_markers else "rank_genes_groups",
-        species=config.species,
-        tissue=config.tissue,
-        vocabulary=vocabulary,
-        top_n_markers=config.top_n_markers,
-        prefix=config.prefix,
-        label_key=config.ontology_column or config.label_column,
-        layer=config.layer,
-        gene_symbols=config.gene_symbols,
-        ranking=config.ranking,
-        resolution=config.resolution,
-        min_overlap=config.min_overlap,
-        force_unknown=config.force_unknown,
-        seed=config.seed,
-        corrections=corrections,
-        request_id=config.request_id,
-        model=annotator,
-    )
 
 
 def _corrections(config: AnnotationConfig) -> Corrections:

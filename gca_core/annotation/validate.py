@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 import pandas as pd
 
-from gca_core.annotation.adata.files import open_data
 from gca_core.annotation.adata.obs import broadcast_to_cells
-from gca_core.annotation.config import PREFIX, TOP_N_MARKERS, AnnotationConfig
+from gca_core.annotation.config import AnnotationConfig, AnnotationOptions
+from gca_core.annotation.inputs import Inputs, LabelKeywords, resolve, takes
 from gca_core.annotation.labels.given import LabelValidator, given_labels
-from gca_core.annotation.labels.labelling import label_clusters, run_stats, species_markers
-from gca_core.annotation.labels.offline import MIN_OVERLAP
+from gca_core.annotation.labels.labelling import MarkerInput, label_clusters, run_stats
 from gca_core.annotation.markers.database import MarkerDatabase
 from gca_core.annotation.markers.load import load_marker_database
 from gca_core.annotation.models import Annotation, DatasetReport
 from gca_core.annotation.observed import observed, request_id
-from gca_core.annotation.pipeline import Options, Outcome, make_report, rank_and_weigh
-from gca_core.annotation.run import AnnotationResult, options_of, replacing, write_results
-from gca_core.annotation.timing import Stopwatch
+from gca_core.annotation.pipeline import Outcome, make_report, rank_and_weigh
+from gca_core.annotation.run import AnnotationResult, opened, write_results
 from gca_core.errors import ConfigurationError, DataValidationError, MarkerDatabaseError
-from gca_core.matrix.cells import check_name
-from gca_core.matrix.methods import RankingMethod
 from gca_core.matrix.peek import require_columns
 
 if TYPE_CHECKING:
@@ -47,24 +40,9 @@ WRITTEN = (
 _OTHER_SPECIES = {"human": "mouse", "mouse": "human"}
 
 
-def validate_anndata(
-    adata: AnnData,
-    label_column: str,
-    *,
-    cluster_key: str | None = None,
-    ontology_column: str | None = None,
-    species: str = "human",
-    tissue: str | None = None,
-    marker_db: str | os.PathLike[str] | MarkerDatabase | None = None,
-    top_n_markers: int = TOP_N_MARKERS,
-    prefix: str = PREFIX,
-    layer: str | None = None,
-    gene_symbols: str | None = None,
-    ranking: RankingMethod = "t-test_overestim_var",
-    ranking_key: str | None = None,
-    min_overlap: int = MIN_OVERLAP,
-    request_id: str | None = None,
-) -> DatasetReport:
+@observed
+@takes(LabelKeywords)
+def validate_anndata(adata: AnnData, labels_key: str, **keywords: Unpack[LabelKeywords]) -> DatasetReport:
     """Judge the labels in a column of ``obs`` by the markers of their cells; no label is changed.
 
     Each group gets its label back with a status, flags, the evidence, and what the evidence would rather have as the
@@ -74,37 +52,25 @@ def validate_anndata(
 
     Columns written, each with ``prefix``: status, flag_reasons, confidence, ontology_id (of the label),
     proposed_label (what the evidence would rather have, where the label is flagged), rationale, canonical_markers,
-    mapping_notes. Options that are not explained here are those of :func:`gca_core.annotation.annotate_anndata`.
+    mapping_notes.
 
     Args:
         adata: log-normalised values or counts in X, raw or ``layer``; changed in its ``obs`` only.
-        label_column: of ``obs``, with names or Cell Ontology ids of cell types.
-        cluster_key: column of ``obs`` with the groups that are judged by their commonest label. None takes the labels
-            as the groups.
-        ontology_column: of ``obs``, with the Cell Ontology ids of the labels, which are checked against them.
-        ranking_key: of a ranking in ``uns`` to use, of the groups that are judged; None ranks here.
-        prefix: of the columns written; none of them may be one of the columns named here.
+        labels_key: column of ``obs`` with names or Cell Ontology ids of cell types.
+        keywords: as for :func:`gca_core.annotation.annotate_anndata`, those that no label is made with, and:
+
+            - cluster_key: column of ``obs`` with the groups that are judged by their commonest label. None takes the
+              labels as the groups.
+            - ontology_column: of ``obs``, with the Cell Ontology ids of the labels, which are checked against them.
+            - ranking_key: of a ranking in ``uns`` to use, of the groups that are judged; None ranks here.
+            - prefix: of the columns written; none of them may be one of the columns named here.
 
     Raises:
         DataValidationError: no such column, no labels, or no usable matrix or genes; nothing was written.
         ConfigurationError: an option is out of range, or the tissue or species isn't known.
         MarkerDatabaseError: the marker database can't be read.
     """
-    options = Options(
-        cluster_key=cluster_key or label_column,
-        stored=ranking_key,
-        species=species,
-        tissue=tissue,
-        marker_db=marker_db,
-        top_n_markers=top_n_markers,
-        prefix=prefix,
-        layer=layer,
-        gene_symbols=gene_symbols,
-        ranking=ranking,
-        min_overlap=min_overlap,
-        request_id=request_id,
-    )
-    return judge_labels(adata, label_column, ontology_column, options).report
+    return judge_labels(adata, labels_key, *resolve(**keywords)).report
 
 
 @observed
@@ -118,40 +84,25 @@ def validate_file(config: AnnotationConfig) -> AnnotationResult:
         DataValidationError: missing or unreadable file, missing column, or unusable data.
         ConfigurationError, MarkerDatabaseError: as :func:`validate_anndata`, or no column of labels is named.
     """
-    if config.label_column is None:
-        raise ConfigurationError("no column of labels to judge is named; name it as label_column")
+    if config.labels_key is None:
+        raise ConfigurationError("no column of labels to judge is named; name it as labels_key")
     if config.vocabulary is not None:
         raise ConfigurationError("labels that are judged stay as they are written; leave the vocabulary out")
-    clock = Stopwatch()
-    check_name(config.input_uri)
-    config.check_input()
-    options = replace(
-        options_of(config, None, None),
-        marker_db=config.marker_db,
-        cluster_key=config.cluster_key or config.label_column,
-        label_key=None,
-    )
-    with ExitStack() as stack:
-        stack.enter_context(replacing(config.output_uri))
-        with clock.stage("read"):
-            data = stack.enter_context(open_data(config.input_uri, backed=config.backed))
-        outcome = judge_labels(data.adata, config.label_column, config.ontology_column, options, clock)
-        return write_results(config, data, outcome, clock)
+    with opened(config) as (data, inputs):
+        outcome = judge_labels(data.adata, config.labels_key, config, inputs)
+        return write_results(config, data, outcome, inputs.clock)
 
 
 @observed
-def judge_labels(
-    adata: AnnData, label_column: str, ontology_column: str | None, options: Options, clock: Stopwatch | None = None
-) -> Outcome:
-    """Judge the labels of ``adata``; see :func:`validate_anndata`. ``options`` name the groups as ``cluster_key``."""
-    watch = clock or Stopwatch()
-    _check(adata, label_column, ontology_column, options)
-    with watch.stage("read"):
-        markers = species_markers(options.marker_db, options.species)
-    ranked = rank_and_weigh(adata, options, markers, watch)
+def judge_labels(adata: AnnData, labels_key: str, options: AnnotationOptions, inputs: Inputs) -> Outcome:
+    """Judge the labels of ``adata``; see :func:`validate_anndata`."""
+    options = options.model_copy(update={"cluster_key": options.cluster_key or labels_key})
+    ontology_column, watch = options.ontology_column, inputs.clock
+    _check(adata, labels_key, options)
+    ranked = rank_and_weigh(adata, options, inputs)
     identifiers = None if ontology_column is None else adata.obs[ontology_column]
     with watch.stage("judge"):
-        given = given_labels(ranked.groups, adata.obs[label_column], identifiers)
+        given = given_labels(ranked.groups, adata.obs[labels_key], identifiers)
         alone, _ = label_clusters(
             ranked.clusters, ranked.evidence, ranked.knowledge, None, min_overlap=options.min_overlap
         )
@@ -162,34 +113,32 @@ def judge_labels(
             alone,
             min_overlap=options.min_overlap,
             ids_given=ontology_column is not None,
-            elsewhere=_known_elsewhere(options.marker_db, options.species),
-            borrowed=markers.borrowed,
+            elsewhere=_known_elsewhere(inputs.marker_db, options.species),
+            borrowed=inputs.markers.borrowed,
         )
         annotations = [judge.judge(i, *pair) for i, pair in enumerate(zip(ranked.clusters, given, strict=True))]
     with watch.stage("write"):
         _write_obs(adata, ranked.groups, annotations, options.prefix, keep=ontology_column)
     stats = run_stats(watch, request_id(), None, 0)
-    report = make_report(adata, options, ranked, markers, annotations, None, None, None)
-    report = report.model_copy(update={"judged_column": label_column, "stats": stats})
+    report = make_report(adata, options, inputs, ranked, annotations)
+    report = report.model_copy(update={"judged_column": labels_key, "stats": stats})
     log.info("%d labels judged, %d flagged", len(annotations), report.n_flagged)
     return Outcome(report, ranked.groups, ranked.expression)
 
 
-def _check(adata: AnnData, label_column: str, ontology_column: str | None, options: Options) -> None:
-    wanted = {"label": label_column, "cluster": options.cluster_key, "ontology": ontology_column}
+def _check(adata: AnnData, labels_key: str, options: AnnotationOptions) -> None:
+    wanted = {"label": labels_key, "cluster": options.cluster_key, "ontology": options.ontology_column}
     require_columns(adata.obs.columns, wanted)
-    if adata.obs[label_column].isna().all():
-        raise DataValidationError(f"the label column {label_column!r} is empty: every cell's label is missing")
-    taken = {f"{options.prefix}{name}" for name in WRITTEN} - {ontology_column}
-    if clash := sorted(taken & {label_column, options.cluster_key}):
+    if adata.obs[labels_key].isna().all():
+        raise DataValidationError(f"the label column {labels_key!r} is empty: every cell's label is missing")
+    taken = {f"{options.prefix}{name}" for name in WRITTEN} - {options.ontology_column}
+    if clash := sorted(taken & {labels_key, options.cluster_key}):
         raise ConfigurationError(
             f"the column {clash[0]!r} would be overwritten; choose another prefix than {options.prefix!r}"
         )
-    if options.top_n_markers < 5:
-        raise ConfigurationError(f"top_n_markers is {options.top_n_markers}; expected 5 or more")
 
 
-def _known_elsewhere(marker_db: str | os.PathLike[str] | MarkerDatabase | None, species: str) -> frozenset[str]:
+def _known_elsewhere(marker_db: MarkerInput, species: str) -> frozenset[str]:
     """The terms that the same marker table has for the other species, where it has any."""
     if isinstance(marker_db, MarkerDatabase):
         return frozenset()

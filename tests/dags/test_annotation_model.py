@@ -96,7 +96,7 @@ def test_labels_that_are_there_are_judged_and_stay(cells: str, server: LoopbackS
         task_id="validate",
         input_uri=cells,
         output_uri=str(tmp_path / "out"),
-        label_column="truth",
+        labels_key="truth",
         validate_only="True",
         gca_llm_conn_id="loopback",
     )

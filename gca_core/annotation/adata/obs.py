@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 STORED = "gca_annotation"
 
 
-def check_columns(adata: AnnData, cluster_key: str | None, label_key: str | None) -> None:
+def check_columns(adata: AnnData, cluster_key: str | None, labels_key: str | None) -> None:
     """Refuse columns that ``obs`` lacks.
 
     Raises:
         DataValidationError: names the columns that are there.
     """
-    require_columns(adata.obs.columns, {"cluster": cluster_key, "label": label_key})
+    require_columns(adata.obs.columns, {"cluster": cluster_key, "label": labels_key})
 
 
 def read_groups(adata: AnnData, cluster_key: str) -> pd.Series:

@@ -7,10 +7,9 @@ from collections.abc import Callable, Mapping
 import pandas as pd
 
 from gca_core.annotation.models import Agreement, LabelAgreement
+from gca_core.annotation.scoring.parameters import CLOSE
 from gca_core.errors import DataValidationError
 from gca_core.knowledge.bundled.ontology import CellOntology
-
-CLOSE = 2
 
 
 def measure_agreement(

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from gca_core.annotation.labels.names import common_name
 from gca_core.annotation.models import UNKNOWN, Annotation, Override, Status
+from gca_core.annotation.scoring.parameters import MIN_LIKENESS
 from gca_core.errors import DataValidationError, complaints
 from gca_core.io import PathInput, read_json
 
@@ -28,8 +29,6 @@ __all__ = [
 
 CORRECTIONS_FILE = "corrections.json"
 FINGERPRINT_GENES = 20
-# with another ranking, clusters of two PBMC sets kept 12 to 19 of 20 genes; a name that moved to other cells, 0 or 1
-MIN_LIKENESS = 0.5
 
 _Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500)]
 

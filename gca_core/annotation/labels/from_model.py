@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gca_core.annotation.labels.offline import MIN_OVERLAP, annotate_clusters, judge_label
+from gca_core.annotation.labels.offline import annotate_clusters, judge_label
 from gca_core.annotation.llm.annotator import Setting, ask_model
 from gca_core.annotation.llm.answer_cache import AnswerCache, cache_folder
 from gca_core.annotation.llm.consensus import Consensus, Vote, find_consensus
@@ -26,6 +26,7 @@ from gca_core.annotation.models import (
     Status,
 )
 from gca_core.annotation.scoring.marker_model import Array, MarkerModel, own_scores, total_scores
+from gca_core.annotation.scoring.parameters import MIN_OVERLAP
 from gca_core.errors import ConfigurationError
 from gca_core.knowledge.bundled.ontology import CellOntology
 from gca_core.llm.chat import ChatClient

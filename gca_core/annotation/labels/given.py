@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from gca_core.annotation.labels.offline import N_ALTERNATIVES, judge_label
+from gca_core.annotation.labels.offline import judge_label
 from gca_core.annotation.models import (
     UNKNOWN,
     Alternative,
@@ -20,6 +20,7 @@ from gca_core.annotation.models import (
     Status,
 )
 from gca_core.annotation.scoring.marker_model import Array, MarkerModel, own_scores
+from gca_core.annotation.scoring.parameters import N_ALTERNATIVES
 from gca_core.knowledge.bundled.ontology import CellOntology
 
 _PARENTHESES = re.compile(r"\s*\([^)]*\)")

@@ -20,30 +20,27 @@ from gca_core.annotation.models import (
     GeneEvidence,
     Status,
 )
-from gca_core.annotation.scoring.confidence import CALIBRATION, Figures, measure
+from gca_core.annotation.scoring.confidence import CALIBRATION, Metrics, measure
 from gca_core.annotation.scoring.marker_model import Array, MarkerModel, own_scores, total_scores
+from gca_core.annotation.scoring.parameters import (
+    CONTRADICTION_SHARE,
+    FEW_MARKERS,
+    LACKING,
+    MIN_OVERLAP,
+    MIN_SCORE,
+    MIXTURE_SHARE,
+    N_ALTERNATIVES,
+    N_NEIGHBORS_NAMED,
+    NOTABLE,
+    OWN_GAIN,
+    STRONG,
+    SUBTYPE_GAIN,
+    SUBTYPE_SHARE,
+    TIE,
+)
 from gca_core.errors import ConfigurationError
 from gca_core.knowledge.bundled.ontology import CellOntology
 
-MIN_OVERLAP = 2
-# what one strong marker found in nothing but this type gives
-MIN_SCORE = 1.0
-# a label within this share of the best score can't be told apart from it
-TIE = 0.1
-# a subtype is named if it scores at least this share of the type above it, and gains this much by its own markers
-SUBTYPE_SHARE = 0.5
-SUBTYPE_GAIN = 1.5
-# below this gain a type has nothing of its own against the one above it
-OWN_GAIN = 0.25
-CONTRADICTION_SHARE = 0.5
-# an unrelated type makes a label doubtful if genes that the label lacks give it this share of the label's score
-MIXTURE_SHARE = 0.5
-NOTABLE = 0.2
-ABSENT = -0.5
-STRONG = 0.8
-FEW_MARKERS = 3
-N_ALTERNATIVES = 3
-N_ALIKE = 5
 _TIED = "the evidence can't tell these apart, so their common parent is given"
 
 
@@ -112,8 +109,8 @@ def has_known_level(terms: Sequence[str], model: MarkerModel, ontology: CellOnto
 
 def guess_clusters(
     clusters: Sequence[ClusterMarkers], evidence: Array, model: MarkerModel, ontology: CellOntology
-) -> list[tuple[str, Figures]]:
-    """The term that the evidence points to, however little it is, and the figures of the confidence.
+) -> list[tuple[str, Metrics]]:
+    """The term that the evidence points to, however little it is, and the metrics of the confidence.
 
     The calibration is fitted to these; see :func:`annotate_clusters`.
     """
@@ -229,15 +226,15 @@ def _finish(
 ) -> Annotation:
     found = _gather(answer, scored, model, ontology)
     label = ontology.label(answer.term)
-    figures = measure(cluster, answer.index, model, scored.evidence)
-    flags = _flags(answer, found, model.factor[answer.index], cluster, min_overlap, figures)
+    metrics = measure(cluster, answer.index, model, scored.evidence)
+    flags = _flags(answer, found, model.factor[answer.index], cluster, min_overlap, metrics)
     unknown = FlagReason.LOW_MARKER_OVERLAP in flags or FlagReason.NO_MARKERS_SUPPLIED in flags
     return Annotation(
         cluster=cluster.cluster,
         n_cells=cluster.n_cells,
         primary_label=UNKNOWN if unknown else label,
         ontology_id=None if unknown else answer.term,
-        confidence=_confidence(found, flags, answer, cluster, figures),
+        confidence=_confidence(found, flags, answer, cluster, metrics),
         status=Status.FLAGGED if flags else Status.SUPPORTED,
         flag_reasons=flags,
         rationale=_rationale(label, found, unknown),
@@ -247,7 +244,7 @@ def _finish(
         proposed_label=label if unknown and found.supporting else None,
         evidence=found,
         common_name=None if unknown else common_name(answer.term),
-        confidence_score=round(CALIBRATION.right.at(figures), 4),
+        confidence_score=round(CALIBRATION.right.at(metrics), 4),
     )
 
 
@@ -376,17 +373,17 @@ def _genes(
 
 
 def _missing(used: Sequence[int], evidence: Array, model: MarkerModel) -> tuple[str, ...]:
-    absent = [model.genes[j] for j in np.flatnonzero(evidence <= ABSENT)]
+    absent = [model.genes[j] for j in np.flatnonzero(evidence <= LACKING)]
     return tuple(g for g in absent if any(model.types[i].positive.get(g, 0.0) >= STRONG for i in used))
 
 
 def _flags(
-    answer: _Answer, found: Evidence, factor: float, cluster: ClusterMarkers, min_overlap: int, figures: Figures
+    answer: _Answer, found: Evidence, factor: float, cluster: ClusterMarkers, min_overlap: int, metrics: Metrics
 ) -> tuple[FlagReason, ...]:
     flags = []
     if not cluster.genes:
         flags.append(FlagReason.NO_MARKERS_SUPPLIED)
-    recognised = figures.kinship > 0 and CALIBRATION.recognised.at(figures) >= CALIBRATION.unknown
+    recognised = metrics.kinship > 0 and CALIBRATION.recognised.at(metrics) >= CALIBRATION.unknown
     if len(found.supporting) < min_overlap or found.score < MIN_SCORE or not recognised:
         flags.append(FlagReason.LOW_MARKER_OVERLAP)
     if found.contradiction > CONTRADICTION_SHARE * max(found.support, 0.0) and found.contradicting:
@@ -400,7 +397,7 @@ def _flags(
 
 
 def _confidence(
-    found: Evidence, flags: Sequence[FlagReason], answer: _Answer, cluster: ClusterMarkers, figures: Figures
+    found: Evidence, flags: Sequence[FlagReason], answer: _Answer, cluster: ClusterMarkers, metrics: Metrics
 ) -> Confidence:
     """The calibrated level; Low where evidence is thin, contradicted or ambiguous; other doubts allow Medium."""
     thin = {
@@ -409,7 +406,7 @@ def _confidence(
         FlagReason.CONTRADICTORY_MARKERS,
         FlagReason.AMBIGUOUS_EVIDENCE,
     }
-    probability = CALIBRATION.right.at(figures)
+    probability = CALIBRATION.right.at(metrics)
     if thin & set(flags) or found.score <= 0 or probability < CALIBRATION.medium:
         return Confidence.LOW
     if flags or answer.tied or cluster.excluded_neighbors or len(found.supporting) < FEW_MARKERS:
@@ -430,8 +427,8 @@ def _rationale(label: str, found: Evidence, unknown: bool) -> str:
 def _caveats(answer: _Answer, cluster: ClusterMarkers, model: MarkerModel) -> tuple[str, ...]:
     caveats = []
     if cluster.excluded_neighbors:
-        more = len(cluster.excluded_neighbors) - N_ALIKE
-        names = ", ".join(cluster.excluded_neighbors[:N_ALIKE]) + (f" and {more} more" if more > 0 else "")
+        more = len(cluster.excluded_neighbors) - N_NEIGHBORS_NAMED
+        names = ", ".join(cluster.excluded_neighbors[:N_NEIGHBORS_NAMED]) + (f" and {more} more" if more > 0 else "")
         caveats.append(
             f"its markers don't stand out beside the clusters most like it, so it was ranked without {names}"
         )

@@ -19,7 +19,6 @@ from gca_core.annotation.labels.labelling import Knowledge
 from gca_core.annotation.labels.offline import annotate_clusters, has_known_level
 from gca_core.annotation.models import Annotation, ClusterMarkers, FlagReason
 from gca_core.annotation.scoring.evidence import (
-    DEPTH,
     contrast,
     first_telling,
     marker_statistics,
@@ -27,16 +26,13 @@ from gca_core.annotation.scoring.evidence import (
     ranked_evidence,
 )
 from gca_core.annotation.scoring.marker_model import Array
+from gca_core.annotation.scoring.parameters import DEPTH, NEIGHBOR_DISTANCE, WHOLE
 from gca_core.annotation.scoring.ranking import ranked_genes
 from gca_core.matrix.ranking import rank_against
 from gca_core.matrix.stats import GroupSums
 
 log = logging.getLogger(__name__)
 
-# clusters closer than this share of the way to the farthest one, in squared distance, may be left out
-ALIKE = 1 / 3
-# a type's markers reach this share of their highest mean in a cluster of the type, and seldom in a mixture
-WHOLE = 0.6
 _DOUBT = {FlagReason.AMBIGUOUS_EVIDENCE, FlagReason.CONTRADICTORY_MARKERS}
 
 
@@ -86,22 +82,22 @@ def rank_unknown_again(
     known = _Clusters(labels, contrast(found), found.mean, squared_distances(sums))
     clusters, evidence = list(clusters), evidence.copy()
     for i in unknown:
-        for alike in _nearest(i, known.distance, sums.n_cells):
+        for excluded in _nearest(i, known.distance, sums.n_cells):
             table = rank_against(
                 sums,
                 expression.genes,
                 i,
-                [j for j in range(len(clusters)) if j != i and j not in alike],
+                [j for j in range(len(clusters)) if j != i and j not in excluded],
                 n_top=DEPTH * top_n_markers,
             )
             ranked = clusters[i].model_copy(update={"genes": ranked_genes(table)})
             ranked = first_telling(ranked, model, top_n_markers)
             row = ranked_evidence(known.level[[i]], rank_weights([ranked], model))
-            if (terms := _borne_out(i, alike, ranked, row, known, knowledge, min_overlap)) is not None:
-                names = tuple(clusters[j].cluster for j in alike)
+            if (terms := _borne_out(i, excluded, ranked, row, known, knowledge, min_overlap)) is not None:
+                names = tuple(clusters[j].cluster for j in excluded)
                 clusters[i] = ranked.model_copy(update={"excluded_neighbors": names, "excluded_neighbor_terms": terms})
                 evidence[i] = row[0]
-                log.info("cluster %s is ranked without those alike: %s", ranked.cluster, ", ".join(names))
+                log.info("cluster %s is ranked without its neighbors: %s", ranked.cluster, ", ".join(names))
                 break
     return clusters, evidence
 
@@ -118,20 +114,20 @@ def squared_distances(sums: GroupSums) -> Array:
 
 
 def _nearest(i: int, distance: Array, n_cells: npt.NDArray[np.int64]) -> Iterator[list[int]]:
-    """The nearest cluster, the two nearest and so on in growing steps, as long as they are alike and others remain."""
+    """The nearest cluster, the two nearest and so on in growing steps, as long as they are close and others remain."""
     others = [int(j) for j in np.argsort(distance[i], kind="stable") if j != i and n_cells[j]]
-    alike = [j for j in others if distance[i, j] < ALIKE * distance[i, others].max()]
-    most, n = min(len(alike), len(others) - 1), 1
+    close = [j for j in others if distance[i, j] < NEIGHBOR_DISTANCE * distance[i, others].max()]
+    most, n = min(len(close), len(others) - 1), 1
     while n < most:
-        yield alike[:n]
+        yield close[:n]
         n += max(1, n // 2)
     if most > 0:
-        yield alike[:most]
+        yield close[:most]
 
 
 def _borne_out(
     i: int,
-    alike: list[int],
+    excluded: list[int],
     ranked: ClusterMarkers,
     evidence: Array,
     known: _Clusters,
@@ -148,5 +144,5 @@ def _borne_out(
     highest = np.maximum(known.mean[:, genes].max(axis=0), np.finfo(float).tiny)
     if np.median(known.mean[i, genes] / highest) < WHOLE:
         return None
-    terms = tuple(sorted({term for j in alike if (term := known.labels[j].ontology_id) is not None}))
+    terms = tuple(sorted({term for j in excluded if (term := known.labels[j].ontology_id) is not None}))
     return terms if has_known_level([label.ontology_id, *terms], model, ontology) else None

@@ -23,6 +23,14 @@ from gca_core.annotation.adata.expression import Expression, read_expression
 from gca_core.annotation.labels.labelling import species_markers
 from gca_core.annotation.markers.database import MarkerDatabase
 from gca_core.annotation.scoring.marker_model import Array, MarkerModel, build_model, own_scores, total_scores
+from gca_core.annotation.scoring.parameters import (
+    MAX_DISAGREEMENT,
+    MAX_SEEDS,
+    MIN_CELLS,
+    MIN_SEEDS,
+    N_NEIGHBORS,
+    SEED_SHARE,
+)
 from gca_core.errors import ConfigurationError, DataValidationError
 from gca_core.knowledge.bundled.ontology import CellOntology, load_ontology
 
@@ -32,14 +40,6 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 log = logging.getLogger(__name__)
-
-MIN_CELLS = 30
-MIN_SEEDS = 5
-MAX_SEEDS = 200
-SEED_SHARE = 0.5
-N_NEIGHBOURS = 15
-# how far a label's marker score may lie below the best one's, in units of the scores' spread
-MAX_DISAGREEMENT = 1.0
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def _cell_scores(expression: Expression, model: MarkerModel, components: Array) 
     top = np.quantile(values, 0.99, axis=0)
     ceiling = np.where(top > 0, top, np.maximum(values.max(axis=0), 1e-12))
     relative = np.minimum(values / ceiling, 1.0)
-    neighbours = min(N_NEIGHBOURS, len(components) - 1)
+    neighbours = min(N_NEIGHBORS, len(components) - 1)
     graph = NearestNeighbors(n_neighbors=neighbours).fit(components).kneighbors_graph()
     smooth = 0.5 * relative + 0.5 * np.asarray(sp.csr_matrix(graph) @ relative) / neighbours
     evidence = smooth - smooth.mean(axis=0)

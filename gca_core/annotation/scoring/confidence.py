@@ -1,4 +1,4 @@
-"""How likely a label is right: figures of a cluster's top genes, and logistic curves fitted to published clusters.
+"""How likely a label is right: metrics of a cluster's top genes, and logistic curves fitted to published clusters.
 
 Both curves are fitted by ``scripts/fit_calibration.py`` to one half of the development clusters of the GPTCelltype
 benchmark (Hou and Ji, Nature Methods 2024), the half that ``benchmarks/published_clusters.py`` doesn't report
@@ -16,11 +16,10 @@ from pydantic import BaseModel, ConfigDict
 from gca_core.annotation.models import ClusterMarkers, RankedGene
 from gca_core.annotation.scoring.evidence import informative_genes, rank_weights
 from gca_core.annotation.scoring.marker_model import Array, MarkerModel, own_scores, total_scores
+from gca_core.annotation.scoring.parameters import TOP_GENES
 
-TOP_GENES = 10
 
-
-class Figures(BaseModel):
+class Metrics(BaseModel):
     """What the confidence is made of; the lineage is all types of the label's, see ``MarkerModel.kin``.
 
     Attributes:
@@ -39,16 +38,16 @@ class Figures(BaseModel):
 
 
 class Curve(BaseModel):
-    """A logistic curve: an intercept and a weight for each of :class:`Figures`."""
+    """A logistic curve: an intercept and a weight for each of :class:`Metrics`."""
 
     model_config = ConfigDict(frozen=True)
 
     intercept: float = 0.0
-    weights: Figures = Figures()
+    weights: Metrics = Metrics()
 
-    def at(self, figures: Figures) -> float:
+    def at(self, metrics: Metrics) -> float:
         """Its value, 0 to 1."""
-        given, weights = figures.model_dump(), self.weights.model_dump()
+        given, weights = metrics.model_dump(), self.weights.model_dump()
         return 1.0 / (1.0 + math.exp(-self.intercept - sum(weights[name] * given[name] for name in weights)))
 
 
@@ -64,8 +63,8 @@ class Calibration(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    recognised: Curve = Curve(intercept=-7.52, weights=Figures(coherence=5.13, kinship=4.46, score=1.54))
-    right: Curve = Curve(intercept=-1.96, weights=Figures(coherence=-1.03, kinship=2.06, margin=1.51))
+    recognised: Curve = Curve(intercept=-7.52, weights=Metrics(coherence=5.13, kinship=4.46, score=1.54))
+    right: Curve = Curve(intercept=-1.96, weights=Metrics(coherence=-1.03, kinship=2.06, margin=1.51))
     unknown: float = 0.25
     high: float = 0.8
     medium: float = 0.6
@@ -74,8 +73,8 @@ class Calibration(BaseModel):
 CALIBRATION = Calibration()
 
 
-def measure(cluster: ClusterMarkers, index: int, model: MarkerModel, evidence: Array) -> Figures:
-    """The figures of a cluster whose label stands on the type ``index`` of the model; all 0 without known genes.
+def measure(cluster: ClusterMarkers, index: int, model: MarkerModel, evidence: Array) -> Metrics:
+    """The metrics of a cluster whose label stands on the type ``index`` of the model; all 0 without known genes.
 
     Where the ranking holds no known gene, as for a single cluster, those with most evidence stand in.
     """
@@ -88,14 +87,14 @@ def measure(cluster: ClusterMarkers, index: int, model: MarkerModel, evidence: A
     listed = model.listed.any(axis=0)
     known = (ranked[0] > 0) & listed
     if not known.any():
-        return Figures()
+        return Metrics()
     scores = np.maximum(total_scores(model, *own_scores(model, ranked))[0], 0.0)
     lineage = model.same_lineage[index]
     best, other = _highest(scores[lineage]), _highest(scores[~lineage])
     if best <= 0:
-        return Figures()
+        return Metrics()
     of_lineage = (model.positive[lineage] > 0).any(axis=0)
-    return Figures(
+    return Metrics(
         coherence=float((model.positive[index, known] > 0).mean()),
         kinship=float(of_lineage[known].mean()),
         score=math.log1p(best),

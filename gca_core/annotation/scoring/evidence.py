@@ -10,22 +10,11 @@ import numpy as np
 from gca_core.annotation.markers.gene_programs import gene_program_genes
 from gca_core.annotation.models import ClusterMarkers, RankedGene
 from gca_core.annotation.scoring.marker_model import Array, MarkerModel
+from gca_core.annotation.scoring.parameters import ABSENT, EXPRESSED, FLAT_TRUST, FULL_FRACTION, RANK_DECAY, UNRANKED
 from gca_core.matrix.stats import GroupStatistics, GroupSums
 
 if TYPE_CHECKING:
     from gca_core.annotation.adata.expression import Expression
-
-RANK_DECAY = 0.03
-# how many times more genes are ranked than looked at, since some are passed over
-DEPTH = 3
-# share of expressing cells, in the cluster that expresses a gene most, from which the gene is trusted fully
-FULL_FRACTION = 0.2
-# shares of the highest cluster's mean from which a gene counts as expressed, and below which as absent
-EXPRESSED, ABSENT = 0.5, 0.2
-# share with which a gene outside the ranking counts, whether it is expressed or absent
-UNRANKED = 0.1
-# trust in a gene that all clusters express alike, against one that some cluster lacks
-FLAT_TRUST = 0.3
 
 
 def rank_weights(clusters: Sequence[ClusterMarkers], model: MarkerModel) -> Array:

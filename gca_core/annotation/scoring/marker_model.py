@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cached_property, lru_cache
 
 import numpy as np
@@ -11,21 +12,19 @@ import numpy.typing as npt
 
 from gca_core.annotation.markers.database import ANY_TISSUE, CellTypeMarkers, MarkerDatabase
 from gca_core.annotation.markers.gene_programs import division_genes
+from gca_core.annotation.scoring.parameters import (
+    CONTRADICTION_WEIGHT,
+    DIVISION_WEIGHT,
+    FOREIGN_TISSUE,
+    INHERITED,
+    SAME_LINEAGE,
+    SIZE_EXPONENT,
+)
 from gca_core.errors import ConfigurationError
 from gca_core.knowledge.bundled.ontology import CellOntology
 
 Array = npt.NDArray[np.float64]
 
-# share of its weight with which an ancestor's marker counts for a type
-INHERITED = 0.3
-# types that list a gene share its weight; this exponent keeps types with many markers from winning by their number
-SIZE_EXPONENT = 0.05
-CONTRADICTION_WEIGHT = 0.5
-# share of its weight with which a gene of cell division counts
-DIVISION_WEIGHT = 0.3
-FOREIGN_TISSUE = 0.7
-# types that share more of their ancestors than this count as the same lineage
-SAME_LINEAGE = 0.55
 _TISSUES = {
     "pbmc": "blood",
     "peripheral blood": "blood",
@@ -190,8 +189,10 @@ def _tissue_factor(types: Sequence[CellTypeMarkers], tissue: str | None) -> Arra
         return np.ones(len(types))
     named = ", ".join(sorted(known - {ANY_TISSUE}))
     if name not in known:
+        close = get_close_matches(name, sorted({*known, *_TISSUES} - {ANY_TISSUE}), n=1)
+        meant = f". did you mean {close[0]!r}?" if close else ";"
         raise ConfigurationError(
-            f"the tissue {tissue!r} is not in the marker database; it knows {named or 'no tissues'}. "
+            f"the tissue {tissue!r} is not in the marker database{meant} it knows {named or 'no tissues'}. "
             "leave the tissue out to consider every cell type"
         )
     near = near_tissues(tissue) | {ANY_TISSUE}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,43 +19,52 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 STDIO = "-"
+# of files of cells, by their endings
+CELLS = (".h5ad", ".zarr", ".loom", ".h5")
+FIELDS = (
+    "species",
+    "tissue",
+    "marker_db",
+    "vocabulary",
+    "top_n_markers",
+    "min_overlap",
+    "force_unknown",
+    "request_id",
+)
 
 
+@options.with_options(FIELDS, options.models_of)
 def annotate(
     table: Annotated[
         str,
         typer.Argument(metavar="CSV", help="A CSV or TSV with a row per cluster, by path or URI; - reads stdin."),
     ],
+    *,
     cluster_column: Annotated[
-        str | None, typer.Option(help="Column with the clusters' names. Left out: cluster, leiden and the like.")
+        str | None,
+        typer.Option(rich_help_panel="Input", help="Column with the clusters' names. Left out: found by looking."),
     ] = None,
     markers_column: Annotated[
         str | None,
-        typer.Option(help="Column with the genes, best first, joined by commas. Left out: markers, genes and so on."),
+        typer.Option(
+            rich_help_panel="Input",
+            help="Column with the genes, best first, joined by commas. Left out: found by looking.",
+        ),
     ] = None,
-    species: options.Species = None,
-    tissue: options.Tissue = None,
     out_csv: Annotated[
-        str | None, typer.Option(help="The table with the labels; ends in .tsv for tabs. Left out: stdout.")
+        str | None,
+        typer.Option(
+            rich_help_panel="Output", help="The table with the labels; ends in .tsv for tabs.", show_default="stdout"
+        ),
     ] = None,
-    out_json: Annotated[str | None, typer.Option(help="The whole report, as 'gca schema' describes it.")] = None,
-    marker_db: options.MarkerDb = None,
-    vocabulary: options.Vocabulary = None,
-    top_n_markers: options.TopNMarkers = None,
-    min_overlap: options.MinOverlap = None,
-    force_unknown: options.ForceUnknown = True,
-    model: options.Model = None,
-    offline: options.Offline = False,
-    chunk_size: options.ChunkSize = options.CHUNK_SIZE,
-    max_tokens: options.MaxTokens = None,
-    max_cost: options.MaxCost = None,
-    price: options.Price = None,
-    cache_dir: options.CacheDir = None,
-    use_cache: options.UseCache = True,
+    out_json: Annotated[
+        str | None,
+        typer.Option(rich_help_panel="Output", help="The whole report, as 'gca schema' describes it."),
+    ] = None,
     assets_home: options.AssetsHome = None,
-    request_id: options.RequestId = None,
     fail_on_flagged: options.FailOnFlagged = False,
     debug: options.Debug = False,
+    **given: Any,
 ) -> None:
     """Label clusters by plain lists of marker genes; one row out for each row in, in the same order.
 
@@ -65,36 +74,16 @@ def annotate(
     Example: gca annotate clusters.csv --cluster-column cluster --markers-column markers --tissue blood
     """
     failures.debug(wanted=debug)
-    found = options.settings(marker_db=marker_db, cache_dir=cache_dir, assets_home=assets_home, request_id=request_id)
-    models = options.chosen_models(model, offline=offline, found=found)
-    llm = options.llm_options(
-        chunk_size=chunk_size,
-        max_tokens=max_tokens,
-        max_cost=max_cost,
-        prices=price or (),
-        cache_dir=None if found.cache_dir is None else str(found.cache_dir),
-        use_cache=use_cache,
-    )
+    found = options.settings(assets_home=assets_home, **given)
+    models = options.models_of(found, **given)
+    values = {name: given[name] for name in FIELDS if given[name] is not None}
     lists = _read(table, cluster_column, markers_column)
 
-    from gca_core.annotation.config import TOP_N_MARKERS
-    from gca_core.annotation.defaults import MIN_OVERLAP
     from gca_core.annotation.lists import annotate_from_markers
 
+    values |= {"marker_db": found.marker_db_path, "request_id": found.request_id}
     with options.at_work(found):
-        report = annotate_from_markers(
-            list(zip(lists.clusters, lists.genes, strict=True)),
-            species=species or "human",
-            tissue=tissue,
-            marker_db=found.marker_db_path,
-            vocabulary=vocabulary,
-            top_n_markers=top_n_markers or TOP_N_MARKERS,
-            min_overlap=min_overlap or MIN_OVERLAP,
-            force_unknown=force_unknown,
-            model=models or None,
-            llm_options=llm,
-            request_id=found.request_id,
-        )
+        report = annotate_from_markers(list(zip(lists.clusters, lists.genes, strict=True)), **values, **models)
     _write(lists, report, out_csv, out_json)
     options.end(report.n_flagged, fail_on_flagged=fail_on_flagged)
 
@@ -105,6 +94,11 @@ def _read(table: str, cluster_column: str | None, markers_column: str | None) ->
     from gca_core.io import require_file
 
     name = "stdin" if table == STDIO else table
+    if name.rstrip("/").endswith(CELLS):
+        raise DataValidationError(
+            f"{name} looks like a file of cells, and this command labels tables of marker genes; "
+            f"use: gca scanpy annotate {name}"
+        )
     data = sys.stdin.buffer.read() if table == STDIO else require_file(table, what="table").read_bytes()
     try:
         lists = parse_gene_lists(

@@ -2,88 +2,93 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_origin
 
 import typer
 
-from gca_core.annotation.config import TOP_N_MARKERS
-from gca_core.annotation.defaults import MIN_OVERLAP
+from gca_core.annotation.config import AnnotationConfig
 from gca_core.cli import failures
 from gca_core.cli.terminal import progress_shown
 from gca_core.config import Settings, load_settings
-from gca_core.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from gca_core.annotation.llm.models import LlmOptions
+    from pydantic.fields import FieldInfo
 
-CHUNK_SIZE = 20
 
-Species = Annotated[str | None, typer.Option(help="human or mouse. [default: human]", show_default=False)]
-Tissue = Annotated[
-    str | None, typer.Option(help="Where the cells are from, such as blood, lung or PBMC. Left out: anywhere.")
-]
-MarkerDb = Annotated[
-    str | None,
-    typer.Option(help="A marker table of any known format. [default: GCA_MARKER_DB_PATH, or the bundled one]"),
-]
-Vocabulary = Annotated[
-    str | None,
-    typer.Option(
-        help="Names to write the labels in, too: broad, or a CSV or TSV with the columns label and ontology_id."
-    ),
-]
-TopNMarkers = Annotated[int | None, typer.Option(min=5, help=f"Genes taken per cluster. [default: {TOP_N_MARKERS}]")]
-MinOverlap = Annotated[
-    int | None,
-    typer.Option(
-        "--guardrail-min-overlap", min=1, help=f"Fewest markers that support a label. [default: {MIN_OVERLAP}]"
-    ),
-]
-ForceUnknown = Annotated[
-    bool,
-    typer.Option(
-        "--guardrail-force-unknown/--no-guardrail-force-unknown",
-        help="Call clusters with too little evidence Unknown or Novel, or keep the label, flagged.",
-    ),
-]
-Model = Annotated[
-    list[str] | None,
-    typer.Option(
-        help="A chat model as provider:model, or provider:model@http://host/v1. Twice or more: they have to "
-        "agree. Left out: GCA_LLM, and where that is unset no model is called."
-    ),
-]
-Offline = Annotated[bool, typer.Option("--offline", help="Call no model, also where GCA_LLM names one.")]
-ChunkSize = Annotated[int, typer.Option(min=1, max=200, help="Clusters per prompt.")]
-MaxTokens = Annotated[
-    int | None, typer.Option(min=1, help="Budget: no call starts that could exceed it.", show_default=False)
-]
-MaxCost = Annotated[float | None, typer.Option(help="Budget in the currency of the prices.", show_default=False)]
-Price = Annotated[
-    list[str] | None,
-    typer.Option(help="Price per million tokens as provider:model=INPUT,OUTPUT; none is built in."),
-]
-CacheDir = Annotated[
-    str | None,
-    typer.Option(help="Where models' answers are kept. [default: GCA_CACHE_DIR, or the user's cache directory]"),
-]
-UseCache = Annotated[bool, typer.Option(help="Reuse and keep models' answers.")]
-AssetsHome = Annotated[
-    str | None,
-    typer.Option(help="Where copies of remote marker tables are kept. [default: GCA_ASSETS_HOME, or in GCA_CACHE_DIR]"),
-]
-RequestId = Annotated[
-    str | None, typer.Option(help="Names this run in logs and results. [default: GCA_REQUEST_ID, or a new one]")
-]
+F = TypeVar("F", bound=Callable[..., Any])
+
+# fields that the command line writes in another way than --their-name
+SPELLING = {
+    "output_uri": ("--output", "-o"),
+    "labels_key": ("--label-column",),
+    "min_overlap": ("--guardrail-min-overlap",),
+    "force_unknown": ("--guardrail-force-unknown/--no-guardrail-force-unknown",),
+    "overwrite": ("--overwrite/--no-overwrite",),
+}
+DEFAULTS = {
+    "output_uri": "annotation, or validation",
+    "seed": "GCA_SEED, or 0",
+    "force_unknown": "on",
+    "overwrite": "overwrite",
+}
+
 Debug = Annotated[bool, typer.Option("--debug", help="Log everything, and show the traceback of an error.")]
 FailOnFlagged = Annotated[
     bool,
     typer.Option("--fail-on-flagged", help="Exit with 3 when a label is flagged; results are written anyway."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON instead of a table.")]
+AssetsHome = Annotated[
+    str | None,
+    typer.Option(
+        help="Where copies of remote marker tables are kept.",
+        show_default="GCA_ASSETS_HOME, or in GCA_CACHE_DIR",
+        rich_help_panel="Evidence",
+    ),
+]
+
+
+def with_options(fields: Iterable[str], *functions: Callable[..., Any]) -> Callable[[F], F]:
+    """Give a command that ends in ``**given`` these fields of the configuration, and what the functions take.
+
+    Help, limits and defaults are those of the fields. An option that isn't given is None, whatever its default.
+    """
+    added = [_parameter(name, AnnotationConfig.model_fields[name]) for name in fields]
+    for function in functions:
+        added += [p for p in inspect.signature(function, eval_str=True).parameters.values() if p.kind is p.KEYWORD_ONLY]
+
+    def decorate(command: F) -> F:
+        own = inspect.signature(command, eval_str=True)
+        named = [p for p in own.parameters.values() if p.kind is not p.VAR_KEYWORD]
+        first = [p for p in named if p.kind is not p.KEYWORD_ONLY]
+        parameters = [*first, *added, *named[len(first) :]]
+        command.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+        command.__annotations__ = {p.name: p.annotation for p in parameters}
+        return command
+
+    return decorate
+
+
+def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
+    """The option of a field."""
+    extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+    default = DEFAULTS.get(name) or (None if field.default is None else str(field.default))
+    spelled = SPELLING.get(name, ())
+    option = typer.Option(
+        *spelled,
+        help=field.description,
+        show_default=False if default is None else default,
+        metavar={int: "INT", bool: ""}.get(field.annotation),  # type: ignore[arg-type]
+        rich_help_panel=str(extra.get("group")),
+    )
+    plain = field.annotation in (bool, int, float) or get_origin(field.annotation) is Literal
+    kind: Any = field.annotation if plain else str
+    annotation = Annotated[kind | None, option]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
 def settings(
@@ -93,6 +98,7 @@ def settings(
     assets_home: str | None = None,
     request_id: str | None = None,
     seed: int | None = None,
+    **_: Any,
 ) -> Settings:
     """The settings, with what the command line says in their place."""
     return load_settings(
@@ -100,25 +106,36 @@ def settings(
     )
 
 
-def chosen_models(model: Sequence[str] | None, *, offline: bool, found: Settings) -> tuple[str, ...]:
-    """The models that are named by option, or else by ``GCA_LLM``; none with ``--offline``."""
-    if offline and model:
-        raise typer.BadParameter("--offline and --model exclude each other")
-    if offline:
-        return ()
-    return tuple(model or ([found.llm] if found.llm else []))
+def _of_model(help_text: str, *names: str, default: str | bool = False, **limits: Any) -> Any:
+    return typer.Option(*names, help=help_text, show_default=default, rich_help_panel="Model", **limits)
 
 
-def llm_options(
+def models_of(
+    found: Settings,
     *,
-    chunk_size: int,
-    max_tokens: int | None,
-    max_cost: float | None,
-    prices: Sequence[str],
-    cache_dir: str | None,
-    use_cache: bool,
-) -> LlmOptions:
-    """The options of the command as values.
+    model: Annotated[
+        list[str] | None,
+        _of_model(
+            "A chat model as provider:model, or provider:model@http://host/v1. Twice or more: they have to agree.",
+            default="GCA_LLM, and where that is unset no model is called",
+        ),
+    ] = None,
+    offline: Annotated[bool, _of_model("Call no model, also where GCA_LLM names one.", "--offline")] = False,
+    chunk_size: Annotated[int, _of_model("Clusters per prompt.", default=True, min=1, max=200)] = 20,
+    max_tokens: Annotated[int | None, _of_model("Budget: no call starts that could exceed it.", min=1)] = None,
+    max_cost: Annotated[float | None, _of_model("Budget in the currency of the prices.")] = None,
+    price: Annotated[
+        list[str] | None,
+        _of_model("Price per million tokens as provider:model=INPUT,OUTPUT; none is built in."),
+    ] = None,
+    cache_dir: Annotated[  # noqa: ARG001 - the settings read it
+        str | None,
+        _of_model("Where models' answers are kept.", default="GCA_CACHE_DIR, or the user's cache directory"),
+    ] = None,
+    use_cache: Annotated[bool, _of_model("Reuse and keep models' answers.", default=True)] = True,
+    **_: Any,
+) -> dict[str, Any]:
+    """The models that are named by option, or else by ``GCA_LLM``, none with ``--offline``; and how they are asked.
 
     Raises:
         ConfigurationError: a price of another form, or a budget that is none.
@@ -126,15 +143,19 @@ def llm_options(
     from gca_core.annotation.llm.models import LlmOptions
     from gca_core.llm.models import Budget, parse_price
 
+    if offline and model:
+        raise typer.BadParameter("--offline and --model exclude each other")
     if max_cost is not None and not max_cost > 0:
-        raise ConfigurationError(f"the budget is {max_cost}; expected a positive amount")
-    return LlmOptions(
+        raise typer.BadParameter(f"--max-cost is {max_cost}; expected a positive amount")
+    named: Sequence[str] = model or ([found.llm] if found.llm else [])
+    options = LlmOptions(
         chunk_size=chunk_size,
         budget=Budget(max_tokens=max_tokens, max_cost=max_cost),
-        prices=dict(parse_price(price) for price in prices),
-        cache_dir=cache_dir,
+        prices=dict(parse_price(one) for one in price or ()),
+        cache_dir=None if found.cache_dir is None else str(found.cache_dir),
         use_cache=use_cache,
     )
+    return {"model": None if offline else tuple(named) or None, "llm_options": options}
 
 
 @contextmanager

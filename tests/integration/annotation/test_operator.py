@@ -103,7 +103,7 @@ def test_every_option_of_an_annotation_can_be_templated(asked: list[SimpleNamesp
         "preset": "mouse_brain",
         "species": "mouse",
         "tissue": "brain",
-        "label_column": "cell_type",
+        "labels_key": "cell_type",
         "ontology_column": "cl",
         "marker_db": "markers.csv",
         "vocabulary": "names.csv",
@@ -163,9 +163,9 @@ def test_how_a_model_is_asked_can_be_templated(asked: list[SimpleNamespace], llm
         ({"recompute_markers": False}, "name their column as cluster_key"),
         ({"llm_options": {"chunk": 3}}, "llm_options: chunk: Extra inputs"),
         ({"llm_options": {"api_key": SECRET}}, "llm_options: api_key: Extra inputs are not permitted$"),
-        ({"validate_only": True}, "validate_only needs label_column"),
-        ({"validate_only": True, "label_column": "a", "corrections": "c"}, "leave corrections out"),
-        ({"validate_only": True, "label_column": "a", "vocabulary": "broad"}, "leave vocabulary out"),
+        ({"validate_only": True}, "validate_only needs labels_key"),
+        ({"validate_only": True, "labels_key": "a", "corrections": "c"}, "leave corrections out"),
+        ({"validate_only": True, "labels_key": "a", "vocabulary": "broad"}, "leave vocabulary out"),
         ({"offline": "perhaps"}, "offline has to be true or false, found 'perhaps'"),
     ],
 )
@@ -183,7 +183,7 @@ def test_what_is_wrong_in_the_dag_is_refused_when_it_is_parsed(fields: dict[str,
         ({"llm_options": {"chunk_size": "{{ params.x }}"}}, "llm_options: chunk_size: Input should be"),
         ({"offline": "{{ params.x }}"}, "offline has to be true or false"),
         ({"preset": "{{ params.x }}", "species": "mouse"}, "the preset 'many' is not known"),
-        ({"validate_only": "{{ true }}"}, "validate_only needs label_column"),
+        ({"validate_only": "{{ true }}"}, "validate_only needs labels_key"),
         ({"gca_llm_conn_id": "{{ params.x }}"}, "connection 'many' does not exist; create it"),
     ],
 )
@@ -214,9 +214,9 @@ def test_bad_input_is_not_tried_again_and_a_service_that_is_down_may_be(monkeypa
 
 
 def test_it_validates_where_it_is_told_to(asked: list[SimpleNamespace]) -> None:
-    answer = rendered({"yes": True}, validate_only="{{ params.yes }}", label_column="cell_type").execute({})
+    answer = rendered({"yes": True}, validate_only="{{ params.yes }}", labels_key="cell_type").execute({})
     assert asked[0].what == "validate"
-    assert asked[0].config.label_column == "cell_type"
+    assert asked[0].config.labels_key == "cell_type"
     assert answer["n_flagged"] == 2
 
 

@@ -23,7 +23,7 @@ from gca_core.errors import DataValidationError
 
 def config(source: Path, output: Path, **options) -> AnnotationConfig:
     # with so many markers asked for, every cluster is flagged
-    given = {"cluster_key": "truth", "label_column": "known", "min_overlap": 1000} | options
+    given = {"cluster_key": "truth", "labels_key": "known", "min_overlap": 1000} | options
     return AnnotationConfig(input_uri=str(source), output_uri=str(output), **given)
 
 

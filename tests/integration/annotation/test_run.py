@@ -22,7 +22,7 @@ def pbmc(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def result(pbmc):
-    return annotate_file(config(pbmc, pbmc.parent / "out", label_column="bulk_labels"))
+    return annotate_file(config(pbmc, pbmc.parent / "out", labels_key="bulk_labels"))
 
 
 def config(source: Path, output: Path, **options) -> AnnotationConfig:
@@ -65,7 +65,7 @@ def test_agreement_is_reported_on_the_ontology(result):
 
 
 def test_results_are_small_json_and_deterministic(result, pbmc, tmp_path):
-    again = annotate_file(config(pbmc, tmp_path / "again", label_column="bulk_labels"))
+    again = annotate_file(config(pbmc, tmp_path / "again", labels_key="bulk_labels"))
     unstable = {"uris", "seconds", "stats"}
     assert again.model_dump(exclude=unstable) == result.model_dump(exclude=unstable)
     assert len(again.model_dump_json()) < 5000
@@ -80,8 +80,8 @@ def test_results_are_small_json_and_deterministic(result, pbmc, tmp_path):
     ("options", "match"),
     [
         ({"cluster_key": "nope"}, r"no cluster column 'nope'.*'louvain'"),
-        ({"label_column": "nope"}, "no label column"),
-        ({"label_column": "phase"}, "Cell Ontology name"),
+        ({"labels_key": "nope"}, "no label column"),
+        ({"labels_key": "phase"}, "Cell Ontology name"),
         ({"layer": "nope"}, "no layer 'nope'"),
         ({"tissue": "moon"}, "'moon'"),
         ({"marker_db": "/nowhere/m.csv"}, "does not exist"),

@@ -24,7 +24,7 @@ def source(simulated, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def result(source):
     config = AnnotationConfig(
-        input_uri=str(source), output_uri=str(source.parent / "out"), cluster_key="truth", label_column="label"
+        input_uri=str(source), output_uri=str(source.parent / "out"), cluster_key="truth", labels_key="label"
     )
     return validate_file(config)
 

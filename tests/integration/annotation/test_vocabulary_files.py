@@ -119,7 +119,7 @@ def test_a_vocabulary_that_cannot_be_read_leaves_earlier_results_alone(folder, t
 
 def test_labels_that_are_judged_are_not_named_anew(folder, tmp_path):
     config = AnnotationConfig(
-        input_uri=str(folder / "cells.h5ad"), output_uri=str(tmp_path), label_column="truth", vocabulary="broad"
+        input_uri=str(folder / "cells.h5ad"), output_uri=str(tmp_path), labels_key="truth", vocabulary="broad"
     )
     with pytest.raises(ConfigurationError, match="leave the vocabulary out"):
         validate_file(config)

@@ -136,7 +136,7 @@ def test_a_missing_cluster_column_is_refused_with_the_ones_there(blood):
 
 def test_a_missing_label_column_is_refused(blood):
     with pytest.raises(DataValidationError, match="no label column 'known'"):
-        annotate_anndata(blood, "truth", label_key="known")
+        annotate_anndata(blood, "truth", labels_key="known")
 
 
 def test_a_column_of_measurements_is_refused_as_clusters(blood):

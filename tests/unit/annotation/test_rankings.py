@@ -5,8 +5,8 @@ import pytest
 import scanpy as sc
 
 from gca_core.annotation.clusters import annotate_rank_genes
-from gca_core.annotation.config import TOP_N_MARKERS
 from gca_core.annotation.models import UNKNOWN, FlagReason
+from gca_core.annotation.scoring.parameters import TOP_N_MARKERS
 from gca_core.errors import DataValidationError
 from gca_core.matrix.normalise import log_normalise
 from tests.helpers.blood import MIXTURE

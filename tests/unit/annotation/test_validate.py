@@ -134,12 +134,12 @@ def test_the_report_fits_its_schema(labelled):
 @pytest.mark.parametrize(
     ("options", "error", "match"),
     [
-        ({"label_column": "nope"}, DataValidationError, r"no label column 'nope'.*'truth'"),
-        ({"label_column": "label", "cluster_key": "nope"}, DataValidationError, "no cluster column"),
-        ({"label_column": "label", "ontology_column": "nope"}, DataValidationError, "no ontology column"),
-        ({"label_column": "empty"}, DataValidationError, "every cell's label is missing"),
-        ({"label_column": "gptca_status"}, ConfigurationError, "'gptca_status' would be overwritten"),
-        ({"label_column": "label", "top_n_markers": 2}, ConfigurationError, "expected 5 or more"),
+        ({"labels_key": "nope"}, DataValidationError, r"no label column 'nope'.*'truth'"),
+        ({"labels_key": "label", "cluster_key": "nope"}, DataValidationError, "no cluster column"),
+        ({"labels_key": "label", "ontology_column": "nope"}, DataValidationError, "no ontology column"),
+        ({"labels_key": "empty"}, DataValidationError, "every cell's label is missing"),
+        ({"labels_key": "gptca_status"}, ConfigurationError, "'gptca_status' would be overwritten"),
+        ({"labels_key": "label", "top_n_markers": 2}, ConfigurationError, "expected 5 or more"),
     ],
 )
 def test_wrong_columns_are_refused_before_anything_is_written(labelled, options, error, match):
