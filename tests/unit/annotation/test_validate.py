@@ -139,7 +139,7 @@ def test_the_report_fits_its_schema(labelled):
         ({"labels_key": "label", "ontology_column": "nope"}, DataValidationError, "no ontology column"),
         ({"labels_key": "empty"}, DataValidationError, "every cell's label is missing"),
         ({"labels_key": "gptca_status"}, ConfigurationError, "'gptca_status' would be overwritten"),
-        ({"labels_key": "label", "top_n_markers": 2}, ConfigurationError, "expected 5 or more"),
+        ({"labels_key": "label", "top_n_markers": 2}, ConfigurationError, "equal to 5; found 2"),
     ],
 )
 def test_wrong_columns_are_refused_before_anything_is_written(labelled, options, error, match):

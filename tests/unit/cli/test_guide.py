@@ -27,8 +27,8 @@ def test_the_page_names_every_option_of_annotate():
     known = options_of(find(find(ROOT, "scanpy"), "annotate"))
     assert named <= known
     # those with two forms are named by the one that isn't the default
-    pairs = {"--use-cache": "--no-use-cache", "--guardrail-force-unknown": "--no-guardrail-force-unknown"}
-    assert {pairs.get(name, name) for name in known} == named
+    pairs = {f"--{name}" for name in ("use-cache", "guardrail-force-unknown", "overwrite")}
+    assert {name.replace("--", "--no-", 1) if name in pairs else name for name in known} == named
 
 
 @pytest.mark.parametrize("guide", ["annotate", "cli", "llm", "markers", "migration", "offline"])
