@@ -82,6 +82,7 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
         *spelled,
         help=field.description,
         show_default=False if default is None else default,
+        min=next((limit.ge for limit in field.metadata if hasattr(limit, "ge")), None),
         metavar={int: "INT", bool: ""}.get(field.annotation),  # type: ignore[arg-type]
         rich_help_panel=str(extra.get("group")),
     )

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from gca_core.annotation import AnnotationConfig, DatasetReport
-from gca_core.cli.annotation.scanpy import app, make_config
+from gca_core.annotation.config import make_options
+from gca_core.cli.annotation.scanpy import app
 from gca_core.errors import ConfigurationError, DataValidationError
 
 RUNNER = CliRunner()
@@ -79,7 +80,6 @@ def test_wrong_input_ends_with_what_to_do(source, tmp_path):
     assert isinstance(no_clusters.exception, DataValidationError)
     assert "leave it out where there is none" in str(no_clusters.exception)
     assert annotate(str(source), "--top-n-markers", "1").exit_code == 2
-    assert annotate(str(source), "--resolution", "0").exit_code == 2
     assert not (tmp_path / "out").exists()
 
 
@@ -101,6 +101,8 @@ def test_every_option_reaches_the_report_and_its_copies(source, tmp_path, monkey
     assert (value["seed"], value["stats"]["request_id"]) == (7, "run-1")
     assert {a["status"] for a in value["annotations"]} == {"flagged"}
     assert "Unknown or Novel" not in {a["primary_label"] for a in value["annotations"]}
+    again = annotate(str(source), "-o", str(tmp_path / "out"), "--no-overwrite")
+    assert "holds the results of an earlier annotation" in str(again.exception)
 
 
 def test_a_ranking_that_is_there_is_used(source, tmp_path):
@@ -126,6 +128,7 @@ def test_a_ranking_that_is_there_is_used(source, tmp_path):
         (("--preset", "rat_tail"), "the preset 'rat_tail' is not known; use one of human_pbmc"),
         (("--skip-recompute-markers",), "name their column as cluster_key"),
         (("--request-id", "a b"), "request_id: "),
+        (("--resolution", "0"), "resolution: Input should be greater than 0; found 0.0"),
         (("--validate-only",), "no column of labels to judge is named"),
     ],
 )
@@ -143,7 +146,7 @@ VALUES = st.one_of(st.none(), st.integers(-3, 60), st.text(max_size=8), st.float
 @given(st.dictionaries(st.sampled_from(sorted(AnnotationConfig.model_fields)), VALUES))
 def test_any_options_make_a_configuration_or_are_refused(given_options):
     try:
-        config = make_config({"input_uri": "a.h5ad", "output_uri": "out"} | given_options)
+        config = make_options(AnnotationConfig, {"input_uri": "a.h5ad", "output_uri": "out"} | given_options)
     except ConfigurationError as error:
         assert str(error)
         return

@@ -136,7 +136,8 @@ def test_a_row_a_gene_is_warned_of(tmp_path):
         ("a,b\n1,2\n", (), "no column has a usual name for clusters; found 'a', 'b'"),
         ("cluster,markers\n1,ENSG00000156738\n", (), "'1' are Ensembl ids"),
         ("cluster,markers\n1,CD3D\n", ("--tissue", "moon"), "'moon' is not in the marker database"),
-        ("cluster,markers\n1,CD3D\n", ("--species", "rat"), "'rat' is not supported"),
+        ("cluster,markers\n1,CD3D\n", ("--tissue", "blod"), "did you mean 'blood'?"),
+        ("cluster,markers\n1,CD3D\n", ("--species", "rat"), "'rat' is not one of 'human', 'mouse'"),
         ("cluster,markers\n1,CD3D\n", ("--vocabulary", "brood"), "bundled are: broad"),
         (b"cluster,markers\n\xff\xfe,CD3D\n", (), "is not UTF-8 text"),
     ],
@@ -151,10 +152,12 @@ def test_bad_input_ends_with_2_and_one_line(tmp_path, capsys, content, options, 
     assert not (tmp_path / "out.csv").exists()
 
 
-def test_bad_usage_ends_with_2(table, tmp_path):
+def test_bad_usage_ends_with_2(table, tmp_path, capsys):
     assert status_of(table, "--no-such-option") == 2
     assert status_of(table, *COLUMNS, "--offline", "--model", "openai:m") == 2
     assert status_of(tmp_path / "none.csv") == 2
+    assert status_of("cells.h5ad") == 2
+    assert "use: gca scanpy annotate cells.h5ad" in capsys.readouterr().err
 
 
 def test_what_the_machine_refuses_ends_with_1(table, tmp_path, capsys):
