@@ -8,7 +8,7 @@ from collections.abc import Set as AbstractSet
 from typing import Unpack
 
 from gca_core.annotation.inputs import ListKeywords, resolve, takes
-from gca_core.annotation.labels.labelling import gather_knowledge, label_clusters, run_stats
+from gca_core.annotation.labels.labelling import gather_knowledge, label_clusters
 from gca_core.annotation.labels.vocabulary import in_vocabulary, tell_unnamed
 from gca_core.annotation.markers.database import MarkerDatabase
 from gca_core.annotation.markers.gene_lists import split_genes
@@ -89,7 +89,7 @@ def annotate_from_markers(markers: MarkerLists, **keywords: Unpack[ListKeywords]
         ontology_version=knowledge.ontology.version,
         agreement=None,
         versions=package_versions(),
-        stats=run_stats(inputs.clock, request_id(), models, 0),
+        stats=inputs.clock.run_stats(request_id(), models),
     )
     log.info("%d clusters annotated, %d flagged", len(report.annotations), report.n_flagged)
     return report

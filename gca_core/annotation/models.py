@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from gca_core.llm.models import Usage
 
 UNKNOWN = "Unknown or Novel"
+# key in uns of what an annotated file says about its annotation
+STORED = "gca_annotation"
 
 
 class _Value(BaseModel):

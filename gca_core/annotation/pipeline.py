@@ -14,21 +14,18 @@ from gca_core.annotation.adata.expression import Expression, choose_matrix, prep
 from gca_core.annotation.adata.obs import (
     broadcast_to_cells,
     check_columns,
-    keep_corrections,
-    kept_corrections,
     read_groups,
     write_columns,
 )
 from gca_core.annotation.config import AnnotationOptions
 from gca_core.annotation.inputs import Inputs
 from gca_core.annotation.labels.agreement import measure_agreement
-from gca_core.annotation.labels.corrections import apply_corrections
+from gca_core.annotation.labels.corrections import apply_corrections, keep_corrections, kept_corrections
 from gca_core.annotation.labels.labelling import (
     Knowledge,
     SpeciesMarkers,
     gather_knowledge,
     label_clusters,
-    run_stats,
 )
 from gca_core.annotation.labels.rerank import rank_unknown_again
 from gca_core.annotation.labels.vocabulary import in_vocabulary, tell_unnamed
@@ -104,7 +101,7 @@ def annotate(adata: AnnData, options: AnnotationOptions, inputs: Inputs) -> Outc
         computed, named = report.clusters_computed, vocabulary is not None
         write_columns(adata, ranked.groups, annotations, options.prefix, computed=computed, vocabulary=named)
         keep_corrections(adata, corrections)
-    report = report.model_copy(update={"stats": run_stats(watch, request_id(), models, overrides)})
+    report = report.model_copy(update={"stats": watch.run_stats(request_id(), models, overrides)})
     _log_outcome(report)
     return Outcome(report, ranked.groups, ranked.expression)
 

@@ -12,7 +12,6 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from gca_core.annotation.adata.files import UMAP, OpenData, open_data
-from gca_core.annotation.adata.uns_record import keep_record
 from gca_core.annotation.config import AnnotationConfig
 from gca_core.annotation.inputs import Inputs, read_inputs
 from gca_core.annotation.labels.corrections import CORRECTIONS_FILE, Corrections, load_corrections
@@ -25,6 +24,7 @@ from gca_core.annotation.report.dot_plot import MarkerExpression, marker_express
 from gca_core.annotation.report.drawn_cells import DrawnCells, drawn_cells
 from gca_core.annotation.report.page import render_csv, render_html
 from gca_core.annotation.report.umap_figure import report_figures
+from gca_core.annotation.report.uns_record import keep_record
 from gca_core.annotation.timing import Stopwatch
 from gca_core.errors import DataValidationError
 from gca_core.io import as_path, as_uri, join_uri, json_text, reaching, staged
@@ -145,7 +145,7 @@ def replacing(folder: str, *, overwrite: bool = True) -> Iterator[None]:
 def write_results(config: AnnotationConfig, data: OpenData, outcome: Outcome, clock: Stopwatch) -> AnnotationResult:
     """Draw what an annotation or a validation found, and write it where ``config`` says."""
     with clock.stage("draw"):
-        drawn = drawn_cells(data.adata, outcome, config.seed)
+        drawn = drawn_cells(data.adata, outcome.groups, outcome.expression, config.seed)
         markers = _marker_expression(outcome)
     copies = {"json": config.json_report, "csv": config.summary_csv, "html": config.html_report}
     with clock.stage("write"):

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from gca_core.annotation.models import ModelStats, RunStats
 from gca_core.progress import report_progress
 
 
@@ -35,3 +36,17 @@ class Stopwatch:
     def stages(self) -> dict[str, float]:
         """Seconds by stage, in the order they began first, to a tenth of a millisecond."""
         return {name: round(seconds, 4) for name, seconds in self._stages.items()}
+
+    def run_stats(self, request_id: str, models: ModelStats | None = None, overrides: int = 0) -> RunStats:
+        """The statistics of a run up to now."""
+        spent = None if models is None else models.usage
+        return RunStats(
+            request_id=request_id,
+            seconds=self.seconds,
+            stage_seconds=self.stages,
+            cache_hits=0 if models is None else models.cache_hits,
+            llm_batches=0 if models is None else models.llm_batches,
+            overrides=overrides,
+            cost=None if spent is None else spent.cost,
+            currency=None if spent is None else spent.currency,
+        )

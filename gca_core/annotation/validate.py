@@ -12,7 +12,7 @@ from gca_core.annotation.adata.obs import broadcast_to_cells
 from gca_core.annotation.config import AnnotationConfig, AnnotationOptions
 from gca_core.annotation.inputs import Inputs, LabelKeywords, resolve, takes
 from gca_core.annotation.labels.given import LabelValidator, given_labels
-from gca_core.annotation.labels.labelling import MarkerInput, label_clusters, run_stats
+from gca_core.annotation.labels.labelling import MarkerInput, label_clusters
 from gca_core.annotation.markers.database import MarkerDatabase
 from gca_core.annotation.markers.load import load_marker_database
 from gca_core.annotation.models import Annotation, DatasetReport
@@ -119,7 +119,7 @@ def judge_labels(adata: AnnData, labels_key: str, options: AnnotationOptions, in
         annotations = [judge.judge(i, *pair) for i, pair in enumerate(zip(ranked.clusters, given, strict=True))]
     with watch.stage("write"):
         _write_obs(adata, ranked.groups, annotations, options.prefix, keep=ontology_column)
-    stats = run_stats(watch, request_id(), None, 0)
+    stats = watch.run_stats(request_id())
     report = make_report(adata, options, inputs, ranked, annotations)
     report = report.model_copy(update={"judged_column": labels_key, "stats": stats})
     log.info("%d labels judged, %d flagged", len(annotations), report.n_flagged)

@@ -7,11 +7,11 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import scipy.sparse as sp
 
 from gca_core.annotation.adata.expression import Expression
-from gca_core.annotation.scoring.marker_model import Array
 from gca_core.errors import DataValidationError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ N_NEIGHBOURS = 15
 MANY_CELLS = 100_000
 
 
-def principal_components(expression: Expression, seed: int) -> Array:
+def principal_components(expression: Expression, seed: int) -> npt.NDArray[np.float64]:
     """(n_cells, k) components of the 2,000 most variable genes, scaled to unit variance and clipped at 10.
 
     Raises:
@@ -52,7 +52,7 @@ def principal_components(expression: Expression, seed: int) -> Array:
     return np.asarray(data.obsm["X_pca"], dtype=np.float64)
 
 
-def leiden_clusters(components: Array, *, resolution: float, seed: int) -> pd.Categorical:
+def leiden_clusters(components: npt.NDArray[np.float64], *, resolution: float, seed: int) -> pd.Categorical:
     """Leiden clusters of the neighbour graph of ``components``, named "0", "1", ... by size."""
     import scanpy as sc
 
@@ -63,7 +63,7 @@ def leiden_clusters(components: Array, *, resolution: float, seed: int) -> pd.Ca
     return pd.Categorical(data.obs["leiden"])
 
 
-def umap_coordinates(components: Array, seed: int) -> Array:
+def umap_coordinates(components: npt.NDArray[np.float64], seed: int) -> npt.NDArray[np.float64]:
     """(n_cells, 2) UMAP of the neighbour graph of ``components``."""
     import scanpy as sc
 
@@ -72,7 +72,7 @@ def umap_coordinates(components: Array, seed: int) -> Array:
     return np.asarray(data.obsm["X_umap"], dtype=np.float64)
 
 
-def _with_neighbours(components: Array, seed: int) -> AnnData:
+def _with_neighbours(components: npt.NDArray[np.float64], seed: int) -> AnnData:
     import scanpy as sc
     from anndata import AnnData
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from gca_core.annotation.adata.obs import STORED
+from gca_core.annotation.models import STORED
 from gca_core.errors import ConfigurationError
 from gca_core.matrix.cells import Format, open_cells, open_root, write_cells
 

@@ -8,15 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from gca_core.annotation.labels.corrections import Corrections
 from gca_core.annotation.models import Annotation
 from gca_core.errors import DataValidationError
 from gca_core.matrix.peek import require_columns
 
 if TYPE_CHECKING:
     from anndata import AnnData
-
-STORED = "gca_annotation"
 
 
 def check_columns(adata: AnnData, cluster_key: str | None, labels_key: str | None) -> None:
@@ -93,32 +90,6 @@ def write_columns(
         adata.obs[f"{prefix}cluster"] = pd.Categorical(groups)
     for name, values in columns.items():
         adata.obs[f"{prefix}{name}"] = _column(groups, values)
-
-
-def kept_corrections(adata: AnnData) -> Corrections:
-    """The corrections that an annotated AnnData brings; none where it brings none.
-
-    Raises:
-        DataValidationError: what is there is no record of corrections.
-    """
-    stored = adata.uns.get(STORED)
-    text = stored.get("corrections") if isinstance(stored, dict) else None
-    if text is None:
-        return Corrections()
-    try:
-        return Corrections.model_validate_json(str(text))
-    except ValueError as error:
-        raise DataValidationError(
-            f"uns[{STORED!r}]['corrections'] can't be read ({str(error).splitlines()[0]}); remove it to go on without"
-        ) from None
-
-
-def keep_corrections(adata: AnnData, corrections: Corrections) -> None:
-    """Keep corrections in ``uns``, so that they outlive another annotation; nothing is written where there are none."""
-    if corrections.corrections:
-        stored = adata.uns.get(STORED)
-        known = dict(stored) if isinstance(stored, dict) else {}
-        adata.uns[STORED] = known | {"corrections": corrections.model_dump_json()}
 
 
 def _column(groups: pd.Series, values: Sequence[str | None]) -> pd.Categorical:

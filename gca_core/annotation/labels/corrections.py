@@ -6,15 +6,18 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from gca_core.annotation.labels.names import common_name
-from gca_core.annotation.models import UNKNOWN, Annotation, Override, Status
+from gca_core.annotation.models import STORED, UNKNOWN, Annotation, Override, Status
 from gca_core.annotation.scoring.parameters import MIN_LIKENESS
 from gca_core.errors import DataValidationError, complaints
 from gca_core.io import PathInput, read_json
+
+if TYPE_CHECKING:
+    from anndata import AnnData
 
 log = logging.getLogger(__name__)
 
@@ -142,6 +145,32 @@ def load_corrections(uri: PathInput) -> Corrections:
         raise DataValidationError(
             f"{str(uri)!r} is no file of corrections: {complaints(error, at_most=1)}; 'gca review --apply' writes one"
         ) from None
+
+
+def kept_corrections(adata: AnnData) -> Corrections:
+    """The corrections that an annotated AnnData brings; none where it brings none.
+
+    Raises:
+        DataValidationError: what is there is no record of corrections.
+    """
+    stored = adata.uns.get(STORED)
+    text = stored.get("corrections") if isinstance(stored, dict) else None
+    if text is None:
+        return Corrections()
+    try:
+        return Corrections.model_validate_json(str(text))
+    except ValueError as error:
+        raise DataValidationError(
+            f"uns[{STORED!r}]['corrections'] can't be read ({str(error).splitlines()[0]}); remove it to go on without"
+        ) from None
+
+
+def keep_corrections(adata: AnnData, corrections: Corrections) -> None:
+    """Keep corrections in ``uns``, so that they outlive another annotation; nothing is written where there are none."""
+    if corrections.corrections:
+        stored = adata.uns.get(STORED)
+        known = dict(stored) if isinstance(stored, dict) else {}
+        adata.uns[STORED] = known | {"corrections": corrections.model_dump_json()}
 
 
 def apply_corrections(annotations: Sequence[Annotation], corrections: Corrections) -> tuple[list[Annotation], int]:

@@ -22,11 +22,9 @@ from gca_core.annotation.models import (
     FlagReason,
     MarkerDatabaseInfo,
     ModelStats,
-    RunStats,
     Status,
 )
 from gca_core.annotation.scoring.marker_model import Array, MarkerModel, build_model
-from gca_core.annotation.timing import Stopwatch
 from gca_core.errors import ConfigurationError, MarkerDatabaseError
 from gca_core.knowledge.bundled.ontology import CellOntology, load_ontology
 
@@ -158,21 +156,6 @@ def as_proposed(annotation: Annotation, ontology: CellOntology) -> Annotation:
         return annotation
     term = ontology.resolve(label)
     return annotation.model_copy(update={"primary_label": label, "ontology_id": term, "common_name": common_name(term)})
-
-
-def run_stats(clock: Stopwatch, request_id: str, models: ModelStats | None, overrides: int) -> RunStats:
-    """The statistics of a run up to now."""
-    spent = None if models is None else models.usage
-    return RunStats(
-        request_id=request_id,
-        seconds=clock.seconds,
-        stage_seconds=clock.stages,
-        cache_hits=0 if models is None else models.cache_hits,
-        llm_batches=0 if models is None else models.llm_batches,
-        overrides=overrides,
-        cost=None if spent is None else spent.cost,
-        currency=None if spent is None else spent.currency,
-    )
 
 
 def _species_checked(annotation: Annotation, knowledge: Knowledge) -> Annotation:

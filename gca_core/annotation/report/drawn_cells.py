@@ -11,8 +11,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from gca_core.annotation.adata.embedding import principal_components, umap_coordinates
+from gca_core.annotation.adata.expression import Expression
 from gca_core.annotation.adata.files import UMAP
-from gca_core.annotation.pipeline import Outcome
 from gca_core.annotation.scoring.marker_model import Array
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class DrawnCells:
         return adata if self.positions is None else adata[self.positions]
 
 
-def drawn_cells(adata: AnnData, outcome: Outcome, seed: int) -> DrawnCells | None:
+def drawn_cells(adata: AnnData, groups: pd.Series, expression: Expression | None, seed: int) -> DrawnCells | None:
     """The cells of ``adata`` to draw; None where it brings no UMAP and there is no expression to make one from.
 
     Of more than 50,000 cells without a UMAP, 20,000 are drawn, some of every cluster.
@@ -56,20 +56,20 @@ def drawn_cells(adata: AnnData, outcome: Outcome, seed: int) -> DrawnCells | Non
         if known.ndim == 2 and known.shape[1] >= 2 and np.isfinite(known[:, :2]).all():
             return DrawnCells(known[:, :2])
         log.warning("obsm[%r] holds no finite pair of coordinates for every cell; a UMAP is computed", UMAP)
-    if outcome.expression is None:
+    if expression is None:
         log.warning("there is no UMAP in obsm and no usable matrix to compute one from; no cells are drawn")
         return None
-    if outcome.expression.n_cells < 4:
+    if expression.n_cells < 4:
         return None
-    if outcome.expression.n_cells <= MAX_ALL:
+    if expression.n_cells <= MAX_ALL:
         log.info("computing a UMAP")
-        coordinates = umap_coordinates(principal_components(outcome.expression, seed), seed)
+        coordinates = umap_coordinates(principal_components(expression, seed), seed)
         return DrawnCells(coordinates, computed_for_all=True)
-    positions = _sample(outcome.groups, seed)
-    log.info("computing a UMAP of %d of %d cells", len(positions), len(outcome.groups))
-    part = outcome.expression.of_cells(positions)
+    positions = _sample(groups, seed)
+    log.info("computing a UMAP of %d of %d cells", len(positions), len(groups))
+    part = expression.of_cells(positions)
     coordinates = umap_coordinates(principal_components(part, seed), seed)
-    note = f": {len(positions):,} of {len(outcome.groups):,} cells drawn"
+    note = f": {len(positions):,} of {len(groups):,} cells drawn"
     return DrawnCells(coordinates, positions, note=note)
 
 

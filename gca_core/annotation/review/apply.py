@@ -190,7 +190,7 @@ def _annotated_file(run: Run) -> str | None:
 def _label_again(plan: _Plan) -> None:
     """Write the results of a run again, with its corrections."""
     from gca_core.annotation.adata.files import open_data
-    from gca_core.annotation.adata.uns_record import kept_drawn, kept_markers, kept_source
+    from gca_core.annotation.report.uns_record import kept_drawn, kept_markers, kept_source
     from gca_core.annotation.run import write_folder
 
     folder, cells = plan.run.folder, _annotated_file(plan.run)
@@ -212,8 +212,9 @@ def _label_again(plan: _Plan) -> None:
 
 def _label_cells(adata: AnnData, report: DatasetReport, corrections: Corrections) -> DatasetReport:
     """Write the labels of a report to its cells; returns it with the agreement measured anew."""
-    from gca_core.annotation.adata.obs import as_groups, broadcast_to_cells, keep_corrections, write_columns
+    from gca_core.annotation.adata.obs import as_groups, broadcast_to_cells, write_columns
     from gca_core.annotation.labels.agreement import measure_agreement
+    from gca_core.annotation.labels.corrections import keep_corrections
     from gca_core.annotation.report.umap_figure import cluster_codes
 
     cluster_codes(adata, report)

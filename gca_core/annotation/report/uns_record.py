@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gca_core.annotation.adata.files import UMAP
-from gca_core.annotation.adata.obs import STORED
-from gca_core.annotation.models import DatasetReport
+from gca_core.annotation.models import STORED, DatasetReport
 from gca_core.annotation.report.dot_plot import MarkerExpression
 from gca_core.annotation.report.drawn_cells import DrawnCells
 
