@@ -137,7 +137,7 @@ def test_a_row_a_gene_is_warned_of(tmp_path):
         ("cluster,markers\n1,ENSG00000156738\n", (), "'1' are Ensembl ids"),
         ("cluster,markers\n1,CD3D\n", ("--tissue", "moon"), "'moon' is not in the marker database"),
         ("cluster,markers\n1,CD3D\n", ("--tissue", "blod"), "did you mean 'blood'?"),
-        ("cluster,markers\n1,CD3D\n", ("--species", "rat"), "'rat' is not one of 'human', 'mouse'"),
+        ("cluster,markers\n1,CD3D\n", ("--species", "rat"), "'rat' is not one of"),
         ("cluster,markers\n1,CD3D\n", ("--vocabulary", "brood"), "bundled are: broad"),
         (b"cluster,markers\n\xff\xfe,CD3D\n", (), "is not UTF-8 text"),
     ],
