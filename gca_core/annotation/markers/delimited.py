@@ -63,14 +63,3 @@ def _delimiter(text: str) -> str:
     first = next((line for line in text.splitlines() if line.strip()), "")
     unquoted = re.sub(r'"[^"]*"', "", first)
     return next((mark for mark in "\t,;" if mark in unquoted), ",")
-
-
-def safe_cell(text: str) -> str:
-    """Text from data, marked as text with an apostrophe where a spreadsheet would take it for a formula."""
-    risky = text[:1] in {"=", "+", "@", "\t", "\r"} or (text[:1] == "-" and not _NUMBER.fullmatch(text))
-    return f"'{text}" if risky else text
-
-
-def plain_cell(text: str) -> str:
-    """What :func:`safe_cell` was given."""
-    return text[1:] if text[:1] == "'" and safe_cell(text[1:]) == text else text
