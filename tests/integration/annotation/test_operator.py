@@ -123,6 +123,7 @@ def test_every_option_of_an_annotation_can_be_templated(asked: list[SimpleNamesp
         "json_report": "a.json",
         "summary_csv": "a.csv",
         "html_report": "a.html",
+        "overwrite": False,
     }
     assert set(params) == set(AnnotationConfig.model_fields)
     task = rendered(params, **{name: f"{{{{ params.{name} }}}}" for name in params})
