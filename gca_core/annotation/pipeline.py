@@ -31,7 +31,7 @@ from gca_core.annotation.labels.rerank import rank_unknown_again
 from gca_core.annotation.labels.vocabulary import in_vocabulary, tell_unnamed
 from gca_core.annotation.models import Agreement, Annotation, ClusterMarkers, DatasetReport, ModelStats
 from gca_core.annotation.observed import observed, request_id
-from gca_core.annotation.scoring.evidence import expression_evidence, first_telling, rank_weights
+from gca_core.annotation.scoring.evidence import expression_evidence, first_informative, rank_weights
 from gca_core.annotation.scoring.marker_model import Array
 from gca_core.annotation.scoring.parameters import DEPTH
 from gca_core.annotation.scoring.ranking import StoredRanking, rank_clusters, stored_markers, stored_ranking
@@ -145,7 +145,7 @@ def _computed(adata: AnnData, options: AnnotationOptions, inputs: Inputs) -> Ran
     with watch.stage("rank"):
         sums = expression.sums(codes, n)
         clusters = rank_clusters(expression, groups, sums, DEPTH * options.top_n_markers, options.ranking)
-        clusters = [first_telling(cluster, knowledge.model, options.top_n_markers) for cluster in clusters]
+        clusters = [first_informative(cluster, knowledge.model, options.top_n_markers) for cluster in clusters]
     with watch.stage("weigh"):
         evidence = expression_evidence(expression, codes.tolist(), clusters, knowledge.model, sums=sums)
         clusters, evidence = rank_unknown_again(
@@ -180,7 +180,7 @@ def _stored(adata: AnnData, options: AnnotationOptions, inputs: Inputs, key: str
         expression, reason = _expression_if_usable(adata, options, markers)
         genes = None if expression is None else expression.genes
         knowledge = gather_knowledge(markers, genes, species=options.species, tissue=options.tissue)
-    clusters = [first_telling(cluster, knowledge.model, options.top_n_markers) for cluster in clusters]
+    clusters = [first_informative(cluster, knowledge.model, options.top_n_markers) for cluster in clusters]
     if expression is None:
         log.info("the ranking alone is the evidence: %s", reason)
         evidence = rank_weights(clusters, knowledge.model)

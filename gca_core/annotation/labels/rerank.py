@@ -20,7 +20,7 @@ from gca_core.annotation.labels.offline import annotate_clusters, has_known_leve
 from gca_core.annotation.models import Annotation, ClusterMarkers, FlagReason
 from gca_core.annotation.scoring.evidence import (
     contrast,
-    first_telling,
+    first_informative,
     marker_statistics,
     rank_weights,
     ranked_evidence,
@@ -91,7 +91,7 @@ def rank_unknown_again(
                 n_top=DEPTH * top_n_markers,
             )
             ranked = clusters[i].model_copy(update={"genes": ranked_genes(table)})
-            ranked = first_telling(ranked, model, top_n_markers)
+            ranked = first_informative(ranked, model, top_n_markers)
             row = ranked_evidence(known.level[[i]], rank_weights([ranked], model))
             if (terms := _borne_out(i, excluded, ranked, row, known, knowledge, min_overlap)) is not None:
                 names = tuple(clusters[j].cluster for j in excluded)

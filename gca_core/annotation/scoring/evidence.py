@@ -41,15 +41,15 @@ def informative_genes(cluster: ClusterMarkers, model: MarkerModel) -> tuple[Rank
     return tuple(g for g in cluster.genes if g.gene in listed or g.gene.upper() not in gene_program_genes())
 
 
-def first_telling(cluster: ClusterMarkers, model: MarkerModel, n: int) -> ClusterMarkers:
+def first_informative(cluster: ClusterMarkers, model: MarkerModel, n: int) -> ClusterMarkers:
     """The cluster's ranking down to the ``n``-th gene that :func:`informative_genes` names.
 
     So a cluster whose top genes all answer to interferon is judged by as many genes as any other.
     """
-    telling = informative_genes(cluster, model)
-    if len(telling) <= n:
+    informative = informative_genes(cluster, model)
+    if len(informative) <= n:
         return cluster
-    return cluster.model_copy(update={"genes": cluster.genes[: cluster.genes.index(telling[n])]})
+    return cluster.model_copy(update={"genes": cluster.genes[: cluster.genes.index(informative[n])]})
 
 
 def expression_evidence(
