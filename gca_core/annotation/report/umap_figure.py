@@ -161,6 +161,8 @@ def _write_names(figure: Figure, axes: Axes, middles: Mapping[str, Array]) -> No
     """Write each name near its place, commonest first; one that would cover others wherever it goes is left out."""
     box = {"boxstyle": "round,pad=0.2", "facecolor": "white", "alpha": 0.75, "linewidth": 0}
     figure.draw_without_rendering()
+    # everything has its place now
+    figure.set_layout_engine("none")
     taken: list[Any] = []
     for name, middle in middles.items():
         text = axes.annotate(
