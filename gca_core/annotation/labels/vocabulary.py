@@ -149,8 +149,6 @@ def tell_unnamed(annotations: Sequence[Annotation], vocabulary: Vocabulary) -> N
 def _content(name: str) -> bytes:
     try:
         return read_asset(name, what="vocabulary")
-    except IsADirectoryError:
-        raise DataValidationError(f"the vocabulary {name!r} is a folder; expected a CSV or TSV file") from None
     except DataValidationError as error:
         raise DataValidationError(f"{error}. bundled are: {', '.join(BUNDLED)}") from None
 

@@ -91,7 +91,7 @@ def annotate(
 def _read(table: str, cluster_column: str | None, markers_column: str | None) -> GeneListTable:
     from gca_core.annotation.markers.delimited import decode_table
     from gca_core.annotation.markers.gene_lists import parse_gene_lists
-    from gca_core.io import require_file
+    from gca_core.io import read_bytes
 
     name = "stdin" if table == STDIO else table
     if name.rstrip("/").endswith(CELLS):
@@ -99,7 +99,7 @@ def _read(table: str, cluster_column: str | None, markers_column: str | None) ->
             f"{name} looks like a file of cells, and this command labels tables of marker genes; "
             f"use: gca scanpy annotate {name}"
         )
-    data = sys.stdin.buffer.read() if table == STDIO else require_file(table, what="table").read_bytes()
+    data = sys.stdin.buffer.read() if table == STDIO else read_bytes(table, what="table")
     try:
         lists = parse_gene_lists(
             decode_table(data, name=name), cluster_column=cluster_column, markers_column=markers_column
