@@ -42,27 +42,12 @@ from gca_core.haystack.prompts.ranking import make_candidates, rank_candidates
 from gca_core.haystack.prompts.refine import refine
 from gca_core.haystack.prompts.strategies import CandidatePool, PromptDraft, make_candidate_pool, run_strategies
 from gca_core.haystack.results.outputs import write_outputs
-from gca_core.haystack.understand import understand
+from gca_core.haystack.understand import understand as understand
 from gca_core.inference.predictor import require_backend
 from gca_core.matrix.cells import read_h5ad
 from gca_core.matrix.compare import log_fold_change
 from gca_core.runs.models import Claim, IterationRow, RunPhase, RunRow, RunStatus
 from gca_core.runs.state import StateRef, read_state, write_state
-
-__all__ = [
-    "evaluate",
-    "finalize",
-    "gate",
-    "largest_changes",
-    "load_run",
-    "predicted_change",
-    "propose",
-    "read_proposal",
-    "record",
-    "start_run",
-    "suggest",
-    "understand",
-]
 
 log = logging.getLogger(__name__)
 
