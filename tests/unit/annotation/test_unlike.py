@@ -37,7 +37,7 @@ def test_a_part_of_a_type_without_markers_of_its_own_is_called_what_its_neighbou
 
 
 def test_the_ranking_without_neighbours_is_what_finds_it(finely_cut, monkeypatch):
-    monkeypatch.setattr("gca_core.annotation.labels.rerank.ALIKE", 0.0)
+    monkeypatch.setattr("gca_core.annotation.labels.rerank.NEIGHBOR_DISTANCE", 0.0)
     found = {a.cluster: a for a in annotate_anndata(finely_cut, "k").annotations}
     assert found["b0"].primary_label == UNKNOWN
 
