@@ -103,7 +103,7 @@ def test_a_file_that_is_no_h5ad_is_refused(tmp_path):
     (tmp_path / "x.txt").write_text("text")
     with pytest.raises(DataValidationError, match="can't be read as h5ad"):
         annotate_file(config(tmp_path / "x.h5ad", tmp_path / "out"))
-    with pytest.raises(DataValidationError, match="not an h5ad file"):
+    with pytest.raises(DataValidationError, match="no file of cells by its name"):
         annotate_file(config(tmp_path / "x.txt", tmp_path / "out"))
 
 
