@@ -39,7 +39,7 @@ _SETTINGS = {
     "max_wal_size": "4GB",
     "timezone": "UTC",
 }
-# locks by number, which could hold up ingest and migrations, and large objects, which read-only logins may write
+# locks by number, which could fill the table of locks, and large objects, which read-only logins may write
 _OWNERS_FUNCTIONS = """
 do $$ declare f regprocedure; begin
   for f in select oid from pg_proc where pronamespace = 'pg_catalog'::regnamespace

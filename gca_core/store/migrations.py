@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 from importlib import resources
@@ -16,8 +17,14 @@ from gca_core.store.redact import describe, redact
 
 log = logging.getLogger(__name__)
 
-# any two numbers that nothing else on the server uses
-_LOCK = (71_842, 1)
+_VERSIONS = """
+create table if not exists schema_version (
+    version integer primary key,
+    name text not null,
+    sha256 text not null,
+    applied_at timestamptz not null default now()
+)
+"""
 _GRANTS = {
     "gca_app": (
         "grant usage on schema public to {role}",
@@ -78,7 +85,7 @@ def migrate(dsn: str) -> int:
     steps = available()
     with connect(dsn, autocommit=True) as connection:
         try:
-            _apply(connection, steps)
+            _apply(dsn, connection, steps)
         except psycopg.Error as error:
             raise StoreError(
                 f"the database ({describe(dsn)}) can't be brought to schema version {steps[-1][0]}: "
@@ -88,10 +95,14 @@ def migrate(dsn: str) -> int:
         return _version(connection)
 
 
-def _apply(connection: psycopg.Connection, steps: list[tuple[int, str, str]]) -> None:
-    connection.execute("select pg_advisory_lock(%s, %s)", _LOCK)
-    try:
-        _require_vector(connection)
+def _apply(dsn: str, connection: psycopg.Connection, steps: list[tuple[int, str, str]]) -> None:
+    _require_vector(connection)
+    if not _version(connection):
+        with contextlib.suppress(psycopg.errors.UniqueViolation):
+            connection.execute(_VERSIONS)
+    with connect(dsn) as holder:
+        # what who may only read can't take
+        holder.execute("lock table schema_version in share update exclusive mode")
         done = _version(connection)
         for number, name, text in steps:
             if number <= done:
@@ -107,8 +118,6 @@ def _apply(connection: psycopg.Connection, steps: list[tuple[int, str, str]]) ->
         for role, grants in _GRANTS.items():
             _grant(connection, role, grants)
         limit_agent(connection)
-    finally:
-        connection.execute("select pg_advisory_unlock(%s, %s)", _LOCK)
 
 
 def _version(connection: psycopg.Connection) -> int:
@@ -123,7 +132,8 @@ def _require_vector(connection: psycopg.Connection) -> None:
     if connection.execute("select 1 from pg_extension where extname = 'vector'").fetchone():
         return
     try:
-        connection.execute("create extension vector")
+        with contextlib.suppress(psycopg.errors.UniqueViolation):
+            connection.execute("create extension if not exists vector")
     except psycopg.Error as error:
         raise StoreError(
             f"the extension pgvector is not in this database and can't be made ({' '.join(str(error).split())}); "

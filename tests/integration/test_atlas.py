@@ -210,7 +210,7 @@ def test_what_is_not_there_is_named(small: IngestReport, atlas: Atlas) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"perturbation_column": "treatment"}, "perturbation column 'treatment' is not in .*'condition'"),
+        ({"perturbation_column": "treatment"}, "no perturbation column 'treatment' in obs; found 'condition'"),
         ({"cell_type_column": "label"}, "cell type column 'label'"),
         ({"donor_column": "patient"}, "donor column 'patient'"),
         ({"control_value": "vehicle"}, "'vehicle' is not a value of 'condition'.*'ctrl', 'stim'"),

@@ -72,7 +72,15 @@ def test_the_agent_role_is_limited_and_reads(agent_dsn: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "statement", ["select lo_create(0)", "select lo_from_bytea(0, 'x')", "select pg_advisory_lock(71842, 2)"]
+    "statement",
+    [
+        "select lo_create(0)",
+        "select lo_from_bytea(0, 'x')",
+        "select pg_advisory_lock(71842, 2)",
+        "lock table datasets in share update exclusive mode",
+        "lock table schema_version in share update exclusive mode",
+        "insert into dataset_locks values ('d')",
+    ],
 )
 def test_the_agent_makes_no_large_objects_and_takes_no_locks_of_others(agent_dsn: str, statement: str) -> None:
     with connect(agent_dsn) as connection:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -34,8 +34,9 @@ EMBED_BATCH = 1000
 THRESHOLD_QUANTILE = 0.99
 MIN_CALIBRATION_NAMES = 10
 _COPY_ROWS = 20_000
-_WRITE_LOCK = (71_842, 2)
-_DATASET_LOCK = 71_843
+# modes that who may only read can't take
+_ONE_WRITER = "lock table datasets in share update exclusive mode"
+_LOCK_DATASET = "insert into dataset_locks values (%s)"
 _ESCAPED = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 _FORGET_UNUSED = (
     "delete from group_texts t where not exists (select from cell_groups g where g.perturbation = t.perturbation "
@@ -53,13 +54,23 @@ _FORGET_UNUSED = (
 
 @contextmanager
 def locked(dsn: str, dataset: str) -> Iterator[None]:
-    """One ingest or removal of a dataset at a time; the lock ends with its connection, also when killed."""
-    with connect(dsn, autocommit=True) as connection:
-        query = "select pg_try_advisory_lock(%s, hashtext(%s))"
-        row = connection.execute(query, [_DATASET_LOCK, dataset]).fetchone()
-        if not row or not row[0]:
-            log.info("another process is ingesting %s; waiting for it", dataset)
-            connection.execute("select pg_advisory_lock(%s, hashtext(%s))", [_DATASET_LOCK, dataset])
+    """One ingest or removal of a dataset at a time; the lock ends with its connection, also when killed.
+
+    Raises:
+        StoreError: the database can't be reached, or this login may not write.
+    """
+    with closing(connect(dsn)) as connection:
+        try:
+            connection.execute("set idle_in_transaction_session_timeout = 0")
+            try:
+                with connection.transaction():
+                    connection.execute("set local lock_timeout = '1s'")
+                    connection.execute(_LOCK_DATASET, [dataset])
+            except psycopg.errors.LockNotAvailable:
+                log.info("another process is ingesting %s; waiting for it", dataset)
+                connection.execute(_LOCK_DATASET, [dataset])
+        except psycopg.Error as error:
+            raise _refused(dataset, "locked", error) from error
         yield
 
 
@@ -103,7 +114,7 @@ def write_rows(
     """
     try:
         with connect(dsn) as connection:
-            connection.execute("select pg_advisory_xact_lock(%s, %s)", _WRITE_LOCK)
+            connection.execute(_ONE_WRITER)
             check_model(connection, report.embedding_model, report.dataset)
             _delete(connection, report.dataset)
             plan = _with_labels_in_use(connection, plan, resolver)
@@ -117,10 +128,7 @@ def write_rows(
             _forget_unused(connection)
         _keep_indexes(dsn)
     except (psycopg.Error, UnicodeEncodeError) as error:
-        raise StoreError(
-            f"the dataset {report.dataset!r} can't be written: {redact(' '.join(str(error).split()))}; "
-            "the atlas is as before"
-        ) from error
+        raise _refused(report.dataset, "written", error) from error
     return report
 
 
@@ -132,15 +140,13 @@ def delete_rows(dsn: str, dataset: str) -> str | None:
     """
     try:
         with connect(dsn) as connection:
-            connection.execute("select pg_advisory_xact_lock(%s, %s)", _WRITE_LOCK)
+            connection.execute(_ONE_WRITER)
             row = connection.execute("select store_uri from datasets where dataset = %s", [dataset]).fetchone()
             _delete(connection, dataset)
             _forget_unused(connection)
         _keep_indexes(dsn)
     except psycopg.Error as error:
-        raise StoreError(
-            f"the dataset {dataset!r} can't be removed: {redact(' '.join(str(error).split()))}; the atlas is as before"
-        ) from error
+        raise _refused(dataset, "removed", error) from error
     return None if row is None else str(row[0])
 
 
@@ -172,6 +178,11 @@ def chance_similarity(vectors: Sequence[Sequence[float] | npt.NDArray[np.float32
     return round(float(np.quantile(pairs, THRESHOLD_QUANTILE)), 4)
 
 
+def _refused(dataset: str, done: str, error: Exception) -> StoreError:
+    reason = redact(" ".join(str(error).split()))
+    return StoreError(f"the dataset {dataset!r} can't be {done}: {reason}; the atlas is as before")
+
+
 def _delete(connection: psycopg.Connection[Any], dataset: str) -> None:
     connection.execute("delete from cells where dataset = %s", [dataset])
     connection.execute("delete from datasets where dataset = %s", [dataset])
@@ -183,8 +194,8 @@ def _forget_unused(connection: psycopg.Connection[Any]) -> None:
 
 
 def _keep_indexes(dsn: str) -> None:
-    with connect(dsn, autocommit=True) as connection:
-        connection.execute("select pg_advisory_lock(%s, %s)", _WRITE_LOCK)
+    with connect(dsn) as holder, connect(dsn, autocommit=True) as connection:
+        holder.execute(_ONE_WRITER)
         keep_indexes(connection)
 
 

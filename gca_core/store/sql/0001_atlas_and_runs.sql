@@ -1,10 +1,3 @@
-create table schema_version (
-    version integer primary key,
-    name text not null,
-    sha256 text not null,
-    applied_at timestamptz not null default now()
-);
-
 create table datasets (
     dataset text primary key,
     store_uri text not null,
