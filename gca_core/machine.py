@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 import psutil
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from gca_core.config import child_environment
 from gca_core.errors import ConfigurationError, complaints
@@ -47,7 +47,7 @@ HEADER = """\
 CompressionType = Literal["gzip", "lzf", "none"]
 
 
-class MachineProfile(BaseModel):
+class MachineProfile(BaseModel, extra="forbid", frozen=True):
     """Content of ``config.yml``.
 
     Args:
@@ -81,8 +81,6 @@ class MachineProfile(BaseModel):
         keep_temp_files: keep scratch files, such as the synthetic cells of a dry run.
         compression_type: of the h5ad files that are written.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     os_name: str | None = None
     os_version: str | None = None

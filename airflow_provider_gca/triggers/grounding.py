@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from airflow_provider_gca.hooks.atlas import AtlasHook
 from gca_core.errors import GcaError, StoreError
@@ -19,13 +19,11 @@ if TYPE_CHECKING:
 TOLERATED_FAILURES = 5
 
 
-class RunOutcome(BaseModel):
+class RunOutcome(BaseModel, frozen=True):
     """What the run records say at one moment.
 
     ``done`` means that waiting is over: the score is reached, the run has ended, or its process is dead (``stale``).
     """
-
-    model_config = ConfigDict(frozen=True)
 
     run_id: str
     min_score: float

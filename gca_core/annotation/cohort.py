@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 from upath import UPath
 
 from gca_core.annotation.labels.corrections import load_corrections
@@ -38,7 +38,7 @@ OWN_RESULTS = ("annotated.h5ad", "annotated.zarr")
 GIVEN_CORRECTIONS = "given_corrections.json"
 
 
-class CohortResult(BaseModel):
+class CohortResult(BaseModel, frozen=True):
     """What a cohort's summary says, small enough for XCom.
 
     Attributes:
@@ -47,8 +47,6 @@ class CohortResult(BaseModel):
         failed: names of the files without a result.
         n_unknown: cells that got no label.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     uris: dict[str, str]
     n_files: int

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import BaseModel, Field, StringConstraints, ValidationError, model_validator
 
 from gca_core.annotation.scoring.parameters import MIN_OVERLAP, TOP_N_MARKERS
 from gca_core.errors import ConfigurationError, complaints
@@ -29,13 +29,11 @@ def _option(default: Any, group: str, description: str, **limits: Any) -> Any:
     return Field(default, description=description, json_schema_extra={"group": group}, **limits)
 
 
-class AnnotationOptions(BaseModel):
+class AnnotationOptions(BaseModel, frozen=True, extra="forbid"):
     """How clusters are labelled, whatever holds them; see the description of each field.
 
     The functions that annotate take these as keyword arguments, each as far as it can use them.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     cluster_key: str | None = _option(
         None, "Input", "Column of obs with the clusters. Left out: Leiden clusters are computed."

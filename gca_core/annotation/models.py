@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from gca_core.llm.models import Usage
 
@@ -14,8 +14,8 @@ UNKNOWN = "Unknown or Novel"
 STORED = "gca_annotation"
 
 
-class _Value(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class _Value(BaseModel, frozen=True, extra="forbid"):
+    """A value that never changes."""
 
 
 class Confidence(StrEnum):

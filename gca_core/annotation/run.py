@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from gca_core.annotation.adata.files import UMAP, OpenData, open_data
 from gca_core.annotation.config import AnnotationConfig
@@ -46,7 +46,7 @@ FILES = {
 }
 
 
-class AnnotationResult(BaseModel):
+class AnnotationResult(BaseModel, frozen=True):
     """What an annotation left behind: small enough for XCom.
 
     Attributes:
@@ -55,8 +55,6 @@ class AnnotationResult(BaseModel):
         seconds: wall time.
         stats: of the run, with the writing.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     uris: dict[str, str]
     n_clusters: int

@@ -7,7 +7,7 @@ import json
 from datetime import datetime
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 from gca_core.errors import ConfigurationError
 
@@ -18,10 +18,8 @@ NameKind = Literal["perturbation", "cell_type", "tissue"]
 CellsKind = Literal["prompt", "control", "query"]
 
 
-class CellGroup(BaseModel):
+class CellGroup(BaseModel, frozen=True, defer_build=True):
     """The cells of one dataset, perturbation, cell type and donor, and of one tissue where the dataset names them."""
-
-    model_config = ConfigDict(frozen=True, defer_build=True)
 
     group_id: str
     dataset: str
@@ -37,10 +35,8 @@ class CellGroup(BaseModel):
     tissue: str | None = None
 
 
-class SearchHit(BaseModel):
+class SearchHit(BaseModel, frozen=True, defer_build=True):
     """A perturbation (id and label are its name), a cell type or a group, with its cosine distance to the query."""
-
-    model_config = ConfigDict(frozen=True, defer_build=True)
 
     kind: EntityKind
     id: str
@@ -53,10 +49,8 @@ class SearchHit(BaseModel):
         return 1.0 - self.distance
 
 
-class NameHit(BaseModel):
+class NameHit(BaseModel, frozen=True, defer_build=True):
     """An entity one of whose names is spelled like the text asked for; 1 is the same spelling."""
-
-    model_config = ConfigDict(frozen=True, defer_build=True)
 
     kind: NameKind
     id: str
@@ -65,10 +59,8 @@ class NameHit(BaseModel):
     similarity: float
 
 
-class DatasetInfo(BaseModel):
+class DatasetInfo(BaseModel, frozen=True, defer_build=True):
     """One dataset of the atlas."""
-
-    model_config = ConfigDict(frozen=True, defer_build=True)
 
     dataset: str
     n_cells: int
@@ -83,7 +75,7 @@ class DatasetInfo(BaseModel):
 PresetName = Literal["parse_pbmc", "openproblems", "tabula_sapiens", "cellxgene_census"]
 
 
-class IngestConfig(BaseModel):
+class IngestConfig(BaseModel, frozen=True, defer_build=True, coerce_numbers_to_str=True):
     """What to read from a file, and under which names.
 
     Attributes:
@@ -104,8 +96,6 @@ class IngestConfig(BaseModel):
         layer: the layer that holds the counts, or ``raw`` for those of ``raw.X``; None means X.
         gene_column: var column of the genes' names; None means the index, or symbols found beside ids or numbers.
     """
-
-    model_config = ConfigDict(frozen=True, defer_build=True, coerce_numbers_to_str=True)
 
     input_uri: str
     dataset: str = Field(min_length=1, max_length=MAX_NAME)
@@ -163,7 +153,7 @@ class IngestConfig(BaseModel):
         check_input(self.input_uri, columns, layer=self.layer, what="h5ad file")
 
 
-class IngestReport(BaseModel):
+class IngestReport(BaseModel, frozen=True, defer_build=True):
     """What an ingest did, and what it could not use or name.
 
     Attributes:
@@ -178,8 +168,6 @@ class IngestReport(BaseModel):
         notes: what was guessed.
         seconds: time that the ingest took.
     """
-
-    model_config = ConfigDict(frozen=True, defer_build=True)
 
     dataset: str
     content_hash: str

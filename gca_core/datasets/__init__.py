@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from gca_core.config import require
 from gca_core.errors import DataValidationError
@@ -28,15 +28,13 @@ __all__ = [
 MANIFEST = "manifest.json"
 
 
-class DataFile(BaseModel):
+class DataFile(BaseModel, frozen=True):
     """A bundled data file as its manifest describes it.
 
     Attributes:
         file: name, with the room it belongs to: ``knowledge/cell_ontology.json.gz``.
         bytes: size in bytes.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     file: str
     description: str

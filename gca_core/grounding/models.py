@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from gca_core.knowledge.bundled.catalogue import ExpectedGene, ExpectedPathway
 
 
-class Expectation(BaseModel):
+class Expectation(BaseModel, frozen=True):
     """What the catalogue expects of a perturbation; never anything measured in the target cells.
 
     Args:
@@ -18,8 +18,6 @@ class Expectation(BaseModel):
         pathways: gene sets expected to rise or fall.
         footprints: signalling pathways with footprint genes, expected to rise or fall.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     targets: tuple[ExpectedGene, ...] = ()
     response: tuple[ExpectedGene, ...] = ()
@@ -34,10 +32,8 @@ class GroundingStatus(StrEnum):
     UNGROUNDABLE = "ungroundable"
 
 
-class GroundingComponent(BaseModel):
+class GroundingComponent(BaseModel, frozen=True):
     """One part of the score: ``value`` in 0..1, or None where nothing is known."""
-
-    model_config = ConfigDict(frozen=True)
 
     name: str
     value: float | None = Field(default=None, ge=0, le=1)
@@ -46,10 +42,8 @@ class GroundingComponent(BaseModel):
     figures: dict[str, float] = Field(default_factory=dict)
 
 
-class GroundingScore(BaseModel):
+class GroundingScore(BaseModel, frozen=True):
     """The score from 1 to 10 with its parts; parts that aren't known are left out and named."""
-
-    model_config = ConfigDict(frozen=True)
 
     status: GroundingStatus
     score: float | None = Field(default=None, ge=1, le=10)
@@ -59,10 +53,8 @@ class GroundingScore(BaseModel):
     knowledge_version: str = ""
 
 
-class GroundingConfig(BaseModel):
+class GroundingConfig(BaseModel, frozen=True):
     """Weights of the parts and the sizes below which a part counts as unknown."""
-
-    model_config = ConfigDict(frozen=True)
 
     pathway_weight: float = Field(default=0.35, gt=0)
     target_weight: float = Field(default=0.30, gt=0)

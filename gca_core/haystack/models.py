@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from gca_core.grounding.models import Expectation, GroundingConfig, GroundingScore, GroundingStatus
 from gca_core.inference.models import InferenceJob, InferenceRequest, InferenceResult, InferenceStatus
@@ -59,7 +59,7 @@ class TerminationReason(StrEnum):
     EMPTY_PROPOSAL = "empty_proposal"
 
 
-class StructuredQuery(BaseModel):
+class StructuredQuery(BaseModel, frozen=True):
     """What a question asks, as the rules or a language model read it.
 
     ``expectation`` holds what the catalogue expects of the perturbation, its targets and pathways among it; it is
@@ -67,8 +67,6 @@ class StructuredQuery(BaseModel):
     are kept and don't decide which cells prompt. ``ambiguities`` says what was read without certainty.
     ``reader`` is ``rules`` or the model's name.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     question: str
     cell_type_id: str
@@ -88,17 +86,15 @@ class StructuredQuery(BaseModel):
     notes: tuple[str, ...] = ()
 
 
-class RankingWeights(BaseModel):
+class RankingWeights(BaseModel, frozen=True):
     """How much relevance, diversity and data quality count in the ranking."""
-
-    model_config = ConfigDict(frozen=True)
 
     relevance: float = Field(default=0.4, ge=0)
     diversity: float = Field(default=0.3, ge=0)
     quality: float = Field(default=0.3, ge=0)
 
 
-class IterationConfig(BaseModel):
+class IterationConfig(BaseModel, frozen=True, extra="forbid"):
     """The bounds of a run and what it is run with.
 
     Args:
@@ -128,8 +124,6 @@ class IterationConfig(BaseModel):
         nonce: any text; a new one makes the same work count as new.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     max_iterations: int = Field(default=5, ge=1, le=10)
     score_threshold: float = Field(default=7.0, ge=1, le=10)
     plateau_window: int = Field(default=3, ge=1)
@@ -156,14 +150,12 @@ class IterationConfig(BaseModel):
     nonce: str = ""
 
 
-class PromptCandidate(BaseModel):
+class PromptCandidate(BaseModel, frozen=True):
     """A prompt worth trying: perturbed groups of the atlas, their controls, and why.
 
     ``candidate_id`` is a hash of the content: groups, query, backend and seeds. ``weights`` gives
     each group's share in the averaged shift.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     candidate_id: str
     strategy: Strategy
@@ -182,10 +174,8 @@ class PromptCandidate(BaseModel):
     rationale: str = ""
 
 
-class Proposal(BaseModel):
+class Proposal(BaseModel, frozen=True):
     """The candidates of one iteration, or why there are none."""
-
-    model_config = ConfigDict(frozen=True)
 
     iteration: int
     candidates: tuple[PromptCandidate, ...] = ()
@@ -202,19 +192,15 @@ class EvaluationStatus(StrEnum):
     FAILED = "failed"
 
 
-class GeneChange(BaseModel):
+class GeneChange(BaseModel, frozen=True):
     """A gene and its predicted change of mean log1p(CP10k)."""
-
-    model_config = ConfigDict(frozen=True)
 
     gene: str
     change: float
 
 
-class CandidateEvaluation(BaseModel):
+class CandidateEvaluation(BaseModel, frozen=True):
     """One candidate, its prediction and how grounded that is."""
-
-    model_config = ConfigDict(frozen=True)
 
     candidate: PromptCandidate
     status: EvaluationStatus
@@ -234,10 +220,8 @@ class CandidateEvaluation(BaseModel):
         return self.grounding.score if self.grounding else None
 
 
-class IterationRecord(BaseModel):
+class IterationRecord(BaseModel, frozen=True):
     """What one iteration tried and what came of it."""
-
-    model_config = ConfigDict(frozen=True)
 
     iteration: int
     evaluations: tuple[CandidateEvaluation, ...] = ()
@@ -248,10 +232,8 @@ class IterationRecord(BaseModel):
     duration_seconds: float = 0.0
 
 
-class Provenance(BaseModel):
+class Provenance(BaseModel, frozen=True):
     """What ran: everything that decides the result beside the question."""
-
-    model_config = ConfigDict(frozen=True)
 
     package_version: str
     ontology_version: str
@@ -263,10 +245,8 @@ class Provenance(BaseModel):
     language_model: str | None = None
 
 
-class HaystackRun(BaseModel):
+class HaystackRun(BaseModel, frozen=True):
     """The state of a run after ``len(iterations)`` iterations; one link of the chain of states."""
-
-    model_config = ConfigDict(frozen=True)
 
     run_id: str
     results_uri: str
@@ -287,20 +267,16 @@ class HaystackRun(BaseModel):
         return tuple(evaluation for record in self.iterations for evaluation in record.evaluations)
 
 
-class GateDecision(BaseModel):
+class GateDecision(BaseModel, frozen=True):
     """Go on, or stop and why."""
-
-    model_config = ConfigDict(frozen=True)
 
     go: bool
     reason: TerminationReason | None = None
     detail: str = ""
 
 
-class HaystackOutputs(BaseModel):
+class HaystackOutputs(BaseModel, frozen=True):
     """Where a finished run's results lie, and its figures. Iterations count from 0."""
-
-    model_config = ConfigDict(frozen=True)
 
     run_id: str
     h5ad_uri: str | None
@@ -317,10 +293,8 @@ class HaystackOutputs(BaseModel):
     status: str
 
 
-class Baseline(BaseModel):
+class Baseline(BaseModel, frozen=True):
     """The mean response of all other types to the same perturbation, as it would be without any choice."""
-
-    model_config = ConfigDict(frozen=True)
 
     available: bool
     description: str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 DEFAULT_BACKEND = "shift"
 
@@ -17,7 +17,7 @@ class InferenceStatus(StrEnum):
     CANCELLED = "cancelled"
 
 
-class InferenceRequest(BaseModel):
+class InferenceRequest(BaseModel, frozen=True):
     """One prediction: how would the query cells look after what was done to the prompt cells?
 
     Args:
@@ -35,8 +35,6 @@ class InferenceRequest(BaseModel):
         pair_weights: weight of each pair in the averaged shift; equal where empty.
     """
 
-    model_config = ConfigDict(frozen=True)
-
     candidate_id: str = Field(min_length=1)
     prompt_uri: str
     query_uri: str
@@ -51,10 +49,8 @@ class InferenceRequest(BaseModel):
     pair_weights: dict[str, float] = Field(default_factory=dict)
 
 
-class InferenceResult(BaseModel):
+class InferenceResult(BaseModel, frozen=True):
     """What came of one request; ``error`` is a sentence for the reader, never a secret."""
-
-    model_config = ConfigDict(frozen=True)
 
     candidate_id: str
     status: InferenceStatus
@@ -66,32 +62,26 @@ class InferenceResult(BaseModel):
     model: str = ""
 
 
-class InferenceJob(BaseModel):
+class InferenceJob(BaseModel, frozen=True):
     """A file of requests that one process works through.
 
     ``job_id`` is the hash of what is asked, so that asking the same twice names the same job.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     job_id: str = Field(min_length=1)
     job_uri: str
     requests: tuple[InferenceRequest, ...] = Field(min_length=1)
 
 
-class JobFile(BaseModel):
+class JobFile(BaseModel, frozen=True, extra="forbid"):
     """The content of ``JOB.json``."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     job_id: str = Field(min_length=1)
     requests: tuple[InferenceRequest, ...] = Field(min_length=1)
 
 
-class JobResults(BaseModel):
+class JobResults(BaseModel, frozen=True):
     """The content of ``results.json``; written again after each request."""
-
-    model_config = ConfigDict(frozen=True)
 
     job_id: str
     results: tuple[InferenceResult, ...] = ()

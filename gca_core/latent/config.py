@@ -12,7 +12,7 @@ from importlib import resources
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from gca_core.errors import ConfigurationError, complaints
 
@@ -24,7 +24,7 @@ ENVIRONMENT_PREFIX = "GCA_VAE__"
 Width = Annotated[int, Field(ge=1, le=8192)]
 
 
-class LatentConfig(BaseModel):
+class LatentConfig(BaseModel, extra="forbid", frozen=True, coerce_numbers_to_str=True, defer_build=True):
     """Options of :func:`gca_core.latent.run_training`.
 
     Args:
@@ -77,8 +77,6 @@ class LatentConfig(BaseModel):
         gpu_memory_fraction: share of the GPU's memory that the process may take.
         compression: of the h5ad files that are written.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True, defer_build=True)
 
     input_uri: str = Field(min_length=1)
     output_uri: str = Field(min_length=1)
@@ -226,7 +224,7 @@ def environment_options() -> dict[str, Any]:
     """
     from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsError
 
-    class Variables(BaseSettings, LatentConfig):  # type: ignore[misc]
+    class Variables(BaseSettings, LatentConfig):
         pass
 
     for variable in sorted(os.environ):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal, get_args
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, Field, SecretStr
 
 from gca_core.errors import ConfigurationError
 
@@ -13,8 +13,8 @@ Provider = Literal["openai", "anthropic", "google", "openai-compatible"]
 PROVIDERS: tuple[str, ...] = get_args(Provider)
 
 
-class _Value(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class _Value(BaseModel, frozen=True, extra="forbid"):
+    """A value that never changes."""
 
 
 class LlmConfig(_Value):

@@ -8,7 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 
 class RunStatus(StrEnum):
@@ -45,7 +45,7 @@ class RunPhase(StrEnum):
     DONE = "done"
 
 
-class Claim(BaseModel):
+class Claim(BaseModel, frozen=True):
     """Who works on a run.
 
     Attributes:
@@ -55,17 +55,13 @@ class Claim(BaseModel):
         retry: the owner begins its own run anew.
     """
 
-    model_config = ConfigDict(frozen=True)
-
     owner: str = Field(default_factory=lambda: f"pid {os.getpid()} on {socket.gethostname()}")
     stale_after_seconds: int = Field(default=86_400, ge=1)
     retry: bool = False
 
 
-class RunRow(BaseModel):
+class RunRow(BaseModel, frozen=True):
     """One run; owner and times are the database's and are ignored when written."""
-
-    model_config = ConfigDict(frozen=True)
 
     run_id: str = Field(min_length=1)
     question: str
@@ -84,10 +80,8 @@ class RunRow(BaseModel):
     heartbeat_at: datetime | None = None
 
 
-class IterationRow(BaseModel):
+class IterationRow(BaseModel, frozen=True):
     """One iteration of a run: its best score, the state it ended in, and whatever the caller records."""
-
-    model_config = ConfigDict(frozen=True)
 
     score: float | None = None
     state_uri: str | None = None

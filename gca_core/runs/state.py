@@ -10,7 +10,7 @@ import json
 import re
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from gca_core import io
 from gca_core.errors import StoreError, complaints
@@ -19,10 +19,8 @@ Model = TypeVar("Model", bound=BaseModel)
 _NAME = re.compile(r"state-(\d+)\.json")
 
 
-class StateRef(BaseModel):
+class StateRef(BaseModel, frozen=True):
     """A state by place and content; small enough for XCom."""
-
-    model_config = ConfigDict(frozen=True)
 
     uri: str
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")

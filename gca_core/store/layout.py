@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from gca_core.config import child_environment, require
 from gca_core.errors import StoreError
@@ -44,10 +44,8 @@ MIN_POSTGRES = 18
 _SERVER_PROGRAM = "pginstall*/bin/postgres"
 
 
-class Owner(BaseModel):
+class Owner(BaseModel, frozen=True):
     """Who runs the server of a GCA_HOME."""
-
-    model_config = ConfigDict(frozen=True)
 
     host: str
     user: str
@@ -55,10 +53,8 @@ class Owner(BaseModel):
     """of the PostgreSQL server; 0 while it is being started."""
 
 
-class Layout(BaseModel):
+class Layout(BaseModel, frozen=True):
     """The paths of one embedded server."""
-
-    model_config = ConfigDict(frozen=True)
 
     home: Path
     folder: Path

@@ -6,7 +6,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 Role = Literal["app", "agent", "admin"]
 """app reads the atlas and writes runs; agent reads only; admin migrates and ingests."""
@@ -25,10 +25,8 @@ AGENT_CONNECTIONS = 32
 ROLE_NAMES: dict[Role, str] = {"app": "gca_app", "agent": "gca_agent", "admin": "gca_admin"}
 
 
-class ServerInfo(BaseModel):
+class ServerInfo(BaseModel, frozen=True):
     """A running embedded server; holds no password."""
-
-    model_config = ConfigDict(frozen=True)
 
     home: Path
     pid: int
@@ -50,10 +48,8 @@ class ServerInfo(BaseModel):
         return make_dsn(host=str(self.socket_dir), port=self.port, dbname=DATABASE, user=name, password=passwords[name])
 
 
-class ServerStatus(BaseModel):
+class ServerStatus(BaseModel, frozen=True):
     """An embedded server of this user, as its process shows it."""
-
-    model_config = ConfigDict(frozen=True)
 
     home: Path
     home_exists: bool

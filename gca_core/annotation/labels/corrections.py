@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from gca_core.annotation.labels.names import common_name
 from gca_core.annotation.models import STORED, UNKNOWN, Annotation, Override, Status
@@ -36,7 +36,7 @@ FINGERPRINT_GENES = 20
 _Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500)]
 
 
-class Correction(BaseModel):
+class Correction(BaseModel, frozen=True, extra="forbid"):
     """One person's label for one cluster.
 
     Attributes:
@@ -49,8 +49,6 @@ class Correction(BaseModel):
         replaced: the annotator's label at that time.
         run: the run's folder below the cohort's; empty in the corrections of one run.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     cluster: str
     genes: tuple[str, ...] = Field(default=(), max_length=FINGERPRINT_GENES)
@@ -84,10 +82,8 @@ class Correction(BaseModel):
         return (self.label, self.ontology_id, self.note) == (other.label, other.ontology_id, other.note)
 
 
-class Corrections(BaseModel):
+class Corrections(BaseModel, frozen=True, extra="forbid"):
     """The corrections of a run or a cohort, as ``corrections.json`` keeps them; at most one per cluster."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     version: Literal[1] = 1
     corrections: tuple[Correction, ...] = ()

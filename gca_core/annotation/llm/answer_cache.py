@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from gca_core.annotation.llm.models import ClusterAnswer
 from gca_core.cache import FileCache, cache_root
@@ -14,7 +14,7 @@ from gca_core.cache import FileCache, cache_root
 FOLDER = "answers"
 
 
-class CacheInfo(BaseModel):
+class CacheInfo(BaseModel, frozen=True):
     """What a cache holds.
 
     Attributes:
@@ -22,8 +22,6 @@ class CacheInfo(BaseModel):
         unreadable: files that are no answers, which count as absent.
         oldest, newest: seconds since 1970.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     folder: str
     answers: int

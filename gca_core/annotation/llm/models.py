@@ -6,7 +6,7 @@ import re
 import unicodedata
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, Field
 
 from gca_core.annotation.models import Confidence
 from gca_core.llm.models import Budget, ChatOptions, TokenPrice
@@ -57,8 +57,8 @@ Label = Annotated[str, BeforeValidator(lambda v: clean_text(v, MAX_LABEL)), Fiel
 Text = Annotated[str, BeforeValidator(lambda v: "" if v is None else clean_text(v))]
 
 
-class _Answer(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
+class _Answer(BaseModel, frozen=True, extra="ignore"):
+    """A value that never changes."""
 
 
 class ProposedAlternative(_Answer):
@@ -92,7 +92,7 @@ class BatchAnswer(_Answer):
     clusters: tuple[IdentifiedAnswer, ...]
 
 
-class LlmOptions(BaseModel):
+class LlmOptions(BaseModel, frozen=True, extra="forbid"):
     """How the LLM annotator works.
 
     Attributes:
@@ -102,8 +102,6 @@ class LlmOptions(BaseModel):
         cache_dir: of the answers; None means ``GCA_CACHE_DIR`` or the user's cache directory.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     chat: ChatOptions = ChatOptions()
     chunk_size: int = Field(default=CHUNK_SIZE, ge=1, le=200)
     budget: Budget = Budget()
@@ -112,7 +110,7 @@ class LlmOptions(BaseModel):
     cache_dir: str | None = None
 
 
-class ModelOutcome(BaseModel):
+class ModelOutcome(BaseModel, frozen=True):
     """What one model said about all clusters, in their order.
 
     Attributes:
@@ -122,8 +120,6 @@ class ModelOutcome(BaseModel):
         batches: prompts that were asked, repair turns and re-asked ones included in their batch.
         notes: what was odd, such as clusters that were invented.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     model: str
     answers: tuple[ClusterAnswer | None, ...]

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from io import StringIO
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from gca_core.annotation.markers.database import COLUMNS, symbol_aliases
 from gca_core.errors import MarkerDatabaseError
@@ -27,7 +27,7 @@ _MOUSE_SYMBOL = re.compile(r"[A-Z][A-Za-z0-9-]*")
 _NO_MOUSE = "-"
 
 
-class CellTypeSource(BaseModel):
+class CellTypeSource(BaseModel, frozen=True):
     """One line of the source table.
 
     Attributes:
@@ -36,8 +36,6 @@ class CellTypeSource(BaseModel):
         against: genes whose expression speaks against the type.
         mouse: genes under their mouse symbol that human lacks or spells otherwise; None for types without mouse rows.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     ontology_id: str
     cell_type: str

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from importlib import resources
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, Field, StringConstraints
 
 from gca_core.errors import MarkerDatabaseError
 
@@ -30,10 +30,8 @@ ANY_TISSUE = "any"
 _Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 
 
-class Marker(BaseModel):
+class Marker(BaseModel, frozen=True, str_strip_whitespace=True):
     """One gene that marks a cell type (positive), or speaks against it (negative)."""
-
-    model_config = ConfigDict(frozen=True, str_strip_whitespace=True)
 
     source: str = ""
     cell_type: _Text
@@ -48,7 +46,7 @@ class Marker(BaseModel):
     parent_id: str = ""
 
 
-class CellTypeMarkers(BaseModel):
+class CellTypeMarkers(BaseModel, frozen=True):
     """A cell type with its own markers; those of its ancestors are looked up on the ontology.
 
     Attributes:
@@ -56,8 +54,6 @@ class CellTypeMarkers(BaseModel):
         tissues: where the type is found; ``any`` means it is found in many.
         parent_id: the nearest type above it, where the table names one.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     ontology_id: str
     label: str

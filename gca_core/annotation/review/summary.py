@@ -11,7 +11,7 @@ from io import StringIO
 from typing import Any
 from urllib.parse import quote
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from gca_core.annotation.markers.delimited import plain_cell, safe_cell
 from gca_core.annotation.models import UNKNOWN, DatasetReport
@@ -57,7 +57,7 @@ OLDER = (
 FAILED_NOTE = "no result; the log of its task says why"
 
 
-class CohortFile(BaseModel):
+class CohortFile(BaseModel, frozen=True, extra="forbid"):
     """One file of a cohort.
 
     Attributes:
@@ -66,8 +66,6 @@ class CohortFile(BaseModel):
         output_uri: the folder for its results.
         corrections: URI of the corrections of this file, where a review made any.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     input_uri: str

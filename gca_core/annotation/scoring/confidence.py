@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from gca_core.annotation.models import ClusterMarkers, RankedGene
 from gca_core.annotation.scoring.evidence import informative_genes, rank_weights
@@ -19,7 +19,7 @@ from gca_core.annotation.scoring.marker_model import Array, MarkerModel, own_sco
 from gca_core.annotation.scoring.parameters import TOP_GENES
 
 
-class Metrics(BaseModel):
+class Metrics(BaseModel, frozen=True):
     """What the confidence is made of; the lineage is all types of the label's, see ``MarkerModel.kin``.
 
     Attributes:
@@ -29,18 +29,14 @@ class Metrics(BaseModel):
         margin: the same of its lead over the best type outside.
     """
 
-    model_config = ConfigDict(frozen=True)
-
     coherence: float = 0.0
     kinship: float = 0.0
     score: float = 0.0
     margin: float = 0.0
 
 
-class Curve(BaseModel):
+class Curve(BaseModel, frozen=True):
     """A logistic curve: an intercept and a weight for each of :class:`Metrics`."""
-
-    model_config = ConfigDict(frozen=True)
 
     intercept: float = 0.0
     weights: Metrics = Metrics()
@@ -51,7 +47,7 @@ class Curve(BaseModel):
         return 1.0 / (1.0 + math.exp(-self.intercept - sum(weights[name] * given[name] for name in weights)))
 
 
-class Calibration(BaseModel):
+class Calibration(BaseModel, frozen=True):
     """What decides confidence.
 
     Attributes:
@@ -60,8 +56,6 @@ class Calibration(BaseModel):
         unknown: below this value of ``recognised`` a label doesn't stand.
         high, medium: least value of ``right`` for these levels.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     recognised: Curve = Curve(intercept=-7.52, weights=Metrics(coherence=5.13, kinship=4.46, score=1.54))
     right: Curve = Curve(intercept=-1.96, weights=Metrics(coherence=-1.03, kinship=2.06, margin=1.51))

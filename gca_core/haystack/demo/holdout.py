@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from gca_core.errors import DataValidationError
 from gca_core.matrix.cells import read_h5ad
@@ -17,10 +17,8 @@ if TYPE_CHECKING:
 TOP_GENES = 50
 
 
-class TruthComparison(BaseModel):
+class TruthComparison(BaseModel, frozen=True):
     """How a prediction agrees with the measured response."""
-
-    model_config = ConfigDict(frozen=True)
 
     pearson_lfc: float
     de_overlap_50: float

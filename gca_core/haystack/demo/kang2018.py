@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import anndata as ad
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from gca_core import io
 from gca_core.atlas import open_atlas
@@ -25,7 +25,7 @@ STIMULATED, CONTROL = "stim", "ctrl"
 ID_COLUMN, CONDITION = "cell_type_ontology_id", "condition"
 
 
-class DemoFiles(BaseModel):
+class DemoFiles(BaseModel, frozen=True):
     """The bundled data without the answer, and the answer, as h5ad files.
 
     Attributes:
@@ -34,8 +34,6 @@ class DemoFiles(BaseModel):
         truth_uri: the stimulated cells of the asked type, which the atlas doesn't hold.
         control_uri: the control cells of that type.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     dataset: str
     atlas_uri: str

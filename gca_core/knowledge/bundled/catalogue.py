@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from gca_core.config import require
 from gca_core.errors import DataValidationError
@@ -60,25 +60,21 @@ class PerturbationType(StrEnum):
     OTHER = "other"
 
 
-class ExpectedGene(BaseModel):
+class ExpectedGene(BaseModel, frozen=True):
     """A gene symbol and the direction it is expected to go."""
-
-    model_config = ConfigDict(frozen=True)
 
     gene: str = Field(min_length=1)
     direction: Direction
 
 
-class ExpectedPathway(BaseModel):
+class ExpectedPathway(BaseModel, frozen=True):
     """A gene-set or footprint name and the direction it is expected to go."""
-
-    model_config = ConfigDict(frozen=True)
 
     name: str = Field(min_length=1)
     direction: Direction
 
 
-class PerturbationEntry(BaseModel):
+class PerturbationEntry(BaseModel, frozen=True, extra="forbid"):
     """One perturbation.
 
     Args:
@@ -96,8 +92,6 @@ class PerturbationEntry(BaseModel):
         references: ids of publications that the build read from a file; none so far.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     name: str = Field(min_length=1)
     type: PerturbationType
     family: str = Field(min_length=1)
@@ -112,7 +106,7 @@ class PerturbationEntry(BaseModel):
     references: tuple[str, ...] = ()
 
 
-class Ambiguity(BaseModel):
+class Ambiguity(BaseModel, frozen=True):
     """A name that means several things.
 
     Args:
@@ -121,8 +115,6 @@ class Ambiguity(BaseModel):
         meanings: what it may mean, entries of the catalogue or others.
         reason: why it is ambiguous, or why the default is the default.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     name: str
     default: str | None = None

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import StrEnum
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from gca_core.errors import DataValidationError
 from gca_core.knowledge.bundled.catalogue import PerturbationCatalogue, PerturbationEntry, normalise_name
@@ -55,7 +55,7 @@ class Verdict(StrEnum):
     NOT_IN_TABLE = "not in table"
 
 
-class Finding(BaseModel):
+class Finding(BaseModel, frozen=True):
     """One fact beside a table.
 
     Args:
@@ -65,15 +65,13 @@ class Finding(BaseModel):
         detail: what the table holds instead; empty where it agrees.
     """
 
-    model_config = ConfigDict(frozen=True)
-
     entry: str
     fact: str
     verdict: Verdict
     detail: str = ""
 
 
-class TableReport(BaseModel):
+class TableReport(BaseModel, frozen=True):
     """What one table says about all facts that it can speak about.
 
     Args:
@@ -82,8 +80,6 @@ class TableReport(BaseModel):
         entries: how many entries of the catalogue the table knows.
         findings: fact by fact.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     table: str
     compares: str

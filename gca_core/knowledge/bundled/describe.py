@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from gca_core.errors import DataValidationError
 from gca_core.knowledge.bundled.catalogue import Ambiguity, ExpectedGene, load_catalogue
@@ -26,24 +26,20 @@ from gca_core.knowledge.bundled.tissues import load_tissues
 MAX_LISTED = 10
 
 
-class Term(BaseModel):
+class Term(BaseModel, frozen=True):
     """A term of an ontology with the labels from the root to it, where the ontology gives them."""
-
-    model_config = ConfigDict(frozen=True)
 
     identifier: str
     label: str
     lineage: tuple[str, ...] = ()
 
 
-class GeneFacts(BaseModel):
+class GeneFacts(BaseModel, frozen=True):
     """What the snapshot holds of a gene.
 
     Args:
         acted_on_by: entries of the catalogue that act on it, as ``gene`` the entry's name, with the direction.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     symbol: str
     pathways: tuple[PathwayMembership, ...] = ()
@@ -52,10 +48,8 @@ class GeneFacts(BaseModel):
     acted_on_by: tuple[ExpectedGene, ...] = ()
 
 
-class Description(BaseModel):
+class Description(BaseModel, frozen=True):
     """What a text means; parts that it doesn't mean are None."""
-
-    model_config = ConfigDict(frozen=True)
 
     text: str
     perturbation: DrugTargets | None = None
@@ -66,10 +60,8 @@ class Description(BaseModel):
     gene_set: tuple[str, ...] | None = None
 
 
-class SnapshotStatus(BaseModel):
+class SnapshotStatus(BaseModel, frozen=True):
     """The snapshot's parts and how much they hold."""
-
-    model_config = ConfigDict(frozen=True)
 
     version: str
     parts: tuple[SnapshotPart, ...]

@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from gca_core import io
 from gca_core.errors import DataValidationError
@@ -29,16 +29,14 @@ _STRING_COLUMNS = (("a", "b"), ("preferredName_A", "preferredName_B"), ("protein
 _SCORE_COLUMNS = ("combined_score", "score")
 
 
-class LigandReceptor(BaseModel):
+class LigandReceptor(BaseModel, frozen=True):
     """A ligand and its receptor, each as the genes of its subunits."""
-
-    model_config = ConfigDict(frozen=True)
 
     ligand: tuple[str, ...]
     receptor: tuple[str, ...]
 
 
-class Neighbour(BaseModel):
+class Neighbour(BaseModel, frozen=True):
     """A gene that acts together with another.
 
     Args:
@@ -47,8 +45,6 @@ class Neighbour(BaseModel):
             and the score of STRING from 0 to 1.
         evidence: what they share, best first.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     gene: str
     weight: float

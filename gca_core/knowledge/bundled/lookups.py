@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from gca_core.knowledge.bundled.catalogue import (
     Ambiguity,
@@ -57,7 +57,7 @@ class Lookup(Generic[T]):
     missing: tuple[str, ...] = ()
 
 
-class DrugTargets(BaseModel):
+class DrugTargets(BaseModel, frozen=True):
     """What a perturbation acts on, and what is expected of it.
 
     Args:
@@ -66,8 +66,6 @@ class DrugTargets(BaseModel):
         targets: genes with their direction; receptors and direct targets first.
         ambiguity: what else the asked name may mean.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     name: str
     type: PerturbationType
@@ -80,7 +78,7 @@ class DrugTargets(BaseModel):
     ambiguity: Ambiguity | None = None
 
 
-class PathwayMembership(BaseModel):
+class PathwayMembership(BaseModel, frozen=True):
     """A gene in a set.
 
     Args:
@@ -90,8 +88,6 @@ class PathwayMembership(BaseModel):
         size: how many genes it holds.
         weight: of a footprint gene, signed; None for plain sets.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     name: str
     collection: Collection

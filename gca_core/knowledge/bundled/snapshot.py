@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from gca_core import io
 from gca_core.errors import DataValidationError
 from gca_core.knowledge.bundled.files import MANIFEST, data_folders
 
 
-class SnapshotPart(BaseModel):
+class SnapshotPart(BaseModel, frozen=True):
     """A file of the snapshot as its manifest describes it.
 
     Args:
@@ -20,8 +20,6 @@ class SnapshotPart(BaseModel):
         input_sha256: of the downloaded file it was made from; empty for the project's own tables.
         state: whether the file is what the manifest says.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     file: str
     description: str

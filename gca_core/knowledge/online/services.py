@@ -7,7 +7,7 @@ import re
 from typing import Any
 from urllib.parse import quote
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from gca_core.errors import ExternalAPIError
 from gca_core.knowledge.online.client import RefusedError, ServiceClient
@@ -25,19 +25,15 @@ _YEAR = re.compile(r"[12]\d{3}")
 _DIGITS = re.compile(r"[0-9]+")
 
 
-class Pathway(BaseModel):
+class Pathway(BaseModel, frozen=True):
     """A pathway of Reactome or KEGG."""
-
-    model_config = ConfigDict(frozen=True)
 
     identifier: str
     name: str
 
 
-class Protein(BaseModel):
+class Protein(BaseModel, frozen=True):
     """A reviewed human protein of UniProt."""
-
-    model_config = ConfigDict(frozen=True)
 
     accession: str
     symbol: str
@@ -45,10 +41,8 @@ class Protein(BaseModel):
     function: str = ""
 
 
-class Annotation(BaseModel):
+class Annotation(BaseModel, frozen=True):
     """A GO annotation of a protein, with the evidence behind it."""
-
-    model_config = ConfigDict(frozen=True)
 
     go_id: str
     name: str = ""
@@ -57,10 +51,8 @@ class Annotation(BaseModel):
     reference: str = ""
 
 
-class Gene(BaseModel):
+class Gene(BaseModel, frozen=True):
     """A gene of Ensembl; places are 1-based, on the named assembly."""
-
-    model_config = ConfigDict(frozen=True)
 
     identifier: str
     symbol: str
@@ -73,10 +65,8 @@ class Gene(BaseModel):
     strand: int = 0
 
 
-class Article(BaseModel):
+class Article(BaseModel, frozen=True):
     """A publication as PubMed lists it; abstracts are not fetched."""
-
-    model_config = ConfigDict(frozen=True)
 
     pmid: str
     title: str
@@ -86,10 +76,8 @@ class Article(BaseModel):
     first_author: str = ""
 
 
-class Literature(BaseModel):
+class Literature(BaseModel, frozen=True):
     """What PubMed found: how many publications in all, and the most relevant of them."""
-
-    model_config = ConfigDict(frozen=True)
 
     count: int = 0
     articles: tuple[Article, ...] = ()

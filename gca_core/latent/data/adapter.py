@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import scipy.sparse as sp
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from gca_core.errors import DataValidationError
 from gca_core.latent.config import LatentConfig
@@ -43,7 +43,7 @@ LABEL_COLUMN = "latent_label"
 SPLIT_COLUMN = "latent_split"
 
 
-class Registry(BaseModel):
+class Registry(BaseModel, extra="forbid", frozen=True):
     """What the rows and columns of the counts are.
 
     Args:
@@ -56,8 +56,6 @@ class Registry(BaseModel):
         label_key: column of obs with the labels, if any.
         labels: the labels of the training cells after ``label_map``, sorted.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     genes: tuple[str, ...]
     counts_from: str

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 from sklearn.base import BaseEstimator, clone
 from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
@@ -44,10 +44,8 @@ MAX_DENSE_GENES = 2000
 MEASURES = ("macro_f1", "accuracy", "auroc")
 
 
-class ClassScore(BaseModel):
+class ClassScore(BaseModel, frozen=True):
     """Scores of one label; ``auroc`` is one against the rest, None where there is no rest."""
-
-    model_config = ConfigDict(frozen=True)
 
     label: str
     n_cells: int
@@ -57,7 +55,7 @@ class ClassScore(BaseModel):
     auroc: float | None = None
 
 
-class Score(BaseModel):
+class Score(BaseModel, frozen=True):
     """One classifier on one representation, on held-out cells.
 
     Args:
@@ -71,8 +69,6 @@ class Score(BaseModel):
         per_class: one row per label.
     """
 
-    model_config = ConfigDict(frozen=True)
-
     space: Space
     classifier: Classifier
     accuracy: float
@@ -82,7 +78,7 @@ class Score(BaseModel):
     per_class: tuple[ClassScore, ...]
 
 
-class Evaluation(BaseModel):
+class Evaluation(BaseModel, frozen=True):
     """Scores of the latent space and of the baselines on the same cells.
 
     Args:
@@ -94,8 +90,6 @@ class Evaluation(BaseModel):
         n_unlabelled: cells without a label.
         scores: latent first.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     protocol: Literal["folds", "held out"]
     n_folds: int

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from gca_core.errors import DataValidationError, GcaError
 from gca_core.latent.config import LatentConfig
@@ -33,7 +33,7 @@ Cells = Iterable[CountBatch] | npt.NDArray[np.floating] | sp.csr_matrix
 CHECKPOINT_EPOCHS = 10
 
 
-class HeldOutLoss(BaseModel):
+class HeldOutLoss(BaseModel, frozen=True):
     """Means per cell in nats.
 
     Args:
@@ -41,8 +41,6 @@ class HeldOutLoss(BaseModel):
         nll: negative log-likelihood given one draw from the posterior: the reconstruction error.
         kl: KL divergence of the posterior from the prior.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     n_cells: int
     nll: float

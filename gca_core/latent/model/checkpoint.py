@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 from torch import Tensor
 
 from gca_core import __version__
@@ -25,10 +25,8 @@ REGISTRY = "registry.json"
 FORMAT = "gca-latent-1"
 
 
-class Checkpoint(BaseModel):
+class Checkpoint(BaseModel, extra="forbid", frozen=True):
     """Content of ``registry.json``."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     format: Literal["gca-latent-1"]
     written_by: str

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Self
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -30,7 +30,7 @@ HELD_VALIDATION_BATCHES = 64
 State = dict[str, Tensor]
 
 
-class EpochRecord(BaseModel):
+class EpochRecord(BaseModel, frozen=True):
     """Means per cell after one epoch, in nats.
 
     Args:
@@ -42,8 +42,6 @@ class EpochRecord(BaseModel):
         val_kl: KL divergence of the validation cells.
         train_cross_entropy: of the label head on labelled training cells, while training; None without a head.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     epoch: int
     kl_weight: float
@@ -59,10 +57,8 @@ class EpochRecord(BaseModel):
         return self.val_nll + self.val_kl
 
 
-class TrainingHistory(BaseModel):
+class TrainingHistory(BaseModel, frozen=True):
     """All epochs, and the one whose weights were kept."""
-
-    model_config = ConfigDict(frozen=True)
 
     epochs: tuple[EpochRecord, ...]
     best_epoch: int

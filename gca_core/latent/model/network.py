@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 import scipy.sparse as sp
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 from torch import Tensor, nn
 
 from gca_core.latent.config import Dispersion, LatentConfig, Likelihood
@@ -85,7 +85,7 @@ def _hidden_layers(n_in: int, widths: Sequence[int], dropout: float) -> nn.Seque
     return nn.Sequential(*layers)
 
 
-class Architecture(BaseModel):
+class Architecture(BaseModel, extra="forbid", frozen=True):
     """What decides the shapes and the meaning of the weights, besides genes, batches and labels.
 
     Args:
@@ -97,8 +97,6 @@ class Architecture(BaseModel):
         encode_covariates: whether the encoder sees the batch.
         label_head: whether a classifier of the labels stands on the latent space.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     latent_dim: int
     hidden_dims: tuple[int, ...]

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from gca_core.errors import ConfigurationError, complaints
 
 
-class TransferConfig(BaseModel):
+class TransferConfig(BaseModel, extra="forbid", frozen=True, defer_build=True):
     """Options of :func:`gca_core.latent.transfer.labels.transfer_labels`.
 
     Args:
@@ -27,8 +27,6 @@ class TransferConfig(BaseModel):
         labels_key: column of obs with known labels, to report the agreement with; nothing else looks at it.
         label_map: replaces those labels first; None means that of the run, if ``labels_key`` is the run's.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     input_uri: str = Field(min_length=1)
     run_uri: str = Field(min_length=1)

@@ -12,7 +12,7 @@ import anndata as ad
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 from sklearn.metrics import accuracy_score, f1_score
 from sklearn.neighbors import NearestNeighbors
 
@@ -30,7 +30,7 @@ Matrix = npt.NDArray[np.floating[Any]]
 Labels = npt.NDArray[np.object_]
 
 
-class Votes(BaseModel):
+class Votes(BaseModel, frozen=True, arbitrary_types_allowed=True):
     """What the neighbours say of each cell.
 
     Args:
@@ -40,8 +40,6 @@ class Votes(BaseModel):
         max_distance: above it there is no answer; None means no limit.
         min_probability: below it there is no answer.
     """
-
-    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
 
     proposed: npt.NDArray[np.object_]
     probability: npt.NDArray[np.float64]
