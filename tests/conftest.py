@@ -1,7 +1,5 @@
 """A throw-away Airflow for every test process, set up before anything imports it."""
 
-from __future__ import annotations
-
 import atexit
 import logging
 import os

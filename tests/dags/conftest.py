@@ -1,7 +1,5 @@
 """Example DAGs run in this process, against SQLite and an embedded PostgreSQL of their own."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The operator in a DAG run, with a model behind a connection: a chat server on this machine that keeps what it got."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -56,9 +54,7 @@ def stored(dag_run: Any) -> str:
     return "\n".join([*kept, *(json.dumps(event.extra) for event in asset_events(dag_run))])
 
 
-def test_the_model_of_a_connection_is_asked_and_its_key_goes_nowhere_else(
-    run_dag: Any, cells: str, server: LoopbackServer, caplog: pytest.LogCaptureFixture, capfd: Any
-) -> None:
+def test_the_model_of_a_connection_is_asked_and_its_key_goes_nowhere_else(run_dag, cells, server, caplog, capfd):
     caplog.set_level("DEBUG")
     run = run_dag("gca_annotate", input_uri=cells, cluster_key="truth", tissue=None, gca_llm_conn_id="loopback")
     assert run.state == "success"

@@ -1,7 +1,5 @@
 """The cohort DAG: bundled cells with nothing configured, and a broken file among good ones."""
 
-from __future__ import annotations
-
 import csv
 import json
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The loop as a DAG: its figures, and what it does when something goes wrong on the way."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The sensor and its trigger against rows in a real PostgreSQL."""
 
-from __future__ import annotations
-
 import asyncio
 import threading
 import time
@@ -193,9 +191,7 @@ def test_the_trigger_holds_its_time_limit_wherever_it_runs(store: RunStore) -> N
         task.execute_complete({}, asyncio.run(first_event(trigger)))
 
 
-def test_the_trigger_leaves_the_event_loop_free_while_the_database_hangs(
-    store: RunStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_trigger_leaves_the_event_loop_free_while_the_database_hangs(store, monkeypatch):
     write(store, RunStatus.RUNNING, 2.0)
     _, trigger = deferred()
     monkeypatch.setattr(RunStore, "get", lambda *_: time.sleep(1.0))

@@ -1,7 +1,5 @@
 """Nothing of the science is loaded when a scheduler or triggerer imports a module of the shell."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Wrong input stops a task at once, with what the core says about it, and leaves nothing behind."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Small cells of an atlas, how they are ingested, and processes that do it."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

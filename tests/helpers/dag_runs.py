@@ -1,7 +1,5 @@
 """What a run of a DAG left in Airflow's database."""
 
-from __future__ import annotations
-
 from typing import Any
 
 

@@ -1,7 +1,5 @@
 """A server on this machine that keeps objects as Google Cloud Storage does: generations, preconditions, listings."""
 
-from __future__ import annotations
-
 import json
 import re
 import threading

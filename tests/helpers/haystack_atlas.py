@@ -1,7 +1,5 @@
 """An atlas that is a list, and what runs are made of."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any

@@ -1,7 +1,5 @@
 """Small cells for requests of a prediction."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

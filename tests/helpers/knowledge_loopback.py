@@ -1,7 +1,5 @@
 """A server on this machine that answers as the public services do, with their response shapes."""
 
-from __future__ import annotations
-
 import json
 import threading
 import time

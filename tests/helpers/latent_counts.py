@@ -1,7 +1,5 @@
 """A tiny data set of counts with known groups."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Simulated blood with a marker table of its own, so that tests of models depend on no other markers."""
 
-from __future__ import annotations
-
 import anndata as ad
 import numpy as np
 

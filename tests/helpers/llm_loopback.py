@@ -1,7 +1,5 @@
 """An OpenAI-compatible chat server on this machine that answers as a test tells it to."""
 
-from __future__ import annotations
-
 import json
 import threading
 import time
@@ -91,7 +89,7 @@ class LoopbackServer:
         self.url = f"http://127.0.0.1:{server.server_address[1]}/v1"
 
     @contextmanager
-    def running(self) -> Iterator[LoopbackServer]:
+    def running(self) -> Iterator["LoopbackServer"]:
         thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         thread.start()
         try:

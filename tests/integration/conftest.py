@@ -1,7 +1,5 @@
 """A real embedded PostgreSQL for the tests of this folder: one per test process, with a new database per module."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import signal

@@ -1,7 +1,5 @@
 """The atlas on a real server: ingest, retrieval, search."""
 
-from __future__ import annotations
-
 import shutil
 import signal
 import threading
@@ -105,9 +103,7 @@ def test_a_cell_budget_is_shared_and_repeatable(small: IngestReport, atlas: Atla
         atlas.materialise(ids, max_cells=3)
 
 
-def test_ingesting_the_same_again_changes_nothing(
-    small: IngestReport, atlas: Atlas, take_in: TakeIn, cells_file: Path
-) -> None:
+def test_ingesting_the_same_again_changes_nothing(small, atlas, take_in, cells_file):
     before = contents(atlas, "small")
     again = take_in(ingest_config(cells_file, "small"))
     assert again.unchanged
@@ -134,9 +130,7 @@ def test_other_content_replaces_a_dataset(take_in: TakeIn, atlas: Atlas, tmp_pat
         assert connection.execute(query).fetchone() == (185,)
 
 
-def test_a_reader_whose_dataset_is_replaced_meanwhile_gets_the_old_cells(
-    take_in: TakeIn, atlas: Atlas, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_reader_whose_dataset_is_replaced_meanwhile_gets_the_old_cells(take_in, atlas, tmp_path, monkeypatch):
     path = tmp_path / "cells.h5ad"
     make_cells(1).write_h5ad(path)
     take_in(ingest_config(path, "moving"))
@@ -220,18 +214,14 @@ def test_what_is_not_there_is_named(small: IngestReport, atlas: Atlas) -> None:
         ({"input_uri": "/no/such/file.h5ad"}, "does not exist"),
     ],
 )
-def test_input_that_does_not_fit_is_refused_and_nothing_written(
-    take_in: TakeIn, atlas: Atlas, cells_file: Path, changes: dict[str, object], message: str
-) -> None:
+def test_input_that_does_not_fit_is_refused_and_nothing_written(take_in, atlas, cells_file, changes, message):
     with pytest.raises(DataValidationError, match=message):
         take_in(ingest_config(cells_file, "refused", **changes))
     assert "refused" not in {info.dataset for info in atlas.datasets()}
     assert not (Path(atlas.store_root_uri.removeprefix("file://")) / "refused").exists()
 
 
-def test_log_normalised_data_is_refused_and_the_counts_are_pointed_to(
-    take_in: TakeIn, atlas: Atlas, tmp_path: Path
-) -> None:
+def test_log_normalised_data_is_refused_and_the_counts_are_pointed_to(take_in, atlas, tmp_path):
     cells = make_cells()
     cells.layers["counts"] = cells.X.copy()
     cells.X = log_normalise(cells.X)
@@ -278,9 +268,7 @@ def test_given_ontology_ids_are_used_and_checked(take_in: TakeIn, atlas: Atlas, 
         take_in(ingest_config(path, "ids", cell_type_id_column="cl"))
 
 
-def test_a_files_own_word_never_renames_what_other_datasets_hold(
-    admin_atlas: Atlas, atlas: Atlas, tmp_path: Path
-) -> None:
+def test_a_files_own_word_never_renames_what_other_datasets_hold(admin_atlas, atlas, tmp_path):
     embed, ids = HashedTextEmbeddings().embed_documents, {"CL:0000775": "neutrophil", "CL:0000771": "eosinophil"}
     words = {"granulocyte one": "CL:0000775", "granulocyte two": "CL:0000771"}
     path = tmp_path / "cells.h5ad"
@@ -346,9 +334,7 @@ def test_two_ingests_of_the_same_at_once_agree(admin_atlas: Atlas, atlas: Atlas,
 
 
 @pytest.mark.parametrize("moment", ["write_groups", "_copy_cells"])
-def test_a_killed_ingest_leaves_the_state_before(
-    take_in: TakeIn, atlas: Atlas, settings: Settings, tmp_path: Path, moment: str
-) -> None:
+def test_a_killed_ingest_leaves_the_state_before(take_in, atlas, settings, tmp_path, moment):
     path = tmp_path / "cells.h5ad"
     make_cells(1).write_h5ad(path)
     take_in(ingest_config(path, "killed"))

@@ -1,7 +1,5 @@
 """Processes that are killed or come at the same time, and roles that try too much."""
 
-from __future__ import annotations
-
 import signal
 import time
 from collections.abc import Callable
@@ -80,9 +78,7 @@ def stored(report: IngestReport) -> tuple[ad.AnnData, ad.AnnData]:
     return ad.read_h5ad(str(folder / "cells.h5ad")), ad.read_h5ad(str(folder / "groups.h5ad"))
 
 
-def test_a_killed_ingest_goes_on_and_ends_as_if_nothing_had_been(
-    take_in: TakeIn, atlas: Atlas, settings: Settings, cells_file: Path
-) -> None:
+def test_a_killed_ingest_goes_on_and_ends_as_if_nothing_had_been(take_in, atlas, settings, cells_file):
     config = ingest_config(cells_file, "resumed")
     process = in_python(PROGRAM, str(settings.home), config.model_dump_json(), "0.2")
     assert process.stdout is not None
@@ -108,9 +104,7 @@ def test_a_killed_ingest_goes_on_and_ends_as_if_nothing_had_been(
     np.testing.assert_allclose(a_groups.X.sum(axis=0), b_groups.X.sum(axis=0), rtol=1e-5)
 
 
-def test_two_processes_with_the_same_file_end_with_one_dataset(
-    atlas: Atlas, settings: Settings, cells_file: Path
-) -> None:
+def test_two_processes_with_the_same_file_end_with_one_dataset(atlas, settings, cells_file):
     config = ingest_config(cells_file, "raced").model_dump_json()
     both = [in_python(PROGRAM, str(settings.home), config, "0.01") for _ in range(2)]
     ended = [process.communicate(timeout=60) for process in both]
@@ -121,9 +115,7 @@ def test_two_processes_with_the_same_file_end_with_one_dataset(
     assert len(rows_of(atlas, "raced")) == 225
 
 
-def test_tables_lost_after_the_store_was_written_are_made_from_it(
-    take_in: TakeIn, atlas: Atlas, admin_dsn: str, cells_file: Path
-) -> None:
+def test_tables_lost_after_the_store_was_written_are_made_from_it(take_in, atlas, admin_dsn, cells_file):
     config = ingest_config(cells_file, "half")
     report = take_in(config)
     before = rows_of(atlas, "half")
@@ -147,9 +139,7 @@ def hostile_file(tmp_path: Path) -> Path:
     return path
 
 
-def test_hostile_names_are_only_names_everywhere(
-    admin_atlas: Atlas, atlas: Atlas, agent: Atlas, hostile_file: Path
-) -> None:
+def test_hostile_names_are_only_names_everywhere(admin_atlas, atlas, agent, hostile_file):
     from gca_core.atlas.ingest import ingest
     from gca_core.llm.embeddings import HashedTextEmbeddings
 
@@ -195,9 +185,7 @@ def test_the_agent_searches_within_its_limits(agent: Atlas, agent_dsn: str) -> N
         assert time.monotonic() - began < 3
 
 
-def test_a_drop_removes_what_only_this_dataset_had(
-    take_in: TakeIn, admin_atlas: Atlas, atlas: Atlas, cells_file: Path
-) -> None:
+def test_a_drop_removes_what_only_this_dataset_had(take_in, admin_atlas, atlas, cells_file):
     kept = take_in(ingest_config(cells_file, "kept"))
     gone = take_in(ingest_config(cells_file, "gone", perturbation_names={"stim": "only here"}))
     [removed] = drop_dataset(admin_atlas, "gone")
@@ -212,9 +200,7 @@ def test_a_drop_removes_what_only_this_dataset_had(
         drop_dataset(admin_atlas, "gone")
 
 
-def test_a_drop_never_follows_a_store_out_of_its_folder(
-    take_in: TakeIn, admin_atlas: Atlas, atlas: Atlas, admin_dsn: str, cells_file: Path, tmp_path: Path
-) -> None:
+def test_a_drop_never_follows_a_store_out_of_its_folder(take_in, admin_atlas, atlas, admin_dsn, cells_file, tmp_path):
     outside = tmp_path / "not the atlas"
     outside.mkdir()
     (outside / "precious.txt").write_text("keep me")

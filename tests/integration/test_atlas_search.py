@@ -1,7 +1,5 @@
 """Search on a real server: exact and by index, with filters, and by names."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -117,9 +115,7 @@ def test_exact_search_is_the_brute_force_order_and_breaks_ties_by_id(filled: Atl
 
 
 @pytest.mark.parametrize("with_index", [False, True])
-def test_filters_hold_and_leave_no_hit_out(
-    filled: Atlas, vectors: np.ndarray, request: pytest.FixtureRequest, with_index: bool
-) -> None:
+def test_filters_hold_and_leave_no_hit_out(filled, vectors, request, with_index):
     atlas = request.getfixturevalue("indexed") if with_index else filled
     query = (vectors[3] + vectors[50]).tolist()
     wanted = {

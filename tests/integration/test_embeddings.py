@@ -1,7 +1,5 @@
 """The real OpenAI client against a server on this machine."""
 
-from __future__ import annotations
-
 import base64
 import json
 import threading
@@ -85,9 +83,7 @@ def embeddings(server: EmbeddingServer, monkeypatch: pytest.MonkeyPatch) -> Prov
     return ProviderEmbeddings(parse_model(f"openai-compatible:text-embedding-3-large@{server.url}"))
 
 
-def test_texts_become_vectors_of_1536_numbers_and_length_1(
-    embeddings: ProviderEmbeddings, server: EmbeddingServer
-) -> None:
+def test_texts_become_vectors_of_1536_numbers_and_length_1(embeddings, server):
     vectors = np.asarray(embeddings.embed_documents(["interferon beta", "dexamethasone"]))
     assert vectors.shape == (2, 1536)
     assert np.linalg.norm(vectors, axis=1) == pytest.approx(1.0)

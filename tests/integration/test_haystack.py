@@ -1,7 +1,5 @@
 """A whole run on the bundled Kang 2018 data with the answer put aside, on a real PostgreSQL."""
 
-from __future__ import annotations
-
 import json
 import os
 import stat
@@ -114,9 +112,7 @@ def test_the_default_run_stops_at_its_threshold(default_run: HaystackOutputs, co
 
 
 @pytest.mark.slow
-def test_a_threshold_out_of_reach_takes_more_iterations(
-    long_run: HaystackOutputs, default_run: HaystackOutputs, context: HaystackContext, demo: DemoFiles
-) -> None:
+def test_a_threshold_out_of_reach_takes_more_iterations(long_run, default_run, context, demo):
     assert long_run.n_iterations == 3
     assert long_run.termination_reason is TerminationReason.MAX_ITERATIONS
     assert long_run.n_evaluations > default_run.n_evaluations
@@ -165,9 +161,7 @@ def test_the_results_say_what_ran(default_run: HaystackOutputs, context: Haystac
     assert io.as_path(default_run.figure_uri or "").read_bytes().startswith(b"\x89PNG")
 
 
-def test_markup_in_a_question_is_escaped(
-    run_it: RunIt, context: HaystackContext, demo: DemoFiles, results: Path
-) -> None:
+def test_markup_in_a_question_is_escaped(run_it, context, demo, results):
     hostile = "<script>alert(1)</script> CD14+ monocytes with interferon beta"
     query = steps.understand(hostile, context, dataset=demo.dataset)
     config = IterationConfig(max_iterations=1)
@@ -179,9 +173,7 @@ def test_markup_in_a_question_is_escaped(
 
 
 @pytest.mark.slow
-def test_a_run_that_begins_anew_forgets_what_it_did(
-    run_it: RunIt, context: HaystackContext, demo: DemoFiles, results: Path
-) -> None:
+def test_a_run_that_begins_anew_forgets_what_it_did(run_it, context, demo, results):
     outputs = run_it("twice", max_iterations=1)
     uri = (results / "twice").as_uri()
     query = steps.understand(QUESTION, context, dataset=demo.dataset)
@@ -221,9 +213,7 @@ def test_a_cancelled_run_stops_at_its_next_gate(context: HaystackContext, demo: 
 
 
 @pytest.mark.slow
-def test_a_run_cancelled_while_it_infers_stays_cancelled(
-    context: HaystackContext, demo: DemoFiles, results: Path
-) -> None:
+def test_a_run_cancelled_while_it_infers_stays_cancelled(context, demo, results):
     query = steps.understand(QUESTION, context, dataset=demo.dataset)
     uri = (results / "midway").as_uri()
     config = IterationConfig(score_threshold=9.9)
@@ -273,9 +263,7 @@ def test_failed_inference_is_told_apart(context: HaystackContext, demo: DemoFile
     assert row.status is RunStatus.FAILED
 
 
-def test_what_the_atlas_lacks_is_said_before_any_inference(
-    context: HaystackContext, demo: DemoFiles, own_settings: Settings, results: Path
-) -> None:
+def test_what_the_atlas_lacks_is_said_before_any_inference(context, demo, own_settings, results):
     with pytest.raises(CellRetrievalError, match=r"no control cells of 'hepatocyte'.*dendritic cell"):
         run_haystack(
             "How would hepatocytes respond to interferon beta?",

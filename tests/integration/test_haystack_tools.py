@@ -1,9 +1,7 @@
 """The tools over a real atlas, and the real OpenAI client that calls them against a server on this machine."""
 
-from __future__ import annotations
-
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -162,9 +160,7 @@ def test_prompts_are_ranked_as_the_rules_rank_them(call: CallTool, context: Hays
         ("search_literature", {"query": "interferon"}, "literature search is off"),
     ],
 )
-def test_what_cant_be_done_is_said_as_a_value(
-    call: CallTool, name: str, arguments: dict[str, str], message: str
-) -> None:
+def test_what_cant_be_done_is_said_as_a_value(call, name, arguments, message):
     assert message in call(name, **arguments)["error"]
 
 
@@ -179,9 +175,7 @@ def test_literature_is_passed_on_and_bounded_where_it_is_on(context: HaystackCon
 
 
 @pytest.mark.parametrize("status", [200, 500])
-def test_pubmed_is_asked_only_where_it_is_switched_on(
-    context: HaystackContext, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, status: int
-) -> None:
+def test_pubmed_is_asked_only_where_it_is_switched_on(context, monkeypatch, tmp_path, status):
     tool = {t.name: t for t in make_tools(context)}["search_literature"]
 
     def answer(called: Call, number: int) -> Reply:
@@ -212,9 +206,7 @@ def test_the_tools_can_only_read(context: HaystackContext, demo: DemoFiles) -> N
 
 
 @pytest.fixture
-def model(
-    context: HaystackContext, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[[Responder], tuple[HaystackContext, LoopbackServer]]]:
+def model(context, monkeypatch):
     """A context whose model is a server that answers as told."""
     monkeypatch.setenv("GCA_LLM_API_KEY", "sk-secret")
     with ExitStack() as stack:
@@ -233,7 +225,7 @@ def tool_result(request: Request) -> dict[str, Any]:
     return found
 
 
-def test_a_model_proposes_through_the_tools(model, demo: DemoFiles) -> None:  # type: ignore[no-untyped-def]
+def test_a_model_proposes_through_the_tools(model, demo: DemoFiles) -> None:
     def respond(request: Request, number: int) -> Answer:
         if number == 1:
             return Answer(tool_calls=(("search_cells_by_cell_type", {"cell_type": "dendritic cell"}),))
@@ -258,7 +250,7 @@ def test_a_model_proposes_through_the_tools(model, demo: DemoFiles) -> None:  # 
     assert len(server.requests) == 2
 
 
-def test_a_model_that_never_answers_is_left_after_its_calls(model, demo: DemoFiles) -> None:  # type: ignore[no-untyped-def]
+def test_a_model_that_never_answers_is_left_after_its_calls(model, demo: DemoFiles) -> None:
     def respond(request: Request, number: int) -> Answer:
         return Answer(tool_calls=(("resolve_cell_type", {"text": "B cells"}), ("no_such_tool", {})))
 
@@ -273,7 +265,7 @@ def test_a_model_that_never_answers_is_left_after_its_calls(model, demo: DemoFil
     assert "No further tools" in server.requests[2].raw
 
 
-def test_a_provider_that_fails_leaves_the_rules_result(model, demo: DemoFiles) -> None:  # type: ignore[no-untyped-def]
+def test_a_provider_that_fails_leaves_the_rules_result(model, demo: DemoFiles) -> None:
     context, _ = model(lambda *_: Answer("no", status=401))
     query = steps.understand(QUESTION, context, dataset=demo.dataset)
     proposal = steps.suggest(query, CONFIG, context)
@@ -282,7 +274,7 @@ def test_a_provider_that_fails_leaves_the_rules_result(model, demo: DemoFiles) -
     assert "sk-secret" not in " ".join(proposal.notes)
 
 
-def test_a_model_reads_what_the_rules_cant(model) -> None:  # type: ignore[no-untyped-def]
+def test_a_model_reads_what_the_rules_cant(model) -> None:
     question = "How do Browicz-Kupfer cells take dexamethasone?"
 
     def respond(request: Request, number: int) -> Answer:
@@ -308,7 +300,7 @@ def test_a_model_reads_what_the_rules_cant(model) -> None:  # type: ignore[no-un
         {"unexpected": []},
     ],
 )
-def test_a_reading_that_does_not_hold_leaves_the_refusal(model, answer: dict[str, str]) -> None:  # type: ignore[no-untyped-def]
+def test_a_reading_that_does_not_hold_leaves_the_refusal(model, answer: dict[str, str]) -> None:
     context, _ = model(lambda *_: Answer(json.dumps(answer)))
     with pytest.raises(QueryParsingError) as caught:
         steps.understand("How do zorblax cells take dexamethasone?", context)
@@ -318,7 +310,7 @@ def test_a_reading_that_does_not_hold_leaves_the_refusal(model, answer: dict[str
 @pytest.mark.parametrize(
     "question", ["", "mouse monocytes with LPS", "monocytes treated with an IL-6 inhibitor", QUESTION]
 )
-def test_the_model_is_not_asked_where_rules_decide(model, question: str) -> None:  # type: ignore[no-untyped-def]
+def test_the_model_is_not_asked_where_rules_decide(model, question: str) -> None:
     context, server = model(lambda *_: Answer("{}"))
     try:
         steps.understand(question, context)
@@ -327,7 +319,7 @@ def test_the_model_is_not_asked_where_rules_decide(model, question: str) -> None
     assert server.requests == []
 
 
-def test_a_step_that_is_repeated_proposes_the_same(model, demo: DemoFiles, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_step_that_is_repeated_proposes_the_same(model, demo: DemoFiles, tmp_path: Path) -> None:
     def respond(request: Request, number: int) -> Answer:
         if number % 2:
             return Answer(tool_calls=(("find_ontology_related_cells", {"cell_type": "CL:0002057", "max_distance": 9}),))
@@ -344,15 +336,13 @@ def test_a_step_that_is_repeated_proposes_the_same(model, demo: DemoFiles, tmp_p
     assert any(Strategy.MODEL in c.strategies for c in proposal.candidates)
 
 
-def test_a_run_says_which_model_had_a_say(model, demo: DemoFiles, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_run_says_which_model_had_a_say(model, demo: DemoFiles, tmp_path: Path) -> None:
     context, _ = model(lambda *_: Answer("{}"))
     assert context.provenance(CONFIG).language_model == "openai-compatible:some-model"
     assert context.provenance(CONFIG.model_copy(update={"max_model_calls": 0})).language_model is None
 
 
-def test_the_command_proposes(
-    demo: DemoFiles, own_settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_proposes(demo, own_settings, monkeypatch, capsys):
     monkeypatch.setenv("GCA_HOME", str(own_settings.home))
     arguments = ["propose", QUESTION, "--dataset", demo.dataset, "--json"]
     with pytest.raises(SystemExit) as done:
@@ -372,10 +362,7 @@ def test_the_command_proposes(
         ("B cells with foobarumab", "unknown_perturbation"),
     ],
 )
-def test_what_cant_be_proposed_is_json_with_exit_code_2(
-    demo: DemoFiles, own_settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-    question: str, reason: str,
-) -> None:  # fmt: skip
+def test_what_cant_be_proposed_is_json_with_exit_code_2(demo, own_settings, monkeypatch, capsys, question, reason):
     monkeypatch.setenv("GCA_HOME", str(own_settings.home))
     with pytest.raises(SystemExit) as done:
         app(["propose", question, "--dataset", demo.dataset, "--json"])

@@ -86,9 +86,7 @@ def test_the_prod_profile_never_falls_back_to_an_embedded_server() -> None:
         hook.get_dsn()
 
 
-def test_connecting_to_a_database_that_is_down_is_answered_with_advice_and_without_the_password(
-    connection: Any, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_connecting_to_a_database_that_is_down_is_answered_with_advice_and_without_the_password(connection, caplog):
     connection("down", conn_type="gca_atlas", host="127.0.0.1", port=9, schema="gca", login="app", password=SECRET)
     with caplog.at_level(logging.DEBUG):
         works, message = AtlasHook("down").test_connection()
@@ -126,9 +124,7 @@ def test_an_llm_connection_gives_the_model_and_hides_the_key(connection: Any) ->
         ({"provider": "openai-compatible", "model": "m"}, "base URL"),
     ],
 )
-def test_an_incomplete_llm_connection_says_what_is_missing(
-    connection: Any, extra: dict[str, str], complaint: str
-) -> None:
+def test_an_incomplete_llm_connection_says_what_is_missing(connection, extra, complaint):
     connection("llm", conn_type="gca_llm", extra=extra)
     works, message = LlmHook("llm").test_connection()
     assert not works

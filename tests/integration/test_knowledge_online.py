@@ -1,7 +1,5 @@
 """Online clients against servers on this machine that answer as the services do."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import logging
@@ -114,9 +112,7 @@ def test_literature_gives_the_number_and_what_can_be_listed(services: Loopback, 
     ]
 
 
-def test_ncbis_key_is_sent_and_nowhere_else(
-    services: Loopback, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_ncbis_key_is_sent_and_nowhere_else(services, tmp_path, caplog):
     caplog.set_level(logging.DEBUG)
     chosen = settings(services.url, tmp_path, ncbi_api_key=KEY, ncbi_email="someone@example.org")
     ask(OnlineKnowledge(chosen).literature("interferon"))
@@ -183,9 +179,7 @@ def test_a_pause_that_is_asked_for_is_kept(tmp_path: Path, asked: str) -> None:
         (Reply("{}", delay_s=0.6), {"online_timeout_s": 0.1, "online_retries": 0}, "timed out", 1),
     ],
 )
-def test_a_call_that_cannot_succeed_is_given_up(
-    tmp_path: Path, reply: Reply, changes: dict[str, Any], complaint: str, calls: int
-) -> None:
+def test_a_call_that_cannot_succeed_is_given_up(tmp_path, reply, changes, complaint, calls):
     clock = Clock()
     with serve(replies(reply)) as loopback, pytest.raises(ExternalAPIError, match=complaint):
         get(client(loopback.url, tmp_path, clock, **changes))

@@ -1,7 +1,5 @@
 """New cells in a trained latent, their labels, and the pictures and scores of a finished run."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any
@@ -81,9 +79,7 @@ def test_missing_and_unknown_genes_are_counted(folder: Path, tmp_path: Path) -> 
         (slice(None), {"counts_layer": "spliced"}, "spliced"),
     ],
 )
-def test_cells_that_do_not_fit_are_refused_and_nothing_is_written(
-    folder: Path, tmp_path: Path, genes: slice, options: dict[str, Any], message: str
-) -> None:
+def test_cells_that_do_not_fit_are_refused_and_nothing_is_written(folder, tmp_path, genes, options, message):
     ad.read_h5ad(folder / "cells.h5ad")[:, genes].write_h5ad(tmp_path / "cells.h5ad")
     out = tmp_path / "out" / "latent.h5ad"
     with pytest.raises(DataValidationError, match=message):
@@ -150,9 +146,7 @@ points = hnp.arrays(np.float64, st.tuples(st.integers(6, 30), st.just(3)), eleme
 
 @given(points, st.integers(1, 5), st.floats(0, 1), st.none() | st.floats(0.01, 1), st.randoms(use_true_random=False))
 @settings(deadline=None, max_examples=60)
-def test_votes_are_shares_and_answers_keep_both_limits(
-    reference: Any, n_neighbors: int, needed: float, quantile: float | None, random: Any
-) -> None:
+def test_votes_are_shares_and_answers_keep_both_limits(reference, n_neighbors, needed, quantile, random):
     labels = np.array([random.choice(["a", "b"]) for _ in reference], dtype=object)
     votes = neighbour_votes(
         reference,

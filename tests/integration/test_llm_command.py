@@ -1,7 +1,5 @@
 """``gca scanpy annotate --model`` and ``gca cache`` as processes, against a loopback server."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess
@@ -60,9 +58,7 @@ def gca_here(*arguments: str) -> str:
 
 
 @pytest.mark.usefixtures("quiet_log")
-def test_the_command_names_a_model_and_keeps_its_answers(
-    source: Path, server: LoopbackServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_command_names_a_model_and_keeps_its_answers(source, server, tmp_path, monkeypatch):
     model, cache = f"openai-compatible:small@{server.url}", str(tmp_path / "cache")
     run = ("scanpy", "annotate", str(source), "--cluster-key", "truth", "-o", str(tmp_path / "out"), "--json")
     run += ("--marker-db", str(source.with_name("markers.csv")))
@@ -85,9 +81,7 @@ def test_the_command_names_a_model_and_keeps_its_answers(
     assert "answers: 0" in gca_here("cache", "info")
 
 
-def test_a_model_that_cannot_be_called_is_refused_before_anything_is_written(
-    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_model_that_cannot_be_called_is_refused_before_anything_is_written(source, tmp_path, monkeypatch):
     out = tmp_path / "out"
     run = ("annotate", str(source), "--cluster-key", "truth", "-o", str(out))
     assert "is not known" in gca("scanpy", *run, "--model", "gpt-4o-mini", expect=2)

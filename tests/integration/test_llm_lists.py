@@ -1,7 +1,5 @@
 """Plain marker lists and a model, against the loopback server."""
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Iterator
 from io import StringIO

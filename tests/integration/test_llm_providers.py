@@ -1,7 +1,5 @@
 """Anthropic's and Google's own clients against a loopback server: pauses, errors, text and tokens are understood."""
 
-from __future__ import annotations
-
 import json
 from typing import Any, Literal
 

@@ -1,7 +1,5 @@
 """Files as other programs leave them give annotation, latent models and the atlas what a file of today gives."""
 
-from __future__ import annotations
-
 import logging
 import shutil
 import zipfile
@@ -193,9 +191,7 @@ FILES: dict[str, tuple[str, Callable[[Path, ad.AnnData], None]]] = {
 
 
 @pytest.mark.parametrize("kind", FILES)
-def test_three_systems_read_it_as_a_file_of_today_and_write_what_they_read(
-    cells: ad.AnnData, seen: Any, tmp_path: Path, kind: str
-) -> None:
+def test_three_systems_read_it_as_a_file_of_today_and_write_what_they_read(cells, seen, tmp_path, kind):
     name, write = FILES[kind]
     path = tmp_path / name
     write(path, cells)
@@ -220,9 +216,7 @@ def test_a_layer_with_a_slash_is_found_by_its_name(cells: ad.AnnData, seen: Any,
 
 @pytest.mark.parametrize("where", ["X", "raw", "layer"])
 @pytest.mark.parametrize("feature_column", ["feature_types", "feature_type"])
-def test_rows_that_are_no_genes_are_left_out_and_told(
-    cells: ad.AnnData, seen: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture, where: str, feature_column: str
-) -> None:
+def test_rows_that_are_no_genes_are_left_out_and_told(cells, seen, tmp_path, caplog, where, feature_column):
     tags = np.zeros((N, 3), dtype=np.float32)
     tags[np.arange(N), np.arange(N) % 3] = 20_000
     kinds = ["Antibody Capture", "Multiplexing Capture", "CRISPR Guide Capture"]
@@ -304,9 +298,7 @@ IDS = [f"ENSG{i:011d}" for i in range(4000)]
     ids=["genome", "genome of a barnyard", "older genome", "row numbers", "Entrez ids"],
 )
 @pytest.mark.parametrize("column", ["feature_name", "gene_symbols", "Gene_Name", "_index"])
-def test_symbols_are_found_behind_prefixes_and_beside_numbers(
-    cells: ad.AnnData, seen: Any, tmp_path: Path, index: Callable[[list[str]], list[str]], column: str
-) -> None:
+def test_symbols_are_found_behind_prefixes_and_beside_numbers(cells, seen, tmp_path, index, column):
     stored = ad.AnnData(cells.X, obs=cells.obs, var=pd.DataFrame({"s": list(cells.var_names)}))
     stored.var.index = index(list(cells.var_names))
     stored.write_h5ad(tmp_path / "x.h5ad")
@@ -335,9 +327,7 @@ def test_names_without_symbols_beside_them_are_told_and_of_two_genomes_the_asked
     assert unique_symbols(pd.DataFrame({"feature_name": ["A", "A"]}, index=IDS[:2]), "x", keep_ensembl=True) == IDS[:2]
 
 
-def test_log2_data_is_told_by_its_sums_or_by_who_names_the_layer(
-    cells: ad.AnnData, database: Any, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_log2_data_is_told_by_its_sums_or_by_who_names_the_layer(cells, database, caplog):
     expected = log_normalise(cells.X, dtype=np.float64).toarray()
     logged = cells.copy()
     logged.X = expected / np.log(2)

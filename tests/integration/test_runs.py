@@ -1,7 +1,5 @@
 """Run records on a real server."""
 
-from __future__ import annotations
-
 import json
 import re
 import time
@@ -12,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from gca_core.atlas import Atlas, IngestConfig, IngestReport
+from gca_core.atlas import IngestConfig, IngestReport
 from gca_core.cli.haystack.runs import app
 from gca_core.errors import DataValidationError, StoreError
 from gca_core.runs.models import Claim, IterationRow, RunPhase, RunRow, RunStatus
@@ -145,9 +143,7 @@ with runs.alive("r6", "me"):
 
 
 @pytest.mark.parametrize("text", ["nul\0", "half \ud800"])
-def test_text_that_postgresql_cannot_hold_is_refused_in_one_sentence(
-    runs: RunStore, atlas: Atlas, take_in: TakeIn, tmp_path: Path, text: str
-) -> None:
+def test_text_that_postgresql_cannot_hold_is_refused_in_one_sentence(runs, atlas, take_in, tmp_path, text):
     make_cells().write_h5ad(tmp_path / "cells.h5ad")
     for action in (
         lambda: runs.upsert_run(RunRow(run_id="r7", question=text, results_uri="file:///r7")),

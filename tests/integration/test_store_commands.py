@@ -1,7 +1,5 @@
 """``gca db`` and ``gca atlas`` as users type them."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -142,9 +140,7 @@ def test_options_that_do_not_fit_are_named(atlas_command: Say, typed: Path) -> N
         atlas_command("list", "--cell-type", "B cellz of the moon")
 
 
-def test_what_is_wrong_is_said_before_anything_starts(
-    atlas_command: Say, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_what_is_wrong_is_said_before_anything_starts(atlas_command, monkeypatch, tmp_path):
     monkeypatch.setenv("GCA_HOME", str(tmp_path / "unused"))
     with pytest.raises(DataValidationError, match="does not exist"):
         atlas_command("ingest", "/no/such.h5ad", "--dataset", "x", *OPTIONS)

@@ -1,7 +1,5 @@
 """The embedded server: who owns it, who may enter, and what it outlives."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil
@@ -28,7 +26,7 @@ START = (
 )
 
 
-def finish(process) -> str:  # type: ignore[no-untyped-def]
+def finish(process) -> str:
     out, err = process.communicate(timeout=90)
     assert process.returncode == 0, err
     return out.strip()
@@ -258,9 +256,7 @@ def test_a_path_too_long_for_a_socket_gets_a_short_one(fresh_home: Path, monkeyp
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root's programs can lie where PostgreSQL's user can't reach them")
 @pytest.mark.slow
-def test_programs_in_a_closed_folder_are_copied_and_the_folder_stays_closed(
-    fresh_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_programs_in_a_closed_folder_are_copied_and_the_folder_stays_closed(fresh_home, tmp_path, monkeypatch):
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
     install = layout._packaged_binaries().parent

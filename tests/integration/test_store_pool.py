@@ -1,7 +1,5 @@
 """Pooled connections: bounds, breaks and forks."""
 
-from __future__ import annotations
-
 import os
 import threading
 from collections.abc import Iterator

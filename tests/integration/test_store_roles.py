@@ -1,7 +1,5 @@
 """Roles, migrations, and connections that fail."""
 
-from __future__ import annotations
-
 import contextlib
 import threading
 from pathlib import Path
@@ -135,9 +133,7 @@ def test_migrations_ran_once_and_two_at_once_do_no_harm(empty_database: str) -> 
         assert connection.execute("select count(*) from schema_version").fetchone() == (len(available()),)
 
 
-def test_a_database_of_an_older_version_keeps_what_it_holds(
-    empty_database: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_database_of_an_older_version_keeps_what_it_holds(empty_database, monkeypatch):
     everything = available()
     monkeypatch.setattr(migrations, "available", lambda: everything[:1])
     assert migrate(empty_database) == 1

@@ -1,7 +1,5 @@
 """Whole runs that compute neighbours and a UMAP: in one file, since every process compiles those anew."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from urllib.parse import unquote, urlsplit

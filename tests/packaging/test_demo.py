@@ -1,7 +1,5 @@
 """The demonstration as a user runs it: interrupted, again, and once more."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

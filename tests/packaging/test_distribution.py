@@ -1,7 +1,5 @@
 """The wheel, the sdist, the pins, and the core in an environment without Airflow."""
 
-from __future__ import annotations
-
 import json
 import re
 import subprocess

@@ -1,7 +1,5 @@
 """The operator's own part: fields, connections, metadata, lineage and being killed; the science is the core's."""
 
-from __future__ import annotations
-
 import json
 import logging
 import os
@@ -24,7 +22,6 @@ from gca_core.annotation.config import AnnotationConfig
 from gca_core.annotation.llm.models import LlmOptions
 from gca_core.errors import ConfigurationError, DataValidationError, LLMError
 from gca_core.llm.models import LlmConfig
-from tests.helpers.gcs_loopback import Bucket
 
 pytestmark = pytest.mark.usefixtures("airflow_home")
 
@@ -188,9 +185,7 @@ def test_what_is_wrong_in_the_dag_is_refused_when_it_is_parsed(fields: dict[str,
         ({"gca_llm_conn_id": "{{ params.x }}"}, "connection 'many' does not exist; create it"),
     ],
 )
-def test_what_a_run_gets_wrong_fails_at_once(
-    asked: list[SimpleNamespace], fields: dict[str, Any], complaint: str
-) -> None:
+def test_what_a_run_gets_wrong_fails_at_once(asked, fields, complaint):
     with pytest.raises(AirflowFailException, match=complaint):
         rendered({"x": "many"}, **fields).execute({})
     assert asked == []
@@ -222,18 +217,14 @@ def test_it_validates_where_it_is_told_to(asked: list[SimpleNamespace]) -> None:
 
 
 @pytest.mark.parametrize("fields", [{"gca_llm_conn_id": None}, {"gca_llm_conn_id": "None"}, {"offline": "True"}])
-def test_no_model_is_asked_without_a_connection_or_offline(
-    asked: list[SimpleNamespace], monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any]
-) -> None:
+def test_no_model_is_asked_without_a_connection_or_offline(asked, monkeypatch, fields):
     monkeypatch.setenv("GCA_LLM", "openai:small")
     monkeypatch.setenv("OPENAI_API_KEY", SECRET)
     AnnotateAnnDataOperator(**PLACES, **fields).execute({})
     assert asked[0].model is None
 
 
-def test_the_settings_name_a_model_and_markers_where_no_connection_does(
-    asked: list[SimpleNamespace], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_settings_name_a_model_and_markers_where_no_connection_does(asked, monkeypatch):
     AnnotateAnnDataOperator(**PLACES).execute({})
     assert asked[0].model is None
     for name, value in {"LLM": "openai:small", "MARKER_DB_PATH": "mine.csv", "SEED": "5"}.items():
@@ -245,9 +236,7 @@ def test_the_settings_name_a_model_and_markers_where_no_connection_does(
     assert (asked[2].config.marker_db, asked[2].config.seed) == ("other.csv", 6)
 
 
-def test_the_key_of_a_connection_shows_nowhere(
-    asked: list[SimpleNamespace], llm_connection: str, caplog: pytest.LogCaptureFixture, capsys: Any
-) -> None:
+def test_the_key_of_a_connection_shows_nowhere(asked, llm_connection, caplog, capsys):
     caplog.set_level(logging.DEBUG)
     task = rendered({"id": llm_connection}, gca_llm_conn_id="{{ params.id }}")
     answer = task.execute({})
@@ -287,9 +276,7 @@ def test_figures_go_to_the_alias_and_to_the_outlets_of_the_author(asked: list[Si
     assert events[mine].extra == FIGURES
 
 
-def test_an_asset_of_any_file_name_is_plain_ascii(
-    asked: list[SimpleNamespace], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_asset_of_any_file_name_is_plain_ascii(asked, monkeypatch):
     events = Events()
     monkeypatch.setitem(RESULT["uris"], "h5ad", "gs://b/größe 1/a%20b.h5ad")
     AnnotateAnnDataOperator(**PLACES, asset_alias="annotated").execute({"outlet_events": events})
@@ -330,7 +317,7 @@ def _stand_in_for_open_lineage(monkeypatch: pytest.MonkeyPatch) -> None:
     from airflow.providers.common.compat.openlineage import facet
 
     class Facet(SimpleNamespace):
-        def with_additional_properties(self, **values: Any) -> Facet:
+        def with_additional_properties(self, **values):
             return Facet(**vars(self), **values)
 
     class Dataset(SimpleNamespace):
@@ -350,9 +337,7 @@ def _stand_in_for_open_lineage(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, extractors.__name__, extractors)
 
 
-def test_lineage_holds_what_was_read_and_written_and_the_figures(
-    asked: list[SimpleNamespace], open_lineage: None
-) -> None:
+def test_lineage_holds_what_was_read_and_written_and_the_figures(asked, open_lineage):
     task = AnnotateAnnDataOperator(**{**PLACES, "input_uri": "gs://raw/in.h5ad"}, marker_db="file:///m.csv")
     before = task.get_openlineage_facets_on_complete(None)
     assert ([d.name for d in before.inputs], before.outputs) == (["in.h5ad", "/m.csv"], [])
@@ -369,9 +354,7 @@ def test_lineage_holds_what_was_read_and_written_and_the_figures(
 
 
 @pytest.mark.parametrize(("vocabulary", "read"), [("broad", ["in.h5ad"]), ("gs://b/v.csv", ["in.h5ad", "v.csv"])])
-def test_lineage_names_the_file_of_a_vocabulary_and_no_bundled_one(
-    open_lineage: None, vocabulary: str, read: list[str]
-) -> None:
+def test_lineage_names_the_file_of_a_vocabulary_and_no_bundled_one(open_lineage, vocabulary, read):
     task = AnnotateAnnDataOperator(**PLACES, vocabulary=vocabulary)
     assert [d.name for d in task.get_openlineage_facets_on_start().inputs] == read
 
@@ -419,9 +402,7 @@ def google_provider(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("google_provider")
-def test_a_google_connection_opens_the_buckets_and_is_forgotten_afterwards(
-    monkeypatch: pytest.MonkeyPatch, bucket: Bucket
-) -> None:
+def test_a_google_connection_opens_the_buckets_and_is_forgotten_afterwards(monkeypatch, bucket):
     import gca_core.annotation.run
 
     def annotate_file(*args: Any, **kwargs: Any) -> Any:

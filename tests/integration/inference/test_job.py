@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import json
 import os
 import subprocess
@@ -77,9 +75,7 @@ def slow_job(make_request: MakeRequest, tmp_path: Path) -> str:
     return job
 
 
-def test_secrets_are_not_handed_to_the_subprocess(
-    make_request: MakeRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_secrets_are_not_handed_to_the_subprocess(make_request, tmp_path, monkeypatch):
     for name in ("OPENAI_API_KEY", "GCA_ATLAS_DSN", "PGPASSWORD", "GOOGLE_APPLICATION_CREDENTIALS", "AIRFLOW_CONN_X"):
         monkeypatch.setenv(name, "secret")
     job = LocalJob(slow_job(make_request, tmp_path))

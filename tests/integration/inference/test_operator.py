@@ -65,9 +65,7 @@ def test_a_failed_request_is_a_row_that_says_why(tmp_path: Path, request_for: An
 
 
 @pytest.mark.parametrize(("mode", "fails"), [("all", True), ("any", True), ("never", False)])
-def test_the_mode_says_whether_all_failed_fails_the_task(
-    tmp_path: Path, request_for: Any, mode: str, fails: bool
-) -> None:
+def test_the_mode_says_whether_all_failed_fails_the_task(tmp_path, request_for, mode, fails):
     task = operator(tmp_path, [request_for("bad", backend="no-such-backend")], fail_when=mode)
     if fails:
         with pytest.raises(AirflowException, match=r"1 of 1 requests failed, the first, bad, with: .*no-such-backend"):
@@ -96,9 +94,7 @@ def test_another_execution_than_local_is_refused_when_the_dag_is_built(tmp_path:
         ({"requests": [{"candidate_id": "a"}]}, "request 0: prompt_uri: Field required"),
     ],
 )
-def test_wrong_literals_are_refused_when_the_dag_is_built(
-    tmp_path: Path, request_for: Any, changes: dict[str, Any], complaint: str
-) -> None:
+def test_wrong_literals_are_refused_when_the_dag_is_built(tmp_path, request_for, changes, complaint):
     with pytest.raises(ConfigurationError, match=complaint):
         operator(tmp_path, **{"requests": [request_for("a")], **changes})
 

@@ -1,7 +1,5 @@
 """What a fitted model is asked for, and what is left when a training ends badly."""
 
-from __future__ import annotations
-
 import errno
 from pathlib import Path
 from typing import Any
@@ -39,9 +37,7 @@ def data(save: Save, configure: Configure) -> DataAdapter:
 
 
 @pytest.mark.parametrize("options", [{"likelihood": "gaussian"}, {"dispersion": "gene-batch"}])
-def test_other_likelihoods_and_dispersions_learn_the_groups(
-    save: Save, configure: Configure, options: dict[str, str], tmp_path: Path
-) -> None:
+def test_other_likelihoods_and_dispersions_learn_the_groups(save, configure, options, tmp_path):
     uri = save(counts_with_groups(batch_effect=1.0))
     data = DataAdapter(configure(uri, batch_key="batch", labels_key="group", epochs=40, **options))
     model = fitted(data)
@@ -105,9 +101,7 @@ def test_a_model_without_a_head_has_no_labels_to_give(data: DataAdapter) -> None
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-def test_a_run_with_a_held_out_batch_scores_its_cells_and_the_head(
-    save: Save, configure: Configure, monkeypatch: pytest.MonkeyPatch, streamed: bool
-) -> None:
+def test_a_run_with_a_held_out_batch_scores_its_cells_and_the_head(save, configure, monkeypatch, streamed):
     # loading umap takes longer than all else here
     monkeypatch.setattr("gca_core.latent.train.umap_embedding", lambda latent, **_: latent[:, :2])
     if streamed:
@@ -175,9 +169,7 @@ def long_training(data: DataAdapter) -> DataAdapter:
 
 
 @pytest.mark.parametrize("epoch", [2, 24])
-def test_after_an_interrupt_the_best_weights_so_far_load(
-    data: DataAdapter, long_training: DataAdapter, tmp_path: Path, epoch: int
-) -> None:
+def test_after_an_interrupt_the_best_weights_so_far_load(data, long_training, tmp_path, epoch):
     uri = str(tmp_path / "model")
     with pytest.raises(KeyboardInterrupt):
         fitted(long_training, on_epoch=stop_at(epoch), checkpoint_uri=uri)
@@ -194,9 +186,7 @@ def test_a_long_training_keeps_a_checkpoint_on_its_way(long_training: DataAdapte
     assert there[20]
 
 
-def test_a_full_disk_leaves_the_former_checkpoint(
-    data: DataAdapter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_leaves_the_former_checkpoint(data, tmp_path, monkeypatch):
     uri = str(tmp_path / "model")
     model = fitted(data)
     model.save(uri)
@@ -219,17 +209,13 @@ def test_a_full_disk_leaves_the_former_checkpoint(
     np.testing.assert_array_equal(latent_of(TorchVAE.load(uri), data), expected)
 
 
-def test_many_validation_cells_are_read_anew_each_epoch_with_the_same_result(
-    data: DataAdapter, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_many_validation_cells_are_read_anew_each_epoch_with_the_same_result(data, monkeypatch):
     expected = TorchVAE(data.config).fit(data)
     monkeypatch.setattr(fitting, "HELD_VALIDATION_BATCHES", 0)
     assert TorchVAE(data.config).fit(data) == expected
 
 
-def test_cuda_is_refused_where_there_is_none_and_auto_does_without(
-    save: Save, configure: Configure, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_cuda_is_refused_where_there_is_none_and_auto_does_without(save, configure, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     uri = save(counts_with_groups())
     assert device_of(configure(uri, device="auto", autocast=True)).type == "cpu"
@@ -240,9 +226,7 @@ def test_cuda_is_refused_where_there_is_none_and_auto_does_without(
     np.testing.assert_array_equal(latent_of(fitted(data), data), latent_of(fitted(plain), plain))
 
 
-def test_a_run_evaluates_and_draws_no_more_cells_than_told(
-    save: Save, configure: Configure, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_evaluates_and_draws_no_more_cells_than_told(save, configure, monkeypatch):
     monkeypatch.setattr("gca_core.latent.train.umap_embedding", lambda latent, **_: latent[:, :2])
     config = configure(save(counts_with_groups()), labels_key="group", evaluation_cells=100, epochs=2)
     result = run_training(config)

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from types import SimpleNamespace
 from typing import Any
 
@@ -69,18 +67,14 @@ def test_an_example_is_a_configuration_and_arguments_win_over_it(trained: list[A
     assert (trained[1].recover_counts, trained[1].labels_key, trained[1].label_map) == (False, "louvain", {"a": "b"})
 
 
-def test_a_mapping_is_a_configuration_below_the_environment(
-    trained: list[Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_mapping_is_a_configuration_below_the_environment(trained, monkeypatch):
     monkeypatch.setenv("GCA_VAE__SEED", "5")
     monkeypatch.setenv("GCA_VAE__EPOCHS", "5")
     TrainVAEOperator(**PLACES, config={"seed": 3, "epochs": 3, "latent_dim": 3}, epochs=4).execute({})
     assert (trained[0].seed, trained[0].epochs, trained[0].latent_dim) == (5, 4, 3)
 
 
-def test_the_machine_profile_of_the_worker_is_used(
-    trained: list[Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Any
-) -> None:
+def test_the_machine_profile_of_the_worker_is_used(trained, monkeypatch, tmp_path):
     (tmp_path / "machine.yml").write_text("annotation_threads: 2\n", encoding="utf-8")
     monkeypatch.setenv("GCA_MACHINE_PROFILE", str(tmp_path / "machine.yml"))
     TrainVAEOperator(**PLACES).execute({})

@@ -1,7 +1,5 @@
 """What the ontology and the markers make of models' words."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np
@@ -51,14 +49,12 @@ def small() -> MarkerDatabase:
         ("unclear, maybe doublets", B, None, (FlagReason.MODEL_ABSTAINED,)),
     ],
 )
-def test_the_label_counts_and_an_id_only_where_it_fits(
-    label: str, identifier: str | None, term: str | None, flags: tuple[FlagReason, ...]
-) -> None:
+def test_the_label_counts_and_an_id_only_where_it_fits(label, identifier, term, flags):
     word = read_word(ClusterAnswer(label=label, ontology_id=identifier), ONTOLOGY)
     assert (word.term, word.flags) == (term, flags)
 
 
-def judged(small: MarkerDatabase, term: str, genes: dict[str, float]):  # type: ignore[no-untyped-def]
+def judged(small: MarkerDatabase, term: str, genes: dict[str, float]):
     model = build_model(small, None, ONTOLOGY)
     evidence = np.array([genes.get(gene, 0.0) for gene in model.genes])
     cluster = ClusterMarkers(cluster="c", genes=tuple(RankedGene(gene=g) for g in genes))
@@ -90,9 +86,7 @@ def test_a_better_supported_stranger_makes_a_label_ambiguous(small: MarkerDataba
 
 
 @pytest.mark.parametrize(("term", "stand_in"), [(CLASSICAL, "monocyte"), (LEUKOCYTE, "B cell")])
-def test_a_term_without_markers_is_judged_by_its_line_and_less_sure(
-    small: MarkerDatabase, term: str, stand_in: str
-) -> None:
+def test_a_term_without_markers_is_judged_by_its_line_and_less_sure(small, term, stand_in):
     genes = B_GENES if stand_in == "B cell" else {"LYZ": 1.0, "CD14": 1.0, "FCN1": 1.0}
     found = judged(small, term, genes)
     assert found.ontology_id == term
@@ -122,9 +116,7 @@ def votes(*terms: str | None) -> list[Vote]:
         ((B,), B, True),
     ],
 )
-def test_the_most_specific_term_of_a_majority_wins_else_the_evidence(
-    terms: tuple[str | None, ...], expected: str | None, agreed: bool
-) -> None:
+def test_the_most_specific_term_of_a_majority_wins_else_the_evidence(terms, expected, agreed):
     found = find_consensus(votes(*terms), ONTOLOGY, lambda term: float(term == HEPATOCYTE))
     assert (found.term, found.agreed) == (expected, agreed)
 

@@ -1,7 +1,5 @@
 """The expression store, with blocks so small that every group spans some."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import anndata as ad
@@ -61,9 +59,7 @@ def write(folder: Path, cells: ad.AnnData) -> IngestPlan:
 
 
 @pytest.mark.parametrize("rows", [1, 7, 1000])
-def test_cells_are_sorted_by_group_whatever_the_block(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int
-) -> None:
+def test_cells_are_sorted_by_group_whatever_the_block(tmp_path, monkeypatch, rows):
     monkeypatch.setattr(source, "BLOCK_ROWS", rows)
     monkeypatch.setattr(store, "BLOCK_ROWS", rows)
     cells = make_cells()
@@ -80,9 +76,7 @@ def test_cells_are_sorted_by_group_whatever_the_block(
 
 
 @pytest.mark.parametrize(("rows", "groups"), [(1, 256), (7, 256), (1000, 1), (1000, 256)])
-def test_statistics_are_those_of_all_cells_of_a_group(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int, groups: int
-) -> None:
+def test_statistics_are_those_of_all_cells_of_a_group(tmp_path, monkeypatch, rows, groups):
     monkeypatch.setattr(store, "BLOCK_ROWS", rows)
     monkeypatch.setattr(store, "_BLOCK_GROUPS", groups)
     cells = make_cells()

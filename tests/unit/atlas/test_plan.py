@@ -1,7 +1,5 @@
 """Groups and their controls."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Presets, on small files that name things as the published ones do."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -148,9 +146,7 @@ def read(cells: ad.AnnData, folder: Path, **options: Any) -> tuple[IngestConfig,
         ("cellxgene_census", census, None, 2, {"UBERON:0002371", "UBERON:0000178"}),
     ],
 )
-def test_a_preset_finds_everything_in_its_files(
-    tmp_path: Path, preset: str, cells: Any, control: str | None, n_donors: int, tissues: set[str]
-) -> None:
+def test_a_preset_finds_everything_in_its_files(tmp_path, preset, cells, control, n_donors, tissues):
     config, plan, _, matrix = read(cells(), tmp_path, preset=preset)
     np.testing.assert_array_equal(matrix, counts().toarray())
     assert config.control_value == control

@@ -1,7 +1,5 @@
 """What is kept of an ingest that was killed."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Values that are unpacked beside HDF5."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The bundled words."""
 
-from __future__ import annotations
-
 import pytest
 
 from gca_core.atlas.ingest.names import NameResolver, load_name_resolver

@@ -1,7 +1,5 @@
 """How ``gca vae`` reads its arguments; the training itself is replaced."""
 
-from __future__ import annotations
-
 import string
 from pathlib import Path
 from typing import Any
@@ -86,9 +84,7 @@ def test_the_output_folder_has_two_spellings(trained: list[LatentConfig], option
     assert trained[0].output_uri == "there"
 
 
-def test_without_a_folder_equal_runs_share_one_under_outputs(
-    trained: list[LatentConfig], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_a_folder_equal_runs_share_one_under_outputs(trained, monkeypatch):
     for arguments in (["in.h5ad"], ["in.h5ad"], ["in.h5ad", "--seed", "1"]):
         invoke(*arguments)
     first, second, third = (config.output_uri for config in trained)
@@ -113,9 +109,7 @@ def test_without_any_input_the_option_is_named(trained: list[LatentConfig]) -> N
     assert not trained
 
 
-def test_the_machine_profile_gives_what_nothing_else_does(
-    trained: list[LatentConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_machine_profile_gives_what_nothing_else_does(trained, tmp_path, monkeypatch):
     (tmp_path / "machine.yml").write_text("annotation_threads: 3\nbatch_size: 64\n", encoding="utf-8")
     monkeypatch.setenv("GCA_MACHINE_PROFILE", "machine.yml")
     invoke("in.h5ad", "--batch-size", "32")
@@ -130,9 +124,7 @@ def test_a_mistyped_command_is_not_taken_for_an_input(trained: list[LatentConfig
 
 
 @pytest.mark.parametrize("option", ["--dry-run", "--dry_run"])
-def test_a_dry_run_has_one_epoch_on_cells_that_are_gone_afterwards(
-    trained: list[LatentConfig], option: str, tmp_path: Path
-) -> None:
+def test_a_dry_run_has_one_epoch_on_cells_that_are_gone_afterwards(trained, option, tmp_path):
     (tmp_path / "run.yaml").write_text(
         "input_uri: mine.h5ad\nlabels_key: mine\nlabel_map: {a: b}\nepochs: 50\nlatent_dim: 3\ntest_batches: [x]\n"
         "split_key: donor\n",
@@ -145,9 +137,7 @@ def test_a_dry_run_has_one_epoch_on_cells_that_are_gone_afterwards(
     assert not Path(config.input_uri).exists()
 
 
-def test_a_dry_run_keeps_its_cells_when_the_profile_says_so(
-    trained: list[LatentConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_dry_run_keeps_its_cells_when_the_profile_says_so(trained, tmp_path, monkeypatch):
     (tmp_path / "config.yml").write_text("keep_temp_files: true\n", encoding="utf-8")
     monkeypatch.setenv("GCA_MACHINE_PROFILE", "config.yml")
     invoke("--dry-run")

@@ -1,7 +1,5 @@
 """The cache of files: safe to share, safe to lose."""
 
-from __future__ import annotations
-
 import multiprocessing
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Settings and optional modules."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest
@@ -17,9 +15,7 @@ def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     monkeypatch.chdir(tmp_path)
 
 
-def test_an_argument_wins_over_the_environment_which_wins_over_the_file(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_an_argument_wins_over_the_environment_which_wins_over_the_file(monkeypatch, tmp_path):
     (tmp_path / ".env").write_text("GCA_SEED=1\nGCA_LLM=openai:from-file\n")
     monkeypatch.setenv("GCA_SEED", "2")
     assert load_settings().seed == 2

@@ -1,11 +1,8 @@
 """Paths, staging and names."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import fsspec
@@ -105,9 +102,7 @@ def test_a_missing_file_is_named() -> None:
         (io.read_text, b"caf\xe9", "is not UTF-8 text: byte 3 does not fit"),
     ],
 )
-def test_a_file_that_is_broken_or_unfolds_is_refused_in_one_line(
-    read: Callable[[Path], object], content: bytes, match: str, tmp_path: Path
-) -> None:
+def test_a_file_that_is_broken_or_unfolds_is_refused_in_one_line(read, content, match, tmp_path):
     (tmp_path / "x").write_bytes(content)
     with pytest.raises(GcaError, match=match):
         read(tmp_path / "x")

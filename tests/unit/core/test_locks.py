@@ -1,7 +1,5 @@
 """One writer at a time."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest
@@ -24,9 +22,7 @@ def test_a_folder_has_one_writer_and_goes_again_if_nothing_was_written(tmp_path:
         pass
 
 
-def test_what_is_no_folder_is_refused_and_what_cannot_be_locked_is_used_with_a_warning(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_what_is_no_folder_is_refused_and_what_cannot_be_locked_is_used_with_a_warning(tmp_path, caplog):
     (tmp_path / "file").touch()
     with pytest.raises(ConfigurationError, match="can't be written to"), sole_writer(tmp_path / "file"):
         pass

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import pytest
@@ -27,9 +25,7 @@ def test_a_run_begins(run_with: MakeRun) -> None:
         ([None, None, None, None], {}, TerminationReason.PLATEAU),
     ],
 )
-def test_a_run_stops_and_says_why(
-    run_with: MakeRun, scores: list[float], options: dict[str, object], reason: TerminationReason
-) -> None:
+def test_a_run_stops_and_says_why(run_with, scores, options, reason):
     decision = decide(run_with(*scores, **options))
     assert not decision.go
     assert decision.reason is reason

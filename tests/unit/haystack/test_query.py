@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,7 +12,7 @@ from gca_core.knowledge.bundled.genetic import resolve_perturbation
 
 
 @pytest.fixture
-def parse(knowledge_context: HaystackContext):  # type: ignore[no-untyped-def]
+def parse(knowledge_context: HaystackContext):
     def run(question: str, *extra: str) -> StructuredQuery:
         return parse_question(
             question,
@@ -49,12 +47,12 @@ def parse(knowledge_context: HaystackContext):  # type: ignore[no-untyped-def]
         ("monocytes, that is CD14+ monocytes, with LPS", "CL:0002057", "lipopolysaccharide"),
     ],
 )  # fmt: skip
-def test_questions_are_read(parse, question: str, cell_type_id: str, perturbation: str) -> None:  # type: ignore[no-untyped-def]
+def test_questions_are_read(parse, question: str, cell_type_id: str, perturbation: str) -> None:
     query = parse(question)
     assert (query.cell_type_id, query.perturbation) == (cell_type_id, perturbation)
 
 
-def test_what_is_expected_comes_from_the_catalogue(parse) -> None:  # type: ignore[no-untyped-def]
+def test_what_is_expected_comes_from_the_catalogue(parse) -> None:
     query = parse("How would CD14+ monocytes respond to interferon beta?")
     assert query.perturbation_type is PerturbationType.CYTOKINE
     assert query.family == "type I interferon"
@@ -81,16 +79,14 @@ def test_what_is_expected_comes_from_the_catalogue(parse) -> None:  # type: igno
         ("monocytes without interferon gamma", "blocking or lacking", None),
     ],
 )  # fmt: skip
-def test_questions_that_cant_be_read_say_why(  # type: ignore[no-untyped-def]
-    parse, question: str, message: str, suggestion: str | None
-) -> None:
+def test_questions_that_cant_be_read_say_why(parse, question, message, suggestion):
     with pytest.raises(QueryParsingError, match=message) as caught:
         parse(question)
     if suggestion is not None:
         assert suggestion in caught.value.suggestions
 
 
-def test_a_perturbation_that_only_the_atlas_knows_is_read_with_a_note(parse) -> None:  # type: ignore[no-untyped-def]
+def test_a_perturbation_that_only_the_atlas_knows_is_read_with_a_note(parse) -> None:
     query = parse("How would B cells respond to compound 42?", "compound-42")
     assert query.perturbation == "compound-42"
     assert not query.in_catalogue
@@ -98,12 +94,12 @@ def test_a_perturbation_that_only_the_atlas_knows_is_read_with_a_note(parse) -> 
     assert query.notes
 
 
-def test_an_endless_question_is_refused(parse) -> None:  # type: ignore[no-untyped-def]
+def test_an_endless_question_is_refused(parse) -> None:
     with pytest.raises(QueryParsingError, match="characters"):
         parse("monocytes " * 1000)
 
 
-def test_hostile_text_is_text(parse) -> None:  # type: ignore[no-untyped-def]
+def test_hostile_text_is_text(parse) -> None:
     with pytest.raises(QueryParsingError):
         parse("'; drop table cells; -- <script>alert(1)</script>")
 
@@ -120,9 +116,7 @@ def test_hostile_text_is_text(parse) -> None:  # type: ignore[no-untyped-def]
         ("in PBMCs, monocytes with IL-10", "CL:0000576", "interleukin 10", "'PBMCs' was read as where"),
     ],
 )
-def test_what_is_uncertain_is_said(  # type: ignore[no-untyped-def]
-    parse, question: str, cell_type_id: str, perturbation: str, uncertain: str
-) -> None:
+def test_what_is_uncertain_is_said(parse, question, cell_type_id, perturbation, uncertain):
     query = parse(question)
     assert (query.cell_type_id, query.perturbation) == (cell_type_id, perturbation)
     assert uncertain in "; ".join(query.ambiguities)
@@ -142,20 +136,18 @@ def test_what_is_uncertain_is_said(  # type: ignore[no-untyped-def]
         ("PBMCs with IL-2", "CL:2000001", set()),
     ],
 )
-def test_tissues_are_no_cell_types(  # type: ignore[no-untyped-def]
-    parse, question: str, cell_type_id: str, tissues: set[str]
-) -> None:
+def test_tissues_are_no_cell_types(parse, question, cell_type_id, tissues):
     query = parse(question)
     assert query.cell_type_id == cell_type_id
     assert set(query.tissues.values()) == tissues
 
 
-def test_a_clear_question_is_not_uncertain(parse) -> None:  # type: ignore[no-untyped-def]
+def test_a_clear_question_is_not_uncertain(parse) -> None:
     assert parse("How would CD14+ monocytes respond to interferon beta?").ambiguities == ()
 
 
 @pytest.mark.parametrize("spelling", ["TGF-beta", "TGFb1", "TGF-\u03b21", "transforming growth factor beta 1", "TGFB1"])
-def test_spellings_meet(parse, spelling: str) -> None:  # type: ignore[no-untyped-def]
+def test_spellings_meet(parse, spelling: str) -> None:
     assert parse(f"fibroblasts with {spelling}").perturbation == "TGF-beta 1"
 
 
@@ -177,7 +169,7 @@ def test_spellings_meet(parse, spelling: str) -> None:  # type: ignore[no-untype
         *((f"{word} monocytes", "TNF knockdown", "down") for word in ("TNF+/-", "si-TNF", "shTNF", "TNF antisense")),
     ],
 )  # fmt: skip
-def test_genetic_perturbations_act_on_their_gene(parse, question: str, name: str, direction: str) -> None:  # type: ignore[no-untyped-def]
+def test_genetic_perturbations_act_on_their_gene(parse, question: str, name: str, direction: str) -> None:
     query = parse(question)
     assert (query.perturbation, query.perturbation_type) == (name, PerturbationType.GENETIC)
     assert query.expectation.targets[0].direction == direction
@@ -192,7 +184,7 @@ def test_genetic_perturbations_act_on_their_gene(parse, question: str, name: str
         "TNF mAb on monocytes", "TNF degrader on monocytes", "TNF+/+ monocytes", "TNFfl/fl monocytes",
     ],
 )  # fmt: skip
-def test_what_asks_for_the_lack_of_it_is_never_read_as_it(parse, question: str) -> None:  # type: ignore[no-untyped-def]
+def test_what_asks_for_the_lack_of_it_is_never_read_as_it(parse, question: str) -> None:
     with pytest.raises(QueryParsingError) as caught:
         parse(question)
     assert caught.value.reason in {"blocking", "genotype"}
@@ -208,9 +200,7 @@ def test_what_asks_for_the_lack_of_it_is_never_read_as_it(parse, question: str) 
         ("monocytes", "TNF-/-", None, ("CL:0000576", "TNF knockout", "genetic")),
     ],
 )
-def test_names_are_looked_up_as_they_are(
-    knowledge_context: HaystackContext, cell_type: str, perturbation: str, kind: str | None, found: tuple[str, ...]
-) -> None:
+def test_names_are_looked_up_as_they_are(knowledge_context, cell_type, perturbation, kind, found):
     query = understand(None, knowledge_context, cell_type=cell_type, perturbation=perturbation, kind=kind)
     assert (query.cell_type_id, query.perturbation, query.perturbation_type) == found
 
@@ -229,9 +219,7 @@ def test_names_are_looked_up_as_they_are(
         (None, {"cell_type": "B cell", "perturbation": "dexamethasone", "kind": "knockout"}, "unknown_gene"),
     ],
 )
-def test_names_that_say_nothing_are_refused(
-    knowledge_context: HaystackContext, question: str | None, names: dict[str, str], reason: str
-) -> None:
+def test_names_that_say_nothing_are_refused(knowledge_context, question, names, reason):
     with pytest.raises(QueryParsingError) as caught:
         understand(question, knowledge_context, **names)
     assert caught.value.reason == reason

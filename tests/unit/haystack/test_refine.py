@@ -1,6 +1,4 @@
-from __future__ import annotations
-
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from gca_core.haystack.context import HaystackContext
 from gca_core.haystack.models import (
@@ -45,9 +43,7 @@ def type_sets(drafts: list[PromptDraft]) -> list[set[str]]:
     return [{group.cell_type_id for group, _ in draft.members} for draft in drafts]
 
 
-def test_the_next_iteration_widens_by_the_nearest_unused_type(
-    query: StructuredQuery, kang_context: HaystackContext
-) -> None:
+def test_the_next_iteration_widens_by_the_nearest_unused_type(query, kang_context):
     pool = make_candidate_pool(query, CONFIG, kang_context)
     drafts = refine(pool, scored(pool, {("CL:0002396",): 6.0}), CONFIG)
     assert type_sets(drafts) == [{"CL:0000451"}, {"CL:0002396", "CL:0000451"}]
@@ -67,9 +63,7 @@ def test_a_prompt_of_several_types_is_narrowed(query: StructuredQuery, kang_cont
     assert {"CL:0002396", "CL:0000451"} in type_sets(refine(pool, before, CONFIG))
 
 
-def test_no_prompt_is_proposed_twice_and_the_search_ends(
-    query: StructuredQuery, kang_context: HaystackContext, run_with: Callable[..., object]
-) -> None:
+def test_no_prompt_is_proposed_twice_and_the_search_ends(query, kang_context, run_with):
     pool = make_candidate_pool(query, CONFIG, kang_context)
     run = run_with(candidates_per_iteration=4)
     seen: list[str] = []
@@ -86,17 +80,13 @@ def test_no_prompt_is_proposed_twice_and_the_search_ends(
     assert len(seen) < 2 ** (len(TYPES) - 1)
 
 
-def test_a_proposal_is_the_same_for_the_same_state(
-    query: StructuredQuery, kang_context: HaystackContext, run_with: Callable[..., object]
-) -> None:
+def test_a_proposal_is_the_same_for_the_same_state(query, kang_context, run_with):
     pool = make_candidate_pool(query, CONFIG, kang_context)
     run = run_with()
     assert _choose(run, pool, 0) == _choose(run, pool, 0)  # type: ignore[arg-type]
 
 
-def test_the_budget_of_predictions_bounds_a_proposal(
-    query: StructuredQuery, kang_context: HaystackContext, run_with: Callable[..., object]
-) -> None:
+def test_the_budget_of_predictions_bounds_a_proposal(query, kang_context, run_with):
     config = {"max_evaluations": 1, "ontology_distance": 9}
     pool = make_candidate_pool(query, CONFIG, kang_context)
     assert len(_choose(run_with(**config), pool, 0).candidates) == 1  # type: ignore[arg-type]

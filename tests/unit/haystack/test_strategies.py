@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import pytest
@@ -87,9 +85,7 @@ def test_a_missing_perturbation_says_what_is_there(query: StructuredQuery, conte
         make_candidate_pool(query, CONFIG, context)
 
 
-def test_mechanistic_finds_what_acts_alike_and_not_the_inhibitor(
-    query: StructuredQuery, context_of: MakeContext
-) -> None:
+def test_mechanistic_finds_what_acts_alike_and_not_the_inhibitor(query, context_of):
     others = ("interferon alpha", "ruxolitinib", "TGF-beta 1")
     context = context_of(cell_group("ctrl", "CL:0002057"), *(cell_group(name, "CL:0002396") for name in others))
     drafts = other_perturbation(make_candidate_pool(query, CONFIG, context), Strategy.MECHANISTIC)
@@ -197,9 +193,7 @@ def test_the_reason_says_what_is_shared(query: StructuredQuery, context_of: Make
     assert "the family type I interferon" in draft.rationale
 
 
-def test_a_prompt_has_room_for_as_many_groups_as_its_budget_feeds(
-    query: StructuredQuery, context_of: MakeContext
-) -> None:
+def test_a_prompt_has_room_for_as_many_groups_as_its_budget_feeds(query, context_of):
     far = [cell_group("interferon beta", "CL:0002396", dataset=f"d{i}") for i in range(8)]
     near = [cell_group("interferon beta", "CL:0002057", dataset=f"d{i}", n_cells=10 * (i + 1)) for i in range(8)]
     context = context_of(cell_group("ctrl", "CL:0002057"), *far, *near)
@@ -211,9 +205,7 @@ def test_a_prompt_has_room_for_as_many_groups_as_its_budget_feeds(
     assert len(compose([*members, *members], budget=10_000)) == 16
 
 
-def test_a_perturbation_found_twice_is_one_candidate_of_two_strategies(
-    query: StructuredQuery, context_of: MakeContext
-) -> None:
+def test_a_perturbation_found_twice_is_one_candidate_of_two_strategies(query, context_of):
     hit = SearchHit(kind="perturbation", id="interferon alpha", label="interferon alpha", distance=0.4)
     context = context_of(cell_group("ctrl", "CL:0002057"), cell_group(hit.id, "CL:0002396"), hits=(hit,))
     pool = make_candidate_pool(query, CONFIG, context)
@@ -221,9 +213,7 @@ def test_a_perturbation_found_twice_is_one_candidate_of_two_strategies(
     assert candidate.strategies == (Strategy.MECHANISTIC, Strategy.SEMANTIC)
 
 
-def test_unknown_names_count_less_than_what_is_known_to_act_alike(
-    query: StructuredQuery, context_of: MakeContext
-) -> None:
+def test_unknown_names_count_less_than_what_is_known_to_act_alike(query, context_of):
     hit = SearchHit(kind="perturbation", id="interferon betas", label="interferon betas", distance=0.1)
     context = context_of(
         cell_group("ctrl", "CL:0002057"), cell_group(hit.id, "CL:0002396"),
@@ -249,9 +239,7 @@ def test_proposals_are_the_same_every_time(query: StructuredQuery, context_of: M
         ("IFNB1+X knockout", "CL:0002396", "does not act like"),
     ],
 )
-def test_chosen_groups_are_checked(
-    query: StructuredQuery, context_of: MakeContext, perturbation: str, cell_type_id: str, message: str
-) -> None:
+def test_chosen_groups_are_checked(query, context_of, perturbation, cell_type_id, message):
     wrong = cell_group(perturbation, cell_type_id)
     right = cell_group("interferon beta", "CL:0002396")
     context = context_of(wrong, right)

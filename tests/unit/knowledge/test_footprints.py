@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from gca_core.knowledge.bundled.footprints import load_footprints
 
 

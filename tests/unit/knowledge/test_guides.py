@@ -1,7 +1,5 @@
 """Numbers and lists in the guides are those of the snapshot."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from pathlib import Path

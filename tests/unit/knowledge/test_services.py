@@ -1,7 +1,5 @@
 """A service may send anything: any part of its usual answer replaced is read, or refused as another form."""
 
-from __future__ import annotations
-
 import copy
 import json
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """Where options come from: defaults, machine profile, file, environment, arguments."""
 
-from __future__ import annotations
-
 import json
 import string
 from pathlib import Path
@@ -59,9 +57,7 @@ def test_variables_say_what_a_file_says(monkeypatch: pytest.MonkeyPatch) -> None
         ("GCA_VAE__", "3", "unknown option ''"),
     ],
 )
-def test_a_wrong_variable_is_refused_by_name(
-    variable: str, value: str, message: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_wrong_variable_is_refused_by_name(variable, value, message, monkeypatch):
     monkeypatch.setenv(variable, value)
     with pytest.raises(ConfigurationError, match=message):
         load_config(**PLACES)

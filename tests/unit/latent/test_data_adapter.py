@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import anndata as ad
 import numpy as np
 import pytest
@@ -36,17 +34,13 @@ def test_a_layer_or_raw_can_hold_the_counts(adata: ad.AnnData, save: Save, confi
 
 
 @pytest.mark.parametrize("layer", [None, "raw"])
-def test_counts_are_recovered_from_log_normalised_values(
-    adata: ad.AnnData, save: Save, configure: Configure, layer: str | None
-) -> None:
+def test_counts_are_recovered_from_log_normalised_values(adata, save, configure, layer):
     data = DataAdapter(configure(save(scaled_with_raw(adata)), counts_layer=layer, recover_counts=True))
     assert (data.counts != adata.X).nnz == 0
     assert (data.registry.counts_from, data.registry.recovered) == ("raw", True)
 
 
-def test_scaled_data_are_refused_with_the_option_that_would_do(
-    adata: ad.AnnData, save: Save, configure: Configure
-) -> None:
+def test_scaled_data_are_refused_with_the_option_that_would_do(adata, save, configure):
     scaled = scaled_with_raw(adata)
     with pytest.raises(DataValidationError, match=r"X is scaled.*counts_layer to 'raw' and recover_counts"):
         DataAdapter(configure(save(scaled)))
@@ -63,9 +57,7 @@ def test_scaled_data_are_refused_with_the_option_that_would_do(
         DataAdapter(configure(save(scaled)))
 
 
-def test_values_that_are_no_multiples_of_counts_are_refused(
-    adata: ad.AnnData, save: Save, configure: Configure
-) -> None:
+def test_values_that_are_no_multiples_of_counts_are_refused(adata, save, configure):
     corrected = scaled_with_raw(adata).raw.to_adata()
     corrected.X.data *= np.random.default_rng(0).uniform(0.9, 1.1, corrected.X.nnz).astype(np.float32)
     with pytest.raises(DataValidationError, match="can't be recovered"):
@@ -96,18 +88,14 @@ def test_a_file_of_another_kind_is_refused(tmp_path, configure: Configure) -> No
 
 
 @pytest.mark.parametrize("option", ["labels_key", "batch_key"])
-def test_a_missing_column_lists_those_there_are(
-    adata: ad.AnnData, save: Save, configure: Configure, option: str
-) -> None:
+def test_a_missing_column_lists_those_there_are(adata, save, configure, option):
     with pytest.raises(DataValidationError, match=f"no column 'celltype' for {option}; found 'group', 'batch'"):
         DataAdapter(configure(save(adata), **{option: "celltype"}))
 
 
 @pytest.mark.parametrize("layer", ["umi", "raw"])
 @pytest.mark.parametrize("recover", [True, False])
-def test_a_missing_layer_is_refused(
-    adata: ad.AnnData, save: Save, configure: Configure, layer: str, recover: bool
-) -> None:
+def test_a_missing_layer_is_refused(adata, save, configure, layer, recover):
     with pytest.raises(DataValidationError, match=f"there is no (layer '{layer}'|{layer})"):
         DataAdapter(configure(save(adata), counts_layer=layer, recover_counts=recover))
 
@@ -137,9 +125,7 @@ def test_cells_without_a_batch_are_refused(adata: ad.AnnData, save: Save, config
         DataAdapter(configure(save(adata), batch_key="batch"))
 
 
-def test_a_label_map_merges_leaves_out_and_has_to_be_complete(
-    adata: ad.AnnData, save: Save, configure: Configure
-) -> None:
+def test_a_label_map_merges_leaves_out_and_has_to_be_complete(adata, save, configure):
     uri = save(adata)
     data = DataAdapter(configure(uri, labels_key="group", label_map={"a": "ab", "b": "ab", "c": None}))
     assert data.labels is not None
@@ -149,9 +135,7 @@ def test_a_label_map_merges_leaves_out_and_has_to_be_complete(
         DataAdapter(configure(uri, labels_key="group", label_map={"a": "x", "b": "y"}))
 
 
-def test_an_epoch_sees_each_training_cell_once_and_no_cell_alone(
-    adata: ad.AnnData, save: Save, configure: Configure
-) -> None:
+def test_an_epoch_sees_each_training_cell_once_and_no_cell_alone(adata, save, configure):
     dense = adata.X.toarray()
     dense[:, 0] = np.arange(1, 151)
     adata.X = sp.csr_matrix(dense)

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -79,9 +77,7 @@ def test_fewer_cells_than_neighbours_are_refused() -> None:
 
 
 @pytest.mark.parametrize("max_dense_genes", [0, 2000])
-def test_components_are_those_of_the_singular_value_decomposition(
-    monkeypatch: pytest.MonkeyPatch, max_dense_genes: int
-) -> None:
+def test_components_are_those_of_the_singular_value_decomposition(monkeypatch, max_dense_genes):
     monkeypatch.setattr("gca_core.latent.evaluation.evaluate.MAX_DENSE_GENES", max_dense_genes)
     counts, _ = labelled()
     found = principal_components(counts, 3)

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from pathlib import Path
 
 import anndata as ad
@@ -73,9 +71,7 @@ def test_a_folder_of_something_else_is_refused(configure: Configure, tmp_path: P
 
 @pytest.mark.parametrize("form", ["csr", "dense", "layer", "raw, recovered", "zarr"])
 @pytest.mark.usefixtures("tiny_memory")
-def test_a_file_read_in_parts_gives_the_same_counts(
-    save: Save, configure: Configure, tmp_path: Path, form: str
-) -> None:
+def test_a_file_read_in_parts_gives_the_same_counts(save, configure, tmp_path, form):
     cells = counts_with_groups()
     expected, options, stored = sp.csr_matrix(cells.X), {}, cells
     if form == "dense":
@@ -113,9 +109,7 @@ def test_streamed_epochs_visit_every_training_cell_once_and_train_a_model(save: 
 
 
 @pytest.mark.usefixtures("tiny_memory")
-def test_counts_that_end_half_way_are_refused(
-    save: Save, configure: Configure, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_counts_that_end_half_way_are_refused(save, configure, monkeypatch):
     monkeypatch.setattr(sources, "SAMPLE_CELLS", 60)
     cells = counts_with_groups()
     cells.X = sp.csr_matrix(np.vstack([cells.X[:100].toarray(), cells.X[100:].toarray() * 0.37]))
@@ -220,9 +214,7 @@ def test_a_category_without_cells_is_no_label(save: Save, configure: Configure) 
 
 @given(st.floats(0, 0.999), st.booleans())
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_a_truncated_file_is_refused(
-    whole_file: bytes, configure: Configure, tmp_path: Path, share: float, in_parts: bool
-) -> None:
+def test_a_truncated_file_is_refused(whole_file, configure, tmp_path, share, in_parts):
     path = tmp_path / "cut.h5ad"
     path.write_bytes(whole_file[: int(len(whole_file) * share)])
     with pytest.MonkeyPatch.context() as patch, pytest.raises(DataValidationError, match="can't be read as h5ad"):

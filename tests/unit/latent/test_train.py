@@ -1,9 +1,6 @@
 """What a run refuses before any work; whole runs are in the integration tests."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -35,9 +32,7 @@ def test_the_command_refuses_what_the_core_refuses(save: Save, tmp_path: Path) -
         ({"labels_key": "group", "knn_neighbors": 140}, "lower knn_neighbors"),
     ],
 )
-def test_bad_input_fails_before_any_work_and_writes_nothing(
-    save: Save, configure: Configure, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], message: str
-) -> None:
+def test_bad_input_fails_before_any_work_and_writes_nothing(save, configure, monkeypatch, options, message):
     cells = counts_with_groups()
     cells.obs["one"] = "same"
     config = configure(save(cells), **options).model_copy()

@@ -1,7 +1,5 @@
 """One client for all threads: pauses, tries and giving up."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -113,9 +111,7 @@ def test_only_what_can_pass_is_tried_again(client: Callable[..., ChatClient], st
     assert model.calls == calls
 
 
-def test_two_calls_that_failed_end_the_asking_and_a_good_one_between_does_not(
-    client: Callable[..., ChatClient],
-) -> None:
+def test_two_calls_that_failed_end_the_asking_and_a_good_one_between_does_not(client):
     model = Scripted(RefusedError(500), AIMessage("done"), RefusedError(500), RefusedError(500))
     shared = client(model, max_retries=0)
     for expected in (False, True, False, False):

@@ -1,7 +1,5 @@
 """Chat models are made for what was named, with the key and address meant for it."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 
@@ -68,9 +66,7 @@ def test_variables_of_other_tools_redirect_nothing(monkeypatch: pytest.MonkeyPat
         ("google", "langchain_google_genai", "base_url"),
     ],
 )
-def test_the_other_providers_are_made_alike(
-    provider: str, module: str, address: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_other_providers_are_made_alike(provider, module, address, monkeypatch):
     pytest.importorskip(module, reason="the extra of this provider is not installed")
     monkeypatch.setenv("ANTHROPIC_BASE_URL", "http://elsewhere.example.org")
     monkeypatch.setenv("GOOGLE_GENAI_USE_VERTEXAI", "true")

@@ -1,7 +1,5 @@
 """What a failure means, and how long a provider asks to wait."""
 
-from __future__ import annotations
-
 import datetime as dt
 from email.utils import format_datetime
 from types import SimpleNamespace
@@ -81,9 +79,7 @@ def test_any_header_gives_seconds_or_nothing(value: str) -> None:
         (RuntimeError("odd"), False, True),
     ],
 )
-def test_what_can_pass_is_tried_again_and_what_may_be_billed_is_counted(
-    error: Exception, retryable: bool, billed: bool
-) -> None:
+def test_what_can_pass_is_tried_again_and_what_may_be_billed_is_counted(error, retryable, billed):
     found = describe_failure(error, name="openai:m")
     assert (found.retryable, found.may_be_billed) == (retryable, billed)
 

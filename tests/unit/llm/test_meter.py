@@ -1,7 +1,5 @@
 """Budgets hold, also for calls under way."""
 
-from __future__ import annotations
-
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest

@@ -1,7 +1,5 @@
 """Which model is meant."""
 
-from __future__ import annotations
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,9 +25,7 @@ from gca_core.llm.models import PROVIDERS, LlmConfig, TokenPrice, parse_model, p
         ("openai:m@https://gateway.example.org/v1", "openai", "m", "https://gateway.example.org/v1"),
     ],
 )
-def test_a_model_is_named_by_provider_and_model_and_perhaps_an_address(
-    text: str, provider: str, model: str, base_url: str | None
-) -> None:
+def test_a_model_is_named_by_provider_and_model_and_perhaps_an_address(text, provider, model, base_url):
     found = parse_model(text)
     assert (found.provider, found.model, found.base_url) == (provider, model, base_url)
     assert parse_model(found.identity) == found

@@ -1,7 +1,5 @@
 """Values out of models' texts."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

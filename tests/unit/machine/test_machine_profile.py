@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import logging
 import os
 import subprocess
@@ -216,13 +214,7 @@ def test_the_script_and_the_command_agree(tmp_path: Path) -> None:
         ({"OMP_NUM_THREADS": "many", "OMP_THREAD_LIMIT": ""}, None),
     ],
 )
-def test_script_and_command_keep_to_a_limit_on_threads(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    machine_with_a_gpu: str,
-    limits: dict[str, str],
-    allowed: int | None,
-) -> None:
+def test_script_and_command_keep_to_a_limit_on_threads(tmp_path, monkeypatch, machine_with_a_gpu, limits, allowed):
     unlimited = machine.detect_machine(tmp_path).annotation_threads
     expected = unlimited if allowed is None else min(allowed, unlimited)
     for name, value in limits.items():
@@ -236,9 +228,7 @@ def test_script_and_command_keep_to_a_limit_on_threads(
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs Linux")
 @pytest.mark.usefixtures("without_limits")
-def test_a_limit_on_threads_above_the_cores_that_may_be_used_adds_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machine_with_a_gpu: str
-) -> None:
+def test_a_limit_on_threads_above_the_cores_that_may_be_used_adds_none(tmp_path, monkeypatch, machine_with_a_gpu):
     before = os.sched_getaffinity(0)
     monkeypatch.setenv("OMP_NUM_THREADS", "64")
     os.sched_setaffinity(0, {min(before)})
@@ -258,9 +248,7 @@ def test_the_script_asks_the_driver_where_there_is_no_torch(tmp_path: Path, mach
     assert (profile.cuda_version, profile.batch_size, profile.pytorch_version) == ("12.4", 256, None)
 
 
-def test_the_command_asks_the_driver_where_torch_is_missing(
-    machine_with_a_gpu: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_command_asks_the_driver_where_torch_is_missing(machine_with_a_gpu, monkeypatch):
     monkeypatch.setenv("PATH", machine_with_a_gpu)
     monkeypatch.setattr(machine, "_gpu_of_torch", dict)
     profile = machine.detect_machine()
@@ -307,9 +295,7 @@ def test_a_file_that_is_no_profile_is_refused_by_name(tmp_path: Path, text: str,
     assert "config.yml" in str(refused.value)
 
 
-def test_a_profile_is_looked_for_in_the_variable_then_in_the_working_directory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_profile_is_looked_for_in_the_variable_then_in_the_working_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "config.yml").write_text("annotation_threads: 3\n", encoding="utf-8")
     (tmp_path / "other.yml").write_text("annotation_threads: 5\n", encoding="utf-8")
@@ -322,9 +308,7 @@ def test_a_profile_is_looked_for_in_the_variable_then_in_the_working_directory(
         find_profile({"GCA_MACHINE_PROFILE": "gone.yml"})
 
 
-def test_without_a_profile_one_line_says_how_to_make_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_without_a_profile_one_line_says_how_to_make_one(tmp_path, monkeypatch, caplog):
     monkeypatch.chdir(tmp_path)
     with caplog.at_level(logging.INFO, logger="gca_core"):
         assert find_profile({}) is None

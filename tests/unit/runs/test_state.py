@@ -1,7 +1,5 @@
 """The chain of states."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

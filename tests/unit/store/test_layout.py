@@ -1,7 +1,5 @@
 """Folders, locks and passwords of the embedded server, without a server."""
 
-from __future__ import annotations
-
 import json
 import os
 import stat

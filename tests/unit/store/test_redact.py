@@ -1,7 +1,5 @@
 """Connection strings never show their password."""
 
-from __future__ import annotations
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
