@@ -14,7 +14,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from gca_core.errors import ConfigurationError, DataValidationError
-from gca_core.io import PathInput, as_path, is_local
+from gca_core.io import PathInput, as_path, as_uri, is_local, reaching
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +62,27 @@ def sole_writer(folder: PathInput, *, wait: float = 0.0) -> Iterator[None]:
         lock.release()
         if made and list(local.iterdir()) == [hidden]:
             shutil.rmtree(local, ignore_errors=True)
+
+
+def check_earlier(folder: PathInput, result: str, *, overwrite: bool) -> None:
+    """Say in the log that earlier results in ``folder`` are replaced, or refuse to.
+
+    Args:
+        folder: path or URI.
+        result: name of the file that shows that there are any.
+
+    Raises:
+        DataValidationError: there are, and they are not to be overwritten.
+    """
+    with reaching(folder):
+        there = (as_path(folder) / result).exists()
+    if there and not overwrite:
+        raise DataValidationError(
+            f"{as_uri(folder)} holds earlier results, which are not to be replaced; name another output folder, or "
+            "allow to overwrite"
+        )
+    if there:
+        log.info("the earlier results in %s are replaced", as_uri(folder))
 
 
 def _acquire(lock: FileLock, holder: Path, folder: Path, wait: float) -> None:

@@ -98,7 +98,7 @@ class AnnotationConfig(AnnotationOptions):
     json_report: Uri | None = _option(None, "Output", "A further place for report.json.")
     summary_csv: Uri | None = _option(None, "Output", "A further place for clusters.csv.")
     html_report: Uri | None = _option(None, "Output", "A further place for report.html.")
-    overwrite: bool = _option(True, "Output", "Replace the results of an earlier annotation, or refuse to.")
+    overwrite: bool = _option(True, "Output", "Replace earlier results, or refuse to.")
 
     @model_validator(mode="before")
     @classmethod

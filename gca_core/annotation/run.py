@@ -26,9 +26,8 @@ from gca_core.annotation.report.page import render_csv, render_html
 from gca_core.annotation.report.umap_figure import report_figures
 from gca_core.annotation.report.uns_record import keep_record
 from gca_core.annotation.timing import Stopwatch
-from gca_core.errors import DataValidationError
 from gca_core.io import as_path, as_uri, join_uri, json_text, reaching, staged
-from gca_core.locks import sole_writer
+from gca_core.locks import check_earlier, sole_writer
 from gca_core.matrix.cells import check_name
 
 log = logging.getLogger(__name__)
@@ -106,7 +105,8 @@ def opened(config: AnnotationConfig, *, corrected: bool = False, **models: Any) 
     """
     check_name(config.input_uri)
     config.check_input()
-    with replacing(config.output_uri, overwrite=config.overwrite), ExitStack() as stack:
+    with sole_writer(config.output_uri), ExitStack() as stack:
+        check_earlier(config.output_uri, FILES["json"], overwrite=config.overwrite)
         inputs = read_inputs(
             config,
             marker_db=config.marker_db,
@@ -118,26 +118,6 @@ def opened(config: AnnotationConfig, *, corrected: bool = False, **models: Any) 
         with inputs.clock.stage("read"):
             data = stack.enter_context(open_data(config.input_uri, backed=config.backed))
         yield data, inputs
-
-
-@contextmanager
-def replacing(folder: str, *, overwrite: bool = True) -> Iterator[None]:
-    """Let no other process write to a folder of results, and say where there are earlier ones.
-
-    Raises:
-        DataValidationError: another process is at it; or there are results, which are not to be overwritten.
-    """
-    with sole_writer(folder):
-        with reaching(folder):
-            there = (as_path(folder) / FILES["json"]).exists()
-        if there and not overwrite:
-            raise DataValidationError(
-                f"{as_uri(folder)} holds the results of an earlier annotation, which are not to be replaced; name "
-                "another output_uri, or allow to overwrite"
-            )
-        if there:
-            log.info("the results of an earlier annotation in %s are replaced", as_uri(folder))
-        yield
 
 
 def write_results(config: AnnotationConfig, data: OpenData, outcome: Outcome, clock: Stopwatch) -> AnnotationResult:

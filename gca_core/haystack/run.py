@@ -17,8 +17,10 @@ from gca_core.haystack.models import (
     InferenceResult,
     IterationConfig,
 )
+from gca_core.haystack.results.outputs import RESULT
 from gca_core.inference.local import DEFAULT_TIMEOUT, run_local_job
 from gca_core.inference.predictor import require_backend
+from gca_core.locks import check_earlier
 from gca_core.runs.models import Claim
 from gca_core.runs.store import BEAT_SECONDS
 
@@ -38,6 +40,7 @@ def run_haystack(
     settings: Settings | None = None,
     run_id: str | None = None,
     results_uri: str | None = None,
+    overwrite: bool = True,
     dataset: str | None = None,
     context: HaystackContext | None = None,
     timeout: float = DEFAULT_TIMEOUT,
@@ -57,6 +60,7 @@ def run_haystack(
         run_id: identity of the run; made from what is asked, the config and place of the results where None, so that
             the same call gives the same run.
         results_uri: folder of the results; ``<results root>/haystack/<run id>`` where None.
+        overwrite: replace earlier results; or else refuse to.
         dataset: restricts the run to one dataset of the atlas.
         context: opened from the settings where None.
         timeout: seconds that one inference job may take.
@@ -64,6 +68,7 @@ def run_haystack(
     Raises:
         QueryParsingError: what is asked can't be read, or is asked in both ways.
         ConfigurationError: there is no such kind, or the backend can't run here.
+        DataValidationError: there are earlier results that are not to be replaced.
         CellRetrievalError: the atlas lacks what the question needs.
         InferenceError: every inference of an iteration failed.
         StoreError: the same run, or another with this folder of results, is at work; the database can't be reached.
@@ -77,6 +82,7 @@ def run_haystack(
     )
     run_id = run_id or make_run_id(query.question, config, dataset, results_uri)
     uri = results_uri or io.join_uri(settings.results_root(), "haystack", io.safe_name(run_id))
+    check_earlier(uri, RESULT, overwrite=overwrite)
     claim = Claim(stale_after_seconds=STALE_AFTER_SECONDS)
     state = steps.start_run(query, run_id=run_id, results_uri=uri, config=config, context=context, claim=claim)
     begun = time.monotonic()

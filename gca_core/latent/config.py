@@ -30,6 +30,7 @@ class LatentConfig(BaseModel, extra="forbid", frozen=True, coerce_numbers_to_str
     Args:
         input_uri: an h5ad or loom file, a zarr store, a 10x h5 file or a folder with 10x mtx files, path or URI.
         output_uri: folder, path or URI, that receives the results.
+        overwrite: replace earlier results; or else refuse to.
         counts_layer: where the values are: ``X``, ``raw`` or a layer's name. Unset means ``X``, or with
             ``recover_counts`` the first of ``X`` and ``raw`` that is log-normalised.
         recover_counts: the values are log-normalised counts; recover the counts from them.
@@ -80,6 +81,7 @@ class LatentConfig(BaseModel, extra="forbid", frozen=True, coerce_numbers_to_str
 
     input_uri: str = Field(min_length=1)
     output_uri: str = Field(min_length=1)
+    overwrite: bool = True
     counts_layer: str | None = None
     recover_counts: bool = False
     n_top_genes: int | None = Field(2000, ge=2)

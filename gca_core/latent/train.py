@@ -35,10 +35,11 @@ from gca_core.latent.evaluation.evaluate import (
 from gca_core.latent.evaluation.report import render_report
 from gca_core.latent.evaluation.visualize import png_bytes, training_figure, umap_embedding, umap_figure
 from gca_core.latent.model.adapter import TorchVAE, TrainingHistory
-from gca_core.locks import sole_writer
+from gca_core.locks import check_earlier, sole_writer
 
 log = logging.getLogger(__name__)
 
+RESULT = "run.json"
 VERSIONED = ("torch", "numpy", "scipy", "scikit-learn", "umap-learn", "anndata")
 
 
@@ -99,12 +100,14 @@ def run_training(config: LatentConfig) -> LatentResult:
         config: what to read, how to train, where to write.
 
     Raises:
-        DataValidationError: the input isn't what the run needs, or another process is at the output folder.
+        DataValidationError: the input isn't what the run needs; or another process is at the output folder, or earlier
+            results that are not to be replaced are in it.
         ConfigurationError: the output folder can't be written to.
     """
     config.check_input()
     seconds: dict[str, float] = {}
     with threadpool_limits(config.threads), sole_writer(config.output_uri):
+        check_earlier(config.output_uri, RESULT, overwrite=config.overwrite)
         with _timed(seconds, "read"):
             data = DataAdapter(config)
             _require_evaluable(data)
@@ -184,7 +187,7 @@ def write_results(run: LatentRun) -> dict[str, str]:
             render_report(config, metrics, run.evaluation, umap_png=umap_png, training_png=training_png),
         ),
         "metrics": write_json(join_uri(out, "metrics.json"), metrics),
-        "run": join_uri(out, "run.json"),
+        "run": join_uri(out, RESULT),
     }
 
 

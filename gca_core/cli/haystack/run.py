@@ -57,6 +57,9 @@ def run(
     ] = 2,
     backend: Annotated[str, typer.Option(help="What predicts: shift is the mean shift of the prompt.")] = "shift",
     output: Annotated[str | None, typer.Option(help="Folder of the results. [default: under GCA_RESULTS_URI]")] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite/--no-overwrite", help="Replace earlier results, or refuse to.")
+    ] = True,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of every random choice. [default: GCA_SEED]")] = None,
     demo: Annotated[
         bool,
@@ -78,14 +81,18 @@ def run(
     from gca_core.haystack.context import open_context, open_knowledge
     from gca_core.haystack.demo.kang2018 import prepare_demo
     from gca_core.haystack.models import IterationConfig
+    from gca_core.haystack.results.outputs import RESULT
     from gca_core.haystack.run import run_haystack
     from gca_core.haystack.steps import understand as read
     from gca_core.inference.predictor import require_backend
+    from gca_core.locks import check_earlier
 
     if demo and dataset:
         raise typer.BadParameter("--demo brings a dataset of its own; leave out --dataset")
     settings = load_settings()
     require_backend(backend)
+    if output and not overwrite:
+        check_earlier(output, RESULT, overwrite=False)
     names: dict[str, Any] = {"cell_type": cell_type, "perturbation": perturbation, "kind": kind}
     config = IterationConfig(
         max_iterations=max_iterations,
@@ -109,6 +116,7 @@ def run(
         config=config,
         settings=settings,
         results_uri=output,
+        overwrite=overwrite,
         dataset=dataset,
         context=context,
     )

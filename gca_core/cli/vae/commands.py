@@ -44,6 +44,7 @@ def train(
     input_uri: options.OptionalInput = None,
     config: options.Config = None,
     output_uri: options.OutputDir = None,
+    overwrite: options.Overwrite = None,
     pipeline: Annotated[
         bool, typer.Option("--pipeline", help="Also draw a t-SNE; the other pictures are always drawn.")
     ] = False,
@@ -67,6 +68,7 @@ def train(
     given: dict[str, Any] = {
         "input_uri": input_uri,
         "output_uri": output_uri,
+        "overwrite": overwrite,
         "labels_key": label_column,
         "batch_key": batch_column,
         "counts_layer": counts_layer,
@@ -148,6 +150,7 @@ def _run_id(config: LatentConfig, *, dry_run: bool) -> str:
 
     if dry_run:
         return "dry-run"
+    config = config.model_copy(update={"overwrite": True})
     stem = safe_name(PurePosixPath(config.input_uri).stem or "input")
     return f"{stem}-{hashlib.sha256(dump_config(config).encode()).hexdigest()[:HASHED]}"
 

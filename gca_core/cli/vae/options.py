@@ -58,6 +58,9 @@ OutputDir = Annotated[
         help="Folder for the results. Default: outputs/<run id>, or latent/<run id> under GCA_RESULTS_URI.",
     ),
 ]
+Overwrite = Annotated[
+    bool | None, typer.Option("--overwrite/--no-overwrite", help="Replace earlier results, or refuse to.")
+]
 DryRun = Annotated[
     bool,
     typer.Option("--dry-run", "--dry_run", help="One epoch on tiny synthetic cells, to see that every step works."),

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TOP_GENES = 50
+RESULT = "run.json"
 KIND = "haystack"
 
 
@@ -57,7 +58,7 @@ def write_outputs(
         run_id=run.run_id,
         h5ad_uri=h5ad_uri,
         html_uri=io.join_uri(run.results_uri, "report.html"),
-        json_uri=io.join_uri(run.results_uri, "run.json"),
+        json_uri=io.join_uri(run.results_uri, RESULT),
         figure_uri=figure_uri,
         state_uri=state_uri,
         best_score=best.score if best else None,

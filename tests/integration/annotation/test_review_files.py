@@ -117,13 +117,13 @@ def test_an_annotated_file_that_is_no_such_file_is_refused_and_left(run):
 
 
 def test_corrections_outlive_another_annotation_into_the_same_folder(run, source, caplog):
-    caplog.set_level("INFO", logger="gca_core.annotation.run")
+    caplog.set_level("INFO", logger="gca_core")
     apply_review(table(run, {"b": "B cell"}), run, who="ada")
     result = annotate_file(config(source, run, ranking="wilcoxon"))
     assert result.stats.overrides == 1
     assert result.labels["B cell"] == 60
     assert (run / CORRECTIONS_FILE).exists()
-    assert f"the results of an earlier annotation in {run.as_uri()} are replaced" in caplog.text
+    assert f"the earlier results in {run.as_uri()} are replaced" in caplog.text
 
 
 def test_corrections_of_one_run_can_be_given_to_another(run, source, tmp_path):
