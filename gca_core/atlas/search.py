@@ -22,7 +22,7 @@ from psycopg.rows import dict_row
 from gca_core.atlas.models import EntityKind, NameHit, NameKind, SearchHit
 from gca_core.config import require
 from gca_core.errors import StoreError
-from gca_core.knowledge.bundled.catalogue import normalise_name
+from gca_core.knowledge.bundled.names import normalise_name
 
 log = logging.getLogger(__name__)
 

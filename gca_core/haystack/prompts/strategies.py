@@ -29,8 +29,9 @@ from gca_core.haystack.prompts.perturbation_similarity import (
     perturbation_similarity,
     shared,
 )
-from gca_core.knowledge.bundled.catalogue import PerturbationCatalogue, PerturbationEntry, normalise_name
+from gca_core.knowledge.bundled.catalogue import PerturbationCatalogue, PerturbationEntry
 from gca_core.knowledge.bundled.genetic import changes_gene, resolve_perturbation
+from gca_core.knowledge.bundled.names import normalise_name
 from gca_core.llm.embeddings import similarity_threshold
 
 __all__ = [

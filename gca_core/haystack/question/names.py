@@ -11,13 +11,9 @@ from gca_core.grounding.models import Expectation
 from gca_core.haystack.models import StructuredQuery
 from gca_core.haystack.question.genetic import gene_symbol
 from gca_core.haystack.question.word_lists import CELL_LINES, CELL_NAMES, NOT_ALONE, cell_variants, singular
-from gca_core.knowledge.bundled.catalogue import (
-    PerturbationCatalogue,
-    PerturbationEntry,
-    PerturbationType,
-    normalise_name,
-)
+from gca_core.knowledge.bundled.catalogue import PerturbationCatalogue, PerturbationEntry, PerturbationType
 from gca_core.knowledge.bundled.genetic import GeneticKind, genetic, guide_target, read_kind, resolve_perturbation
+from gca_core.knowledge.bundled.names import normalise_name
 from gca_core.knowledge.bundled.ontology import CellOntology
 from gca_core.knowledge.bundled.tissues import resolve_tissue
 

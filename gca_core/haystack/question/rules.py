@@ -29,13 +29,9 @@ from gca_core.haystack.question.names import (
 )
 from gca_core.haystack.question.word_lists import CELL_LINES, MIXTURES, SPECIES, STOP, cell_variants
 from gca_core.haystack.question.words import Match, Words, scan, split_words
-from gca_core.knowledge.bundled.catalogue import (
-    PerturbationCatalogue,
-    PerturbationEntry,
-    PerturbationType,
-    normalise_name,
-)
+from gca_core.knowledge.bundled.catalogue import PerturbationCatalogue, PerturbationEntry, PerturbationType
 from gca_core.knowledge.bundled.genetic import genetic
+from gca_core.knowledge.bundled.names import normalise_name
 from gca_core.knowledge.bundled.ontology import CellOntology
 from gca_core.knowledge.bundled.tissues import resolve_tissue, tissue_label
 

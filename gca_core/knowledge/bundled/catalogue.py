@@ -19,20 +19,7 @@ from pydantic import BaseModel, Field
 from gca_core.config import require
 from gca_core.errors import DataValidationError
 from gca_core.knowledge.bundled.files import data_file
-from gca_core.knowledge.bundled.names import normalise_name, tokens, variants
-
-__all__ = [
-    "Ambiguity",
-    "ExpectedGene",
-    "ExpectedPathway",
-    "PerturbationCatalogue",
-    "PerturbationEntry",
-    "PerturbationType",
-    "load_catalogue",
-    "normalise_name",
-    "read_catalogue",
-    "tokens",
-]
+from gca_core.knowledge.bundled.names import normalise_name, variants
 
 VERSION = "2026.11.3"
 TABLES = ("catalogue_cytokines.tsv", "catalogue_drugs.tsv", "catalogue_stimuli.tsv")

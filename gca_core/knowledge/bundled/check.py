@@ -18,7 +18,8 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from gca_core.errors import DataValidationError
-from gca_core.knowledge.bundled.catalogue import PerturbationCatalogue, PerturbationEntry, normalise_name
+from gca_core.knowledge.bundled.catalogue import PerturbationCatalogue, PerturbationEntry
+from gca_core.knowledge.bundled.names import normalise_name
 
 DRUG_TABLE = "drugcentral2016_drug_target.tsv"
 LIGAND_TABLE = "liana_omni_resource.csv"

@@ -20,22 +20,9 @@ from gca_core.knowledge.bundled.catalogue import (
     load_catalogue,
 )
 from gca_core.knowledge.bundled.footprints import load_footprints
-from gca_core.knowledge.bundled.gene_sets import GO_BP, load_gene_sets, load_go_bp, set_ids, sets_of_gene
+from gca_core.knowledge.bundled.gene_sets import GO_BP, load_gene_sets, set_ids, sets_of_gene
 from gca_core.knowledge.bundled.genetic import resolve_perturbation
 from gca_core.knowledge.bundled.interactions import LigandReceptor, Neighbour, load_interactions, pairs_of_gene
-from gca_core.knowledge.bundled.tissues import resolve_tissue
-
-__all__ = [
-    "DrugTargets",
-    "Lookup",
-    "PathwayMembership",
-    "drug_targets",
-    "ligand_receptors",
-    "load_go_bp",
-    "neighbours",
-    "pathways_of",
-    "resolve_tissue",
-]
 
 SNAPSHOT = "snapshot"
 Collection = Literal["hallmark", "reactome", "go_bp", "progeny"]

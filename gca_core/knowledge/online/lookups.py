@@ -7,30 +7,31 @@ stops because a service does.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache, cached_property
 from typing import Any, TypeVar
 
 from gca_core import io
 from gca_core.errors import ExternalAPIError
 from gca_core.knowledge.bundled.gene_sets import load_gene_sets
 from gca_core.knowledge.bundled.lookups import SNAPSHOT, Lookup, PathwayMembership, pathways_of
+from gca_core.knowledge.online.client import ServiceClient
 from gca_core.knowledge.online.services import (
     Annotation,
-    Ensembl,
     Gene,
-    GeneOntology,
-    Kegg,
     Literature,
     Pathway,
     Protein,
-    PubMed,
-    Reactome,
-    UniProt,
+    ensembl_gene,
+    go_processes,
+    kegg_pathways,
+    pubmed_search,
+    reactome_pathways,
+    uniprot_protein,
 )
-from gca_core.knowledge.online.settings import OnlineSettings, Source, load_online_settings
+from gca_core.knowledge.online.settings import KEGG_TERMS, OnlineSettings, Source, load_online_settings
 
 log = logging.getLogger(__name__)
 
@@ -49,42 +50,13 @@ class OnlineKnowledge:
     def __init__(self, settings: OnlineSettings | None = None, **options: Any) -> None:
         self.settings = settings or load_online_settings()
         self._options = options
-
-    @cached_property
-    def reactome(self) -> Reactome:
-        """The Reactome ContentService."""
-        return Reactome(self.settings, **self._options)
-
-    @cached_property
-    def uniprot(self) -> UniProt:
-        """UniProt."""
-        return UniProt(self.settings, **self._options)
-
-    @cached_property
-    def pubmed(self) -> PubMed:
-        """PubMed."""
-        return PubMed(self.settings, **self._options)
-
-    @cached_property
-    def go(self) -> GeneOntology:
-        """QuickGO."""
-        return GeneOntology(self.settings, **self._options)
-
-    @cached_property
-    def ensembl(self) -> Ensembl:
-        """Ensembl."""
-        return Ensembl(self.settings, **self._options)
-
-    @cached_property
-    def kegg(self) -> Kegg:
-        """KEGG."""
-        return Kegg(self.settings, **self._options)
+        self._clients: dict[Source, ServiceClient] = {}
 
     async def pathways_of(self, gene: str) -> Lookup[tuple[PathwayMembership, ...]]:
         """Reactome pathways of a gene; sizes are those of the snapshot, 0 where it doesn't have the pathway."""
 
-        async def ask() -> tuple[PathwayMembership, ...] | None:
-            found = await self.reactome.pathways_of(gene)
+        async def ask(client: ServiceClient) -> tuple[PathwayMembership, ...] | None:
+            found = await reactome_pathways(client, gene)
             return None if found is None else tuple(map(_membership, found))
 
         return await self._ask(Source.REACTOME, ask, lambda: pathways_of(gene, ("reactome",)))
@@ -96,32 +68,38 @@ class OnlineKnowledge:
             value = _bundled_processes(gene)
             return Lookup(value, SNAPSHOT, (*protein.missing, "go: needs the accession that uniprot gives"))
         accession = protein.value.accession
-        return await self._ask(Source.GO, lambda: self.go.processes_of(accession), lambda: _bundled_processes(gene))
+        return await self._ask(
+            Source.GO, lambda client: go_processes(client, accession), lambda: _bundled_processes(gene)
+        )
 
     async def protein(self, gene: str) -> Lookup[Protein | None]:
         """The reviewed protein of a gene; the snapshot knows none."""
-        return await self._ask(Source.UNIPROT, lambda: self.uniprot.protein(gene), lambda: None)
+        return await self._ask(Source.UNIPROT, lambda client: uniprot_protein(client, gene), lambda: None)
 
     async def gene(self, symbol: str) -> Lookup[Gene | None]:
         """The gene of a symbol with its place; the snapshot knows none."""
-        return await self._ask(Source.ENSEMBL, lambda: self.ensembl.gene(symbol), lambda: None)
+        return await self._ask(Source.ENSEMBL, lambda client: ensembl_gene(client, symbol), lambda: None)
 
     async def literature(self, query: str, limit: int = 20) -> Lookup[Literature | None]:
         """Publications that fit a query; None without PubMed, which is unknown and not zero."""
-        return await self._ask(Source.PUBMED, lambda: self.pubmed.search(query, limit), lambda: None)
+        return await self._ask(Source.PUBMED, lambda client: pubmed_search(client, query, limit), lambda: None)
 
     async def kegg_pathways_of(self, gene: str) -> Lookup[tuple[Pathway, ...]]:
         """KEGG pathways of a gene; the snapshot has none."""
-        return await self._ask(Source.KEGG, lambda: self.kegg.pathways_of(gene), tuple)
+        return await self._ask(Source.KEGG, lambda client: kegg_pathways(client, gene), tuple)
 
     async def _ask(
-        self, source: Source, ask: Callable[[], Awaitable[T | None]], otherwise: Callable[[], T]
+        self, source: Source, ask: Callable[[ServiceClient], Awaitable[T | None]], otherwise: Callable[[], T]
     ) -> Lookup[T]:
         """The service's answer; else the snapshot's, with the reason. A service that knows nothing has answered."""
         if source not in self.settings.online_sources:
             return Lookup(otherwise(), SNAPSHOT, (f"{source}: {NOT_SWITCHED_ON}",))
+        if source not in self._clients:
+            if source is Source.KEGG:
+                log.warning("KEGG is switched on. %s", KEGG_TERMS)
+            self._clients[source] = ServiceClient(source, self.settings, **self._options)
         try:
-            found = await ask()
+            found = await ask(self._clients[source])
         except ExternalAPIError as error:
             log.warning("the snapshot answers instead: %s", error)
             return Lookup(otherwise(), SNAPSHOT, (f"{source}: {error}",))
@@ -137,7 +115,7 @@ def shared_online() -> OnlineKnowledge:
     return _shared(io.sha256_bytes(f"{settings.model_dump_json()}\0{key}".encode()))
 
 
-@cache
+@functools.cache
 def _shared(_settings_hash: str) -> OnlineKnowledge:
     return OnlineKnowledge()
 

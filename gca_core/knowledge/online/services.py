@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from typing import Any
 from urllib.parse import quote
@@ -11,11 +10,9 @@ from pydantic import BaseModel
 
 from gca_core.errors import ExternalAPIError
 from gca_core.knowledge.online.client import RefusedError, ServiceClient
-from gca_core.knowledge.online.settings import KEGG_TERMS, OnlineSettings, Source
-
-log = logging.getLogger(__name__)
 
 HUMAN = "9606"
+UNIPROT_FIELDS = "accession,gene_names,protein_name,cc_function"
 MAX_ARTICLES = 20
 MAX_ANNOTATIONS = 100
 _SYMBOL = re.compile(r"[A-Za-z0-9][A-Za-z0-9.@_-]{0,40}")
@@ -83,25 +80,19 @@ class Literature(BaseModel, frozen=True):
     articles: tuple[Article, ...] = ()
 
 
-class Reactome:
-    """The Reactome ContentService."""
+async def reactome_pathways(client: ServiceClient, gene: str) -> tuple[Pathway, ...] | None:
+    """Human pathways that hold a gene's protein, by id; None where Reactome doesn't know the gene.
 
-    def __init__(self, settings: OnlineSettings, **options: Any) -> None:
-        self.client = ServiceClient(Source.REACTOME, settings, **options)
-
-    async def pathways_of(self, gene: str) -> tuple[Pathway, ...] | None:
-        """Human pathways that hold a gene's protein, by id; None where Reactome doesn't know the gene.
-
-        Raises:
-            ExternalAPIError: no usable answer.
-        """
-        _require(_SYMBOL, gene, "gene symbol")
-        query = {"query": gene, "species": "Homo sapiens", "types": "Protein", "cluster": "true"}
-        accession = await self.client.get_json("search/query", query, lambda found: _reactome_accession(found, gene))
-        if accession is None:
-            return None
-        path = f"data/mapping/UniProt/{quote(accession, safe='')}/pathways"
-        return await self.client.get_json(path, {"species": HUMAN}, _reactome_pathways)
+    Raises:
+        ExternalAPIError: no usable answer.
+    """
+    _require(_SYMBOL, gene, "gene symbol")
+    query = {"query": gene, "species": "Homo sapiens", "types": "Protein", "cluster": "true"}
+    accession = await client.get_json("search/query", query, lambda found: _reactome_accession(found, gene))
+    if accession is None:
+        return None
+    path = f"data/mapping/UniProt/{quote(accession, safe='')}/pathways"
+    return await client.get_json(path, {"species": HUMAN}, _reactome_pathways)
 
 
 def _reactome_accession(found: Any, gene: str) -> str | None:
@@ -119,24 +110,16 @@ def _reactome_pathways(rows: Any) -> tuple[Pathway, ...]:
     return tuple(sorted((p for p in found if p.identifier), key=lambda p: p.identifier))
 
 
-class UniProt:
-    """The UniProt REST service."""
+async def uniprot_protein(client: ServiceClient, gene: str) -> Protein | None:
+    """The reviewed human protein of a gene; None where there is none.
 
-    FIELDS = "accession,gene_names,protein_name,cc_function"
-
-    def __init__(self, settings: OnlineSettings, **options: Any) -> None:
-        self.client = ServiceClient(Source.UNIPROT, settings, **options)
-
-    async def protein(self, gene: str) -> Protein | None:
-        """The reviewed human protein of a gene; None where there is none.
-
-        Raises:
-            ExternalAPIError: no usable answer.
-        """
-        _require(_SYMBOL, gene, "gene symbol")
-        query = f"(gene_exact:{gene}) AND (organism_id:{HUMAN}) AND (reviewed:true)"
-        params = {"query": query, "fields": self.FIELDS, "format": "json", "size": "1"}
-        return await self.client.get_json("uniprotkb/search", params, lambda found: _protein(found, gene))
+    Raises:
+        ExternalAPIError: no usable answer.
+    """
+    _require(_SYMBOL, gene, "gene symbol")
+    query = f"(gene_exact:{gene}) AND (organism_id:{HUMAN}) AND (reviewed:true)"
+    params = {"query": query, "fields": UNIPROT_FIELDS, "format": "json", "size": "1"}
+    return await client.get_json("uniprotkb/search", params, lambda found: _protein(found, gene))
 
 
 def _protein(found: Any, gene: str) -> Protein | None:
@@ -154,39 +137,28 @@ def _protein(found: Any, gene: str) -> Protein | None:
     )
 
 
-class PubMed:
-    """NCBI's E-utilities on PubMed; the key travels in the body of a POST, so that no log of addresses holds it."""
+async def pubmed_search(client: ServiceClient, query: str, limit: int = MAX_ARTICLES) -> Literature:
+    """How many publications fit a query, and the most relevant of them, by NCBI's E-utilities.
 
-    def __init__(self, settings: OnlineSettings, **options: Any) -> None:
-        self.settings = settings
-        self.client = ServiceClient(Source.PUBMED, settings, **options)
+    The key travels in the body of a POST, so that no log of addresses holds it.
 
-    async def search(self, query: str, limit: int = MAX_ARTICLES) -> Literature:
-        """How many publications fit a query, and the most relevant of them.
-
-        Raises:
-            ExternalAPIError: no usable answer, or a query that PubMed can't read.
-        """
-        form = {"db": "pubmed", "term": query, "retmode": "json", "retmax": str(limit), "sort": "relevance"}
-        found = await self.client.post_json("esearch.fcgi", form, self._identity(), _pubmed_ids)
-        if found is None:
-            raise ExternalAPIError("pubmed has no search at this address; check GCA_ONLINE_URLS")
-        count, ids = found
-        return Literature(count=count, articles=await self._articles(ids) if ids else ())
-
-    async def _articles(self, ids: list[str]) -> tuple[Article, ...]:
-        form = {"db": "pubmed", "id": ",".join(ids), "retmode": "json"}
-        found = await self.client.post_json("esummary.fcgi", form, self._identity(), lambda a: _articles(a, ids))
-        return found or ()
-
-    def _identity(self) -> dict[str, str]:
-        key = self.settings.ncbi_api_key
-        fields = {
-            "tool": self.settings.ncbi_tool,
-            "email": self.settings.ncbi_email,
-            "api_key": key.get_secret_value() if key else "",
-        }
-        return {name: value for name, value in fields.items() if value}
+    Raises:
+        ExternalAPIError: no usable answer, or a query that PubMed can't read.
+    """
+    settings = client.settings
+    key = settings.ncbi_api_key.get_secret_value() if settings.ncbi_api_key else ""
+    told = {"tool": settings.ncbi_tool, "email": settings.ncbi_email, "api_key": key}
+    identity = {name: value for name, value in told.items() if value}
+    form = {"db": "pubmed", "term": query, "retmode": "json", "retmax": str(limit), "sort": "relevance"}
+    found = await client.post_json("esearch.fcgi", form, identity, _pubmed_ids)
+    if found is None:
+        raise ExternalAPIError("pubmed has no search at this address; check GCA_ONLINE_URLS")
+    count, ids = found
+    if not ids:
+        return Literature(count=count)
+    form = {"db": "pubmed", "id": ",".join(ids), "retmode": "json"}
+    articles = await client.post_json("esummary.fcgi", form, identity, lambda found: _articles(found, ids))
+    return Literature(count=count, articles=articles or ())
 
 
 def _pubmed_ids(found: Any) -> tuple[int, list[str]]:
@@ -196,9 +168,8 @@ def _pubmed_ids(found: Any) -> tuple[int, list[str]]:
     if not _text(result, "count").isdigit():
         raise ValueError("no count")
     ids = result.get("idlist")
-    return int(_text(result, "count")), [str(i) for i in ids if _DIGITS.fullmatch(str(i))] if isinstance(
-        ids, list
-    ) else []
+    listed = ids if isinstance(ids, list) else []
+    return int(_text(result, "count")), [str(i) for i in listed if _DIGITS.fullmatch(str(i))]
 
 
 def _articles(found: Any, ids: list[str]) -> tuple[Article, ...]:
@@ -221,27 +192,21 @@ def _article(pmid: str, row: dict[str, Any]) -> Article:
     )
 
 
-class GeneOntology:
-    """QuickGO of the EBI."""
+async def go_processes(client: ServiceClient, accession: str) -> tuple[Annotation, ...]:
+    """The biological processes that a human protein is annotated with, by id; of several the first counts.
 
-    def __init__(self, settings: OnlineSettings, **options: Any) -> None:
-        self.client = ServiceClient(Source.GO, settings, **options)
-
-    async def processes_of(self, accession: str) -> tuple[Annotation, ...]:
-        """The biological processes that a human protein is annotated with, by id; of several the first counts.
-
-        Raises:
-            ExternalAPIError: no usable answer.
-        """
-        _require(_ACCESSION, accession, "UniProt accession")
-        params = {
-            "geneProductId": accession,
-            "taxonId": HUMAN,
-            "aspect": "biological_process",
-            "includeFields": "goName",
-            "limit": str(MAX_ANNOTATIONS),
-        }
-        return await self.client.get_json("annotation/search", params, _annotations) or ()
+    Raises:
+        ExternalAPIError: no usable answer.
+    """
+    _require(_ACCESSION, accession, "UniProt accession")
+    params = {
+        "geneProductId": accession,
+        "taxonId": HUMAN,
+        "aspect": "biological_process",
+        "includeFields": "goName",
+        "limit": str(MAX_ANNOTATIONS),
+    }
+    return await client.get_json("annotation/search", params, _annotations) or ()
 
 
 def _annotations(found: Any) -> tuple[Annotation, ...]:
@@ -261,22 +226,16 @@ def _annotations(found: Any) -> tuple[Annotation, ...]:
     )
 
 
-class Ensembl:
-    """The Ensembl REST service."""
+async def ensembl_gene(client: ServiceClient, symbol: str) -> Gene | None:
+    """The human gene of a symbol; None where there is none, which Ensembl says by status 400.
 
-    def __init__(self, settings: OnlineSettings, **options: Any) -> None:
-        self.client = ServiceClient(Source.ENSEMBL, settings, **options)
-
-    async def gene(self, symbol: str) -> Gene | None:
-        """The human gene of a symbol; None where there is none, which Ensembl says by status 400.
-
-        Raises:
-            ExternalAPIError: no usable answer.
-        """
-        _require(_SYMBOL, symbol, "gene symbol")
-        path = f"lookup/symbol/homo_sapiens/{quote(symbol, safe='')}"
-        params = {"content-type": "application/json"}
-        return await self.client.get_json(path, params, lambda found: _gene(found, symbol), missing=(400,))
+    Raises:
+        ExternalAPIError: no usable answer.
+    """
+    _require(_SYMBOL, symbol, "gene symbol")
+    path = f"lookup/symbol/homo_sapiens/{quote(symbol, safe='')}"
+    params = {"content-type": "application/json"}
+    return await client.get_json(path, params, lambda found: _gene(found, symbol), missing=(400,))
 
 
 def _gene(found: Any, symbol: str) -> Gene:
@@ -296,27 +255,20 @@ def _gene(found: Any, symbol: str) -> Gene:
     )
 
 
-class Kegg:
-    """KEGG's REST service, for those who meet its terms; nothing of it is stored."""
+async def kegg_pathways(client: ServiceClient, gene: str) -> tuple[Pathway, ...] | None:
+    """Human pathways that hold a gene, by id; None where KEGG doesn't know the gene.
 
-    def __init__(self, settings: OnlineSettings, **options: Any) -> None:
-        log.warning("KEGG is switched on. %s", KEGG_TERMS)
-        self.client = ServiceClient(Source.KEGG, settings, **options)
-
-    async def pathways_of(self, gene: str) -> tuple[Pathway, ...] | None:
-        """Human pathways that hold a gene, by id; None where KEGG doesn't know the gene.
-
-        Raises:
-            ExternalAPIError: no usable answer.
-        """
-        _require(_SYMBOL, gene, "gene symbol")
-        entry = await self.client.get_text(f"find/hsa/{quote(gene, safe='')}", lambda text: _kegg_entry(text, gene))
-        if entry is None:
-            return None
-        links = await self.client.get_text(f"link/pathway/{quote(entry, safe=':')}", _pairs) or []
-        names = dict(await self.client.get_text("list/pathway/hsa", _pairs) or [])
-        ids = sorted({target.removeprefix("path:") for _, target in links})
-        return tuple(Pathway(identifier=i, name=names.get(i, "").removesuffix(" - Homo sapiens (human)")) for i in ids)
+    Raises:
+        ExternalAPIError: no usable answer.
+    """
+    _require(_SYMBOL, gene, "gene symbol")
+    entry = await client.get_text(f"find/hsa/{quote(gene, safe='')}", lambda text: _kegg_entry(text, gene))
+    if entry is None:
+        return None
+    links = await client.get_text(f"link/pathway/{quote(entry, safe=':')}", _pairs) or []
+    names = dict(await client.get_text("list/pathway/hsa", _pairs) or [])
+    ids = sorted({target.removeprefix("path:") for _, target in links})
+    return tuple(Pathway(identifier=i, name=names.get(i, "").removesuffix(" - Homo sapiens (human)")) for i in ids)
 
 
 def _kegg_entry(text: str, gene: str) -> str | None:

@@ -15,12 +15,12 @@ from gca_core.knowledge.bundled.catalogue import (
     PerturbationEntry,
     PerturbationType,
     load_catalogue,
-    normalise_name,
     read_catalogue,
 )
 from gca_core.knowledge.bundled.files import BUNDLED
 from gca_core.knowledge.bundled.footprints import load_footprints
 from gca_core.knowledge.bundled.gene_sets import find_gene_set, known_symbols
+from gca_core.knowledge.bundled.names import normalise_name
 from gca_core.knowledge.bundled.ontology import load_ontology
 
 

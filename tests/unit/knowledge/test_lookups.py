@@ -1,7 +1,8 @@
 import subprocess
 import sys
 
-from gca_core.knowledge.bundled.lookups import drug_targets, ligand_receptors, neighbours, pathways_of, resolve_tissue
+from gca_core.knowledge.bundled.lookups import drug_targets, ligand_receptors, neighbours, pathways_of
+from gca_core.knowledge.bundled.tissues import resolve_tissue
 
 
 def test_the_targets_of_a_drug_have_a_direction() -> None:
