@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 import platform
+import shutil
 import sys
 from collections.abc import Sequence
 from enum import StrEnum
@@ -38,6 +39,8 @@ COMMANDS = {
     "datasets": ("tools.datasets", "List the data files that ship with the package."),
 }
 
+# columns of the terminal
+PANELS_FROM = 120
 log = logging.getLogger(__name__)
 
 
@@ -80,7 +83,16 @@ def _load(name: str) -> Any:
         alone.command()(getattr(module, name.replace("-", "_")))
         command = typer.main.get_command(alone)
     command.name = name
+    if shutil.get_terminal_size().columns < PANELS_FROM:
+        _without_panels(command)
     return command
+
+
+def _without_panels(command: Any) -> None:
+    """Help as a list, for narrow terminals: the columns of panels cut long names there."""
+    command.rich_markup_mode = None
+    for below in getattr(command, "commands", {}).values():
+        _without_panels(below)
 
 
 app = typer.Typer(

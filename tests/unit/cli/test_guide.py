@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
 from gca_core.cli.main import app
 
@@ -17,6 +18,19 @@ def find(group, name: str):
 
 def options_of(command) -> set[str]:
     return {name for p in command.params for name in (*p.opts, *p.secondary_opts) if name.startswith("--")}
+
+
+def with_names(command, *words: str):
+    yield command, words
+    for name in getattr(command, "commands", ()):
+        yield from with_names(find(command, name), *words, name)
+
+
+@pytest.mark.parametrize("columns", ["80", "120"])
+def test_help_cuts_no_name(columns):
+    for command, words in with_names(ROOT):
+        shown = CliRunner(env={"COLUMNS": columns}).invoke(app, [*words, "--help"]).output
+        assert {name for name in options_of(command) if name not in shown} == set(), words
 
 
 def test_the_page_names_every_option_of_annotate():
