@@ -36,10 +36,8 @@ def simulate(database: MarkerDatabase, mixture: dict[str, str], n_per_type: int 
         mean = base.copy()
         for term in (identifier, PARENTS.get(name, identifier)):
             cell_type = database.get(term)
-            assert cell_type is not None
             mean[[column[g] for g in cell_type.positive]] = 1.0
         cell_type = database.get(identifier)
-        assert cell_type is not None
         mean[[column[g] for g in cell_type.negative]] = 0.01
         rows.append(rng.poisson(mean, size=(n_per_type, len(genes))))
         names += [name] * n_per_type

@@ -81,7 +81,6 @@ def stored(report: IngestReport) -> tuple[ad.AnnData, ad.AnnData]:
 def test_a_killed_ingest_goes_on_and_ends_as_if_nothing_had_been(take_in, atlas, settings, cells_file):
     config = ingest_config(cells_file, "resumed")
     process = in_python(PROGRAM, str(settings.home), config.model_dump_json(), "0.2")
-    assert process.stdout is not None
     done = [int(process.stdout.readline()) for _ in range(3)][-1]
     process.send_signal(signal.SIGKILL)
     process.wait(timeout=30)

@@ -296,7 +296,6 @@ def test_cells_have_quality_figures(named: IngestReport, atlas: Atlas) -> None:
 def test_the_similarity_of_chance_is_kept_with_the_model(named: IngestReport, atlas: Atlas) -> None:
     assert atlas.embedding_model() == "hashed-text-1536"
     threshold = atlas.similarity_threshold()
-    assert threshold is not None
     assert 0 < threshold < 1
 
 

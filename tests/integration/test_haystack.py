@@ -87,7 +87,6 @@ def last_state(outputs: HaystackOutputs) -> StateRef:
 
 
 def test_the_withheld_response_is_predicted(default_run: HaystackOutputs, demo: DemoFiles) -> None:
-    assert default_run.h5ad_uri is not None
     truth = demo.compare(default_run.h5ad_uri)
     assert truth.pearson_lfc >= 0.85
     assert truth.de_overlap_50 >= 0.60
@@ -101,10 +100,8 @@ def test_the_atlas_never_held_the_answer(context: HaystackContext, demo: DemoFil
 
 def test_the_default_run_stops_at_its_threshold(default_run: HaystackOutputs, context: HaystackContext) -> None:
     assert default_run.termination_reason is TerminationReason.THRESHOLD
-    assert default_run.best_score is not None
     assert default_run.best_score >= 7.0
     row = context.require_runs().get("default")
-    assert row is not None
     assert (row.status, row.phase) == (RunStatus.SUCCEEDED, RunPhase.DONE)
     assert row.best_score == pytest.approx(default_run.best_score)
     assert row.termination_reason == "threshold"
@@ -120,7 +117,6 @@ def test_a_threshold_out_of_reach_takes_more_iterations(long_run, default_run, c
     ids = [e.candidate.candidate_id for e in run.evaluations()]
     assert len(ids) == len(set(ids))
     assert [row.iteration for row in context.require_runs().iterations("long")] == [0, 1, 2]
-    assert long_run.h5ad_uri is not None
     assert demo.compare(long_run.h5ad_uri).pearson_lfc >= 0.85
 
 
@@ -205,7 +201,6 @@ def test_a_cancelled_run_stops_at_its_next_gate(context: HaystackContext, demo: 
     uri = (results / "cancelled").as_uri()
     state = steps.start_run(query, run_id="cancelled", results_uri=uri, config=IterationConfig(), context=context)
     row = context.require_runs().get("cancelled")
-    assert row is not None
     context.require_runs().upsert_run(row.model_copy(update={"status": RunStatus.CANCELLED}))
     decision = steps.gate(state, 0, context)
     assert (decision.go, decision.reason) == (False, TerminationReason.CANCELLED)
@@ -220,7 +215,6 @@ def test_a_run_cancelled_while_it_infers_stays_cancelled(context, demo, results)
     state = steps.start_run(query, run_id="midway", results_uri=uri, config=config, context=context)
     (job,) = steps.propose(state, 0, context)
     row = context.require_runs().get("midway")
-    assert row is not None
     context.require_runs().upsert_run(row.model_copy(update={"status": RunStatus.CANCELLED}))
     after = steps.record(state, 0, [steps.evaluate(state, 0, r, context) for r in infer(job)], context)
     assert steps.gate(after, 1, context).reason is TerminationReason.CANCELLED
@@ -259,7 +253,6 @@ def test_failed_inference_is_told_apart(context: HaystackContext, demo: DemoFile
     with pytest.raises(InferenceError, match="no memory"):
         steps.record(state, 0, [evaluation], context)
     row = context.require_runs().get("failed")
-    assert row is not None
     assert row.status is RunStatus.FAILED
 
 

@@ -98,7 +98,6 @@ def test_connecting_to_a_database_that_is_down_is_answered_with_advice_and_witho
 def test_a_trigger_finds_the_same_connection_without_blocking(connection: Any) -> None:
     connection("atlas", conn_type="gca_atlas", host="10.0.0.5", schema="gca")
     found = asyncio.run(AtlasHook("atlas").find_connection_async())
-    assert found is not None
     assert found.host == "10.0.0.5"
     assert asyncio.run(AtlasHook().find_connection_async()) is None
     with pytest.raises(ConfigurationError, match="does not exist"):
@@ -109,7 +108,6 @@ def test_an_llm_connection_gives_the_model_and_hides_the_key(connection: Any) ->
     extra = {"provider": "openai", "model": "a-model"}
     connection("llm", conn_type="gca_llm", password="sk-very-secret", extra=extra)
     config = LlmHook("llm").get_conn()
-    assert config is not None
     assert (config.name, config.base_url) == ("openai:a-model", None)
     assert config.api_key == SecretStr("sk-very-secret")
     for shown in (repr(config), str(config), config.model_dump_json(), str(LlmHook("llm").test_connection())):

@@ -87,13 +87,11 @@ def test_every_service_answers_its_question(services: Loopback, tmp_path: Path) 
     assert [p.identifier for p in pathways.value] == ["R-HSA-877300", "R-HSA-909733"]
     assert pathways.value[0].size > 50
     protein = ask(online.protein("STAT1")).value
-    assert protein is not None
     assert (protein.accession, protein.symbol, protein.function) == ("P42224", "STAT1", "Signal transducer.")
     processes = ask(online.processes_of("STAT1"))
     assert processes.source == "go"
     assert [(a.go_id, a.evidence, a.reference) for a in processes.value] == [("GO:0060333", "IDA", "PMID:1")]
     gene = ask(online.gene("STAT1")).value
-    assert gene is not None
     assert (gene.identifier, gene.chromosome, gene.strand) == ("ENSG00000115415", "2", -1)
     assert gene.description == "signal transducer and activator of transcription 1"
     kegg = ask(online.kegg_pathways_of("STAT1"))
@@ -105,7 +103,6 @@ def test_every_service_answers_its_question(services: Loopback, tmp_path: Path) 
 
 def test_literature_gives_the_number_and_what_can_be_listed(services: Loopback, tmp_path: Path) -> None:
     found = ask(OnlineKnowledge(settings(services.url, tmp_path)).literature("interferon AND monocyte")).value
-    assert found is not None
     assert found.count == 2
     assert [(a.pmid, a.title, a.year, a.doi) for a in found.articles] == [
         ("111", "A title with markup.", 2018, "10.1/x")

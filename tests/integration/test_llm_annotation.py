@@ -128,7 +128,6 @@ def test_labels_come_from_the_model_and_are_judged_by_the_markers(ask, blood, na
     server, report = ask(lambda request, _: say(name_types(request)))
     expect_right(report)
     assert (report.annotator, report.model) == ("llm", "openai-compatible:small")
-    assert report.model_stats is not None
     assert (report.model_stats.llm_batches, report.model_stats.cache_hits, report.model_stats.fallbacks) == (1, 0, 0)
     assert report.model_stats.usage.input_tokens > 0
     assert report.model_stats.usage.cost is None
@@ -145,7 +144,6 @@ def test_a_second_run_asks_nothing_whatever_its_clusters_are_called(blood, serve
     blood.obs["renamed"] = blood.obs["truth"].cat.rename_categories(lambda name: f"cluster of {name}")
     again = annotate(blood, "renamed", model=config_for(server), llm_options=options)
     assert len(server.requests) == 1
-    assert again.model_stats is not None
     assert (again.model_stats.cache_hits, again.model_stats.llm_batches) == (len(MIXTURE), 0)
     assert [a.primary_label for a in again.annotations] == [a.primary_label for a in first.annotations]
     other = options.model_copy(update={"chat": QUICK.model_copy(update={"temperature": 0.9})})
@@ -205,7 +203,6 @@ def test_a_silent_provider_is_left_alone_after_its_tries(blood, serve, offline, 
     assert len(server.requests) == 4
     for name, annotation in by_cluster(report).items():
         expect_fallback(annotation, offline[name], "did not answer in time")
-    assert report.model_stats is not None
     # what was sent and not answered may have been billed
     assert report.model_stats.usage.estimated_tokens > 4 * 4096
 
@@ -269,7 +266,6 @@ def test_missing_clusters_are_asked_once_more_and_invented_ones_dropped(ask, nam
     first, *others = [a.cluster for a in report.annotations]
     expect_right(report, tuple(others))
     expect_fallback(by_cluster(report)[first], offline[first], "left the cluster out")
-    assert report.model_stats is not None
     assert report.model_stats.fallbacks == 1
     dropped = [note for note in report.model_stats.notes if "does not exist was dropped: hepatocyte" in note]
     assert len(dropped) == 2
@@ -403,7 +399,6 @@ def test_the_budget_ends_the_asking_before_it_is_spent(ask, name_types, offline)
     expect_right(report, tuple(answered))
     for name in set(MIXTURE) - set(answered):
         expect_fallback(by_cluster(report)[name], offline[name], "budget of 7,000 tokens")
-    assert report.model_stats is not None
     spent = report.model_stats.usage
     assert 0 < spent.input_tokens + spent.output_tokens <= limit
 
@@ -413,7 +408,6 @@ def test_money_is_counted_from_the_prices_that_were_given(blood, serve, name_typ
     price = TokenPrice(input_per_million=2.0, output_per_million=10.0, currency="EUR")
     options = options_in(tmp_path, prices={"openai-compatible:small": price}, budget=Budget(max_cost=1.0))
     report = annotate(blood, "truth", model=config_for(server), llm_options=options)
-    assert report.model_stats is not None
     spent = report.model_stats.usage
     assert spent.cost == pytest.approx((2.0 * spent.input_tokens + 10.0 * spent.output_tokens) / 1e6)
     assert spent.currency == "EUR"
@@ -423,7 +417,6 @@ def test_money_is_counted_from_the_prices_that_were_given(blood, serve, name_typ
 
 def test_answers_without_a_token_count_are_counted_as_estimates(ask: Ask, name_types: Namer) -> None:
     _, report = ask(lambda request, _: Answer(say(name_types(request)).text, usage=False))
-    assert report.model_stats is not None
     spent = report.model_stats.usage
     assert spent.estimated_tokens == spent.input_tokens + spent.output_tokens > 4096
 
@@ -454,7 +447,6 @@ def test_models_that_agree_decide_together_and_others_are_reported(ask: Ask, nam
     assert FlagReason.MODEL_DISAGREEMENT in split.flag_reasons
     assert split.confidence is Confidence.LOW
     assert all("3 of 3 models agree" in a.caveats[0] for a in agreed)
-    assert report.model_stats is not None
     assert report.model_stats.disagreements == 1
     assert report.model == "openai-compatible:small + openai-compatible:odd + openai-compatible:third"
 

@@ -29,17 +29,13 @@ def test_a_run_is_written_once_and_then_changed(runs: RunStore) -> None:
     row = RunRow(run_id="r1", question="q'; drop table runs; --", results_uri="file:///r", config={"iterations": 3})
     runs.upsert_run(row)
     first = runs.get("r1")
-    assert first is not None
     assert first.model_dump(include={"question", "config", "status"}) == row.model_dump(
         include={"question", "config", "status"}
     )
     runs.upsert_run(row.model_copy(update={"status": RunStatus.SUCCEEDED, "phase": RunPhase.DONE, "best_score": 7.5}))
     second = runs.get("r1")
-    assert second is not None
     assert (second.status, second.phase, second.best_score) == (RunStatus.SUCCEEDED, RunPhase.DONE, 7.5)
     assert second.created_at == first.created_at
-    assert second.updated_at is not None
-    assert first.updated_at is not None
     assert second.updated_at > first.updated_at
     assert runs.get("unknown") is None
     assert [found.run_id for found in runs.list_runs() if found.run_id == "r1"] == ["r1"]
@@ -75,12 +71,10 @@ def test_cutting_back_forgets_what_is_recomputed(runs: RunStore) -> None:
         runs.upsert_iteration("r3", iteration, IterationRow(score=score, state_uri=f"s{iteration + 1}"))
     assert runs.cut_back("r3", 2) == 1
     row = runs.get("r3")
-    assert row is not None
     assert (row.status, row.best_score, row.best_iteration) == (RunStatus.RUNNING, 4.0, 0)
     assert (row.termination_reason, row.state_uri) == (None, "s2")
     assert runs.cut_back("r3", 0) == 2
     row = runs.get("r3")
-    assert row is not None
     assert (row.best_score, row.best_iteration, row.state_uri) == (None, None, None)
     assert runs.cut_back("nobody", 0) == 0
 
@@ -104,7 +98,6 @@ def test_of_many_that_begin_a_run_at_once_one_gets_it(runs: RunStore) -> None:
     assert runs.close("r4", RunStatus.CANCELLED, "closed by hand")
     runs.upsert_run(row)
     found = runs.get("r4")
-    assert found is not None
     assert (found.status, found.termination_reason) == (RunStatus.CANCELLED, None)
     assert begin(9) == "begun"
     runs.begin(row, Claim(owner="a retry", retry=True))
@@ -124,11 +117,9 @@ with runs.alive("r6", "me"):
     time.sleep(60)
 """
     process = in_python(code, embedded_dsn)
-    assert process.stdout is not None
     assert process.stdout.readline() == "begun\n"
     time.sleep(1.5)
     row = runs.get("r6")
-    assert row is not None
     assert row.status is RunStatus.RUNNING
     process.kill()
     process.communicate()
@@ -138,7 +129,6 @@ with runs.alive("r6", "me"):
     with pytest.raises(KeyboardInterrupt), runs.alive("r6", Claim().owner):
         raise KeyboardInterrupt
     row = runs.get("r6")
-    assert row is not None
     assert (row.status, row.termination_reason) == (RunStatus.CANCELLED, "interrupted")
 
 

@@ -55,7 +55,6 @@ def test_the_report_loads_nothing_from_elsewhere(result):
 
 def test_agreement_is_reported_on_the_ontology(result):
     agreement = result.agreement
-    assert agreement is not None
     assert agreement.unresolved == ()
     assert agreement.n_cells == 700
     assert 0 <= agreement.exact <= agreement.related <= agreement.close <= 1

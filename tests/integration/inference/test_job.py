@@ -81,7 +81,6 @@ def test_secrets_are_not_handed_to_the_subprocess(make_request, tmp_path, monkey
     job = LocalJob(slow_job(make_request, tmp_path))
     job.start()
     process = job._process
-    assert process is not None
     assert b"secret" not in Path(f"/proc/{process.pid}/environ").read_bytes()
     job.cancel()
     remote = make_request(prompt_uri="gs://bucket/prompt.h5ad")
@@ -99,7 +98,6 @@ def test_a_job_that_takes_too_long_is_killed(make_request: MakeRequest, tmp_path
     job = LocalJob(slow_job(make_request, tmp_path))
     job.start()
     process = job._process
-    assert process is not None
     (result,) = job.wait(timeout=0.5)
     assert result.status is InferenceStatus.FAILED
     assert "killed after 0.5 s" in (result.error or "")
@@ -119,7 +117,6 @@ def test_a_job_that_dies_without_an_answer_is_an_error(make_request: MakeRequest
     job = LocalJob(job_uri)
     job.start()
     process = job._process
-    assert process is not None
     process.kill()
     with pytest.raises(InferenceError, match="ended with status -9"):
         job.wait(timeout=20)
@@ -137,7 +134,6 @@ def test_no_job_outlives_the_process_that_started_it(make_request: MakeRequest, 
     job_uri = str(tmp_path / "job.json")
     write_job([request.model_copy(update={"candidate_id": f"c-{i}"}) for i in range(1000)], job_uri)
     parent = subprocess.Popen([sys.executable, "-c", code, job_uri], stdout=subprocess.PIPE, text=True)
-    assert parent.stdout is not None
     lines = [parent.stdout.readline() for _ in range(2)]
     child = next(int(line) for line in lines if line.strip().isdigit())
     assert psutil.pid_exists(child)

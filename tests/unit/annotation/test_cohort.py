@@ -12,56 +12,16 @@ from gca_core.annotation.labels.vocabulary import in_vocabulary, read_vocabulary
 from gca_core.annotation.models import (
     UNKNOWN,
     Annotation,
-    Confidence,
     DatasetReport,
-    Evidence,
-    MarkerDatabaseInfo,
-    RunStats,
-    Status,
 )
 from gca_core.annotation.review.summary import COMPOSITION_COLUMNS, CSV_COLUMNS
 from gca_core.errors import DataValidationError
 from gca_core.io import as_path, join_uri, read_text, write_json, write_text
+from tests.helpers.annotations import make_annotation, make_report
 
 
 def annotation(cluster: str, label: str, n_cells: int, *, flagged: bool = False, term: str | None = None) -> Annotation:
-    return Annotation(
-        cluster=cluster,
-        n_cells=n_cells,
-        primary_label=label,
-        ontology_id=term,
-        confidence=Confidence.HIGH,
-        status=Status.FLAGGED if flagged else Status.SUPPORTED,
-        flag_reasons=(),
-        rationale="",
-        caveats=(),
-        alternatives=(),
-        markers=("CD3D",),
-        proposed_label=None,
-        evidence=Evidence(),
-    )
-
-
-def report(*annotations: Annotation, species: str = "human") -> DatasetReport:
-    return DatasetReport(
-        annotations=annotations,
-        n_cells=sum(a.n_cells or 0 for a in annotations),
-        n_genes=100,
-        cluster_key="leiden",
-        clusters_computed=False,
-        species=species,
-        tissue="blood",
-        prefix="gptca_",
-        matrix="X",
-        ranking="t-test",
-        top_n_markers=30,
-        seed=0,
-        marker_database=MarkerDatabaseInfo(name="m", sha256="ab" * 32, n_types=1, n_markers=1),
-        ontology_version="v1",
-        agreement=None,
-        versions={},
-        stats=RunStats(seconds=1.5),
-    )
+    return make_annotation(cluster, label, flagged=flagged, n_cells=n_cells, ontology_id=term)
 
 
 def lay(folder: Path, *names: str) -> None:
@@ -163,20 +123,17 @@ def cohort_of(folder: Path, **reports: DatasetReport | None) -> list[CohortFile]
 
 
 def test_the_summary_joins_what_is_there_and_names_what_failed(tmp_path: Path) -> None:
-    t, b = (
-        {"label": "T cell", "term": "CL:0000084"},
-        {"label": "B cell", "term": "CL:0000236"},
-    )
+    t, b = {"label": "T cell", "term": "CL:0000084"}, {"label": "B cell", "term": "CL:0000236"}
     files = cohort_of(
         tmp_path,
-        one=report(
-            annotation("0", t["label"], 60, term=t["term"]),
-            annotation("1", t["label"], 20, term=t["term"], flagged=True),
+        one=make_report(
+            annotation("0", **t, n_cells=60),
+            annotation("1", **t, n_cells=20, flagged=True),
             annotation("2", UNKNOWN, 20, flagged=True),
         ),
-        two=report(annotation("0", b["label"], 30, term=b["term"]), annotation("1", t["label"], 10, term=t["term"])),
+        two=make_report(annotation("0", **b, n_cells=30), annotation("1", **t, n_cells=10)),
         # a report of an earlier run doesn't make a file succeed
-        stale=report(annotation("0", b["label"], 1000, flagged=True)),
+        stale=make_report(annotation("0", **b, n_cells=1000, flagged=True)),
         broken=None,
     )
     done = finished_folders(files, [{"json": join_uri(tmp_path, name, "report.json")} for name in ("two", "one")])
@@ -217,8 +174,10 @@ def test_the_summary_joins_what_is_there_and_names_what_failed(tmp_path: Path) -
 def test_the_composition_is_in_the_vocabulary_that_all_files_share(tmp_path: Path, shared: bool) -> None:
     broad = read_vocabulary("broad")
     reports = {
-        "one": report(annotation("0", "B cell", 5, term="CL:0000236"), annotation("1", "CD4", 15, term="CL:0000624")),
-        "two": report(annotation("0", "CD8", 10, term="CL:0000625"), annotation("1", UNKNOWN, 30)),
+        "one": make_report(
+            annotation("0", "B cell", 5, term="CL:0000236"), annotation("1", "CD4", 15, term="CL:0000624")
+        ),
+        "two": make_report(annotation("0", "CD8", 10, term="CL:0000625"), annotation("1", UNKNOWN, 30)),
     }
     named = {
         name: found.model_copy(
@@ -238,7 +197,7 @@ def test_the_composition_is_in_the_vocabulary_that_all_files_share(tmp_path: Pat
 def test_the_review_names_runs_as_the_folder_does_also_where_one_file_is_left(tmp_path: Path) -> None:
     from gca_core.annotation.review.queue import collect_review
 
-    files = cohort_of(tmp_path, only=report(annotation("0", "T cell", 5, flagged=True)), broken=None)
+    files = cohort_of(tmp_path, only=make_report(annotation("0", "T cell", 5, flagged=True)), broken=None)
     result = write_cohort(tmp_path, files, {files[0].output_uri})
     (row,) = table(result.uris["review_csv"])
     (entry,) = collect_review(tmp_path).entries
@@ -253,7 +212,7 @@ def test_a_cohort_that_failed_as_a_whole_still_says_so(tmp_path: Path) -> None:
 
 def test_text_from_data_is_neither_a_formula_nor_markup(tmp_path: Path) -> None:
     label = '=HYPERLINK("http://x")<script>alert(1)</script>'
-    files = cohort_of(tmp_path, a=report(annotation("0", label, 5)), b=None)
+    files = cohort_of(tmp_path, a=make_report(annotation("0", label, 5)), b=None)
     files[1] = files[1].model_copy(update={"input_uri": "=cmd|<img src=x>"})
     result = write_cohort(tmp_path, files, {files[0].output_uri})
     assert table(result.uris["composition"])[0]["label"] == f"'{label}"

@@ -12,29 +12,12 @@ from gca_core.annotation.markers.gene_lists import (
     render_gene_lists,
     split_genes,
 )
-from gca_core.annotation.models import UNKNOWN, Annotation, Confidence, Evidence, Status
+from gca_core.annotation.models import UNKNOWN
 from gca_core.errors import DataValidationError
+from tests.helpers.annotations import make_annotation
 
 SYMBOL = st.from_regex(r"[A-Z][A-Z0-9]{1,6}(-[A-Z0-9]{1,2})?", fullmatch=True)
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
-
-
-def annotation(cluster: str, label: str = UNKNOWN) -> Annotation:
-    return Annotation(
-        cluster=cluster,
-        n_cells=None,
-        primary_label=label,
-        ontology_id=None,
-        confidence=Confidence.LOW,
-        status=Status.FLAGGED,
-        flag_reasons=(),
-        rationale="",
-        caveats=(),
-        alternatives=(),
-        markers=(),
-        proposed_label=None,
-        evidence=Evidence(),
-    )
 
 
 def as_csv(rows, delimiter=",", quoting=csv.QUOTE_MINIMAL) -> str:
@@ -150,7 +133,7 @@ def test_other_encodings_are_refused():
 
 def test_rows_come_back_in_their_order_with_the_results_behind_them():
     table = parse_gene_lists('cluster,markers,note\nb,"A,B",1\na,,=HYPERLINK("x")\nb,C,2\n')
-    found = [annotation("b", "B cell"), annotation("a"), annotation("b", "T cell")]
+    found = [make_annotation("b", "B cell"), make_annotation("a", UNKNOWN), make_annotation("b", "T cell")]
     rows = list(csv.reader(StringIO(render_gene_lists(table, found))))
     assert rows[0] == ["cluster", "markers", "note", *RESULT_COLUMNS]
     assert [row[:4] for row in rows[1:]] == [
@@ -162,7 +145,7 @@ def test_rows_come_back_in_their_order_with_the_results_behind_them():
 
 def test_columns_of_the_input_never_hide_the_results():
     table = parse_gene_lists("cluster,markers,label,input_label\n1,A,old,older\n")
-    rows = list(csv.DictReader(StringIO(render_gene_lists(table, [annotation("1", "B cell")]))))
+    rows = list(csv.DictReader(StringIO(render_gene_lists(table, [make_annotation("1", "B cell")]))))
     assert rows[0]["label"] == "B cell"
     assert (rows[0]["input_input_label"], rows[0]["input_label"]) == ("old", "older")
 

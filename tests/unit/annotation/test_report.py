@@ -18,7 +18,6 @@ from gca_core.annotation.models import (
     FlagReason,
     GeneEvidence,
     LabelAgreement,
-    MarkerDatabaseInfo,
     ModelStats,
     Override,
     RunStats,
@@ -31,48 +30,20 @@ from gca_core.annotation.report.umap_figure import cluster_codes, report_figures
 from gca_core.annotation.report.words import FLAG_WORDS
 from gca_core.errors import DataValidationError
 from gca_core.llm.models import Usage
+from tests.helpers.annotations import make_annotation, make_report
 
 HOSTILE = "\"><img src=x onerror=alert(1)>'</script><script>alert(2)</script>{{ 7*7 }}$\\frac{1}$"
 PNG = b"\x89PNG"
 
 
 def annotation(name: str, label: str = "B cell", **fields) -> Annotation:
-    given = {
-        "n_cells": 10,
-        "ontology_id": "CL:0000236",
-        "confidence": Confidence.HIGH,
-        "status": Status.SUPPORTED,
-        "flag_reasons": (),
-        "rationale": "markers",
-        "caveats": (),
-        "alternatives": (),
-        "markers": ("MS4A1",),
-        "proposed_label": None,
-        "evidence": Evidence(supporting=(GeneEvidence(gene=f"G-{label}", weight=1.0, marks=label),)),
-    }
-    return Annotation(cluster=name, primary_label=label, **given | fields)
+    evidence = Evidence(supporting=(GeneEvidence(gene=f"G-{label}", weight=1.0, marks=label),))
+    return make_annotation(name, label, **{"ontology_id": "CL:0000236", "evidence": evidence} | fields)
 
 
 def report(*annotations: Annotation, **fields) -> DatasetReport:
-    given = {
-        "n_cells": sum(a.n_cells or 0 for a in annotations),
-        "n_genes": 100,
-        "cluster_key": "k",
-        "clusters_computed": False,
-        "species": "human",
-        "tissue": None,
-        "prefix": "gptca_",
-        "matrix": "X (log-normalised)",
-        "ranking": "t-test",
-        "top_n_markers": 30,
-        "seed": 7,
-        "marker_database": MarkerDatabaseInfo(name="bundled", sha256="ab" * 32, n_types=2, n_markers=9),
-        "ontology_version": "2026-03-26",
-        "agreement": None,
-        "versions": {"scanpy": "1.11"},
-        "stats": RunStats(request_id="nightly-7", seconds=3.0, stage_seconds={"read": 1.0}),
-    }
-    return DatasetReport(annotations=annotations, **given | fields)
+    stats = RunStats(request_id="nightly-7", seconds=3.0, stage_seconds={"read": 1.0})
+    return make_report(*annotations, stats=stats, **fields)
 
 
 class Page(HTMLParser):

@@ -14,12 +14,10 @@ from gca_core.annotation.models import (
     UNKNOWN,
     Alternative,
     Annotation,
-    Confidence,
     DatasetReport,
     Evidence,
     FlagReason,
     GeneEvidence,
-    MarkerDatabaseInfo,
     Status,
 )
 from gca_core.annotation.review.apply import apply_review
@@ -30,48 +28,23 @@ from gca_core.annotation.review.table import COLUMNS, decide, parse_review, rend
 from gca_core.errors import DataValidationError
 from gca_core.io import write_json
 from gca_core.locks import HIDDEN
+from tests.helpers.annotations import make_annotation, make_report
 
 NOON = datetime(2030, 1, 31, 12, tzinfo=UTC)
 
 
-def cluster(name: str, *, flagged: bool = True, label: str = "T cell", term: str | None = "CL:0000084") -> Annotation:
-    return Annotation(
-        cluster=name,
+def cluster(name: str, *, flagged: bool = True) -> Annotation:
+    return make_annotation(
+        name,
+        "T cell",
+        flagged=flagged,
         n_cells=None,
-        primary_label=label,
-        ontology_id=term,
-        confidence=Confidence.LOW if flagged else Confidence.HIGH,
-        status=Status.FLAGGED if flagged else Status.SUPPORTED,
+        ontology_id="CL:0000084",
         flag_reasons=(FlagReason.AMBIGUOUS_EVIDENCE,) if flagged else (),
-        rationale="some markers",
-        caveats=("a caveat",),
         alternatives=(Alternative(label="NK", ontology_id="CL:0000623", score=1.0, reason="close"),),
         markers=tuple(f"{name}G{i}" for i in range(30)),
-        proposed_label=None,
         evidence=Evidence(supporting=(GeneEvidence(gene="CD3D", weight=1.0, marks="T cell"),)),
     )
-
-
-def report(*annotations: Annotation, **fields) -> DatasetReport:
-    given = {
-        "annotations": annotations,
-        "n_cells": 0,
-        "n_genes": 0,
-        "cluster_key": "cluster",
-        "clusters_computed": False,
-        "species": "human",
-        "tissue": None,
-        "prefix": "gptca_",
-        "matrix": "lists of marker genes",
-        "ranking": "as given",
-        "top_n_markers": 30,
-        "seed": 0,
-        "marker_database": MarkerDatabaseInfo(name="bundled", sha256="0" * 64, n_types=1, n_markers=1),
-        "ontology_version": "2026",
-        "agreement": None,
-        "versions": {},
-    }
-    return DatasetReport(**given | fields)
 
 
 @pytest.fixture
@@ -79,7 +52,7 @@ def cohort(tmp_path) -> Path:
     for name, clusters in {"a": ["1", "2"], "deep/b c": ["1", "=1+1"]}.items():
         (tmp_path / name).mkdir(parents=True)
         flagged = [cluster(c) for c in clusters]
-        write_json(tmp_path / name / "report.json", report(*flagged, cluster("9", flagged=False)))
+        write_json(tmp_path / name / "report.json", make_report(*flagged, cluster("9", flagged=False)))
         (tmp_path / name / "report.html").write_text("page")
     return tmp_path
 
@@ -173,7 +146,6 @@ def test_corrections_go_into_the_report_its_table_and_page_and_are_recorded(coho
         "CL:0000623",
         Status.SUPPORTED,
     )
-    assert first.override is not None
     assert (first.override.who, first.override.when) == ("ada", "2030-01-31T12:00:00+00:00")
     assert (first.override.note, first.override.replaced) == ("by eye", "T cell")
     assert read_report(cohort / "deep" / "b c").annotations[1].primary_label == UNKNOWN
@@ -201,7 +173,6 @@ def test_a_changed_mind_replaces_the_decision_and_names_what_the_annotator_said(
     later = datetime(2030, 2, 1, tzinfo=UTC)
     apply_review(_edited(cohort, "B cell"), cohort, who="bob", when=later)
     override = read_report(cohort / "a").annotations[0].override
-    assert override is not None
     assert (override.label, override.who, override.replaced) == ("B cell", "bob", "T cell")
     assert len(load_corrections(cohort / "a" / CORRECTIONS_FILE).corrections) == 1
 
@@ -263,7 +234,7 @@ def test_a_table_of_clusters_that_were_annotated_anew_is_refused(cohort):
     write_review(collect_review(cohort))
     table = fill(cohort, {("a", "1"): ("NK cell", "")})
     other = cluster("1").model_copy(update={"markers": ("X1", "X2")})
-    write_json(cohort / "a" / "report.json", report(other, cluster("2")))
+    write_json(cohort / "a" / "report.json", make_report(other, cluster("2")))
     with pytest.raises(DataValidationError, match="write the table anew"):
         apply_review(table, cohort, who="ada")
 
@@ -380,7 +351,7 @@ def test_a_table_whose_decisions_fit_no_more_is_not_overwritten(cohort):
 
 
 def test_results_without_their_annotated_file_are_left_alone(cohort):
-    write_json(cohort / "a" / "report.json", report(cluster("1"), n_cells=10))
+    write_json(cohort / "a" / "report.json", make_report(cluster("1"), n_cells=10))
     write_review(collect_review(cohort))
     table = fill(cohort, {("a", "1"): ("NK cell", ""), ("deep/b c", "1"): ("NK cell", "")})
     before = snapshot(cohort)
@@ -392,7 +363,7 @@ def test_results_without_their_annotated_file_are_left_alone(cohort):
 def test_hostile_names_stay_text_on_the_page_and_in_the_table(tmp_path):
     name = '"><img src=x onerror=alert(1)>'
     hostile = cluster(name).model_copy(update={"primary_label": "=HYPERLINK(1)", "rationale": "<script>x</script>"})
-    write_json(tmp_path / "report.json", report(hostile))
+    write_json(tmp_path / "report.json", make_report(hostile))
     write_review(collect_review(tmp_path))
     page = (tmp_path / "review.html").read_text()
     assert "<img" not in page
@@ -450,7 +421,7 @@ def test_a_row_reads_back_as_it_was_written(run, name, note):
     from gca_core.annotation.review.queue import Entry, Run, cluster_key
 
     annotation = cluster(name)
-    entry = Entry(Run(run, "/x", report(annotation), has_page=False), annotation)
+    entry = Entry(Run(run, "/x", make_report(annotation), has_page=False), annotation)
     cells = next(csv.DictReader(StringIO(render_review_csv([entry]), newline="")))
     buffer = StringIO()
     writer = csv.DictWriter(buffer, COLUMNS)

@@ -18,7 +18,6 @@ Array = npt.NDArray[np.float64]
 
 def expectation_of(name: str) -> Expectation:
     entry = load_catalogue().get(name)
-    assert entry is not None
     return Expectation(
         targets=entry.targets, response=entry.response, pathways=entry.pathways, footprints=entry.footprints
     )

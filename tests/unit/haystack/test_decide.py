@@ -50,7 +50,6 @@ def test_a_plateau_needs_a_full_window_after_the_first() -> None:
 
 def test_the_best_is_the_best_of_all_and_not_the_last() -> None:
     best = best_of([evaluation("a", 5.0), evaluation("b", 8.0), evaluation("c", 6.0)])
-    assert best is not None
     assert best.candidate.candidate_id == "b"
 
 

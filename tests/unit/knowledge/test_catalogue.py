@@ -53,7 +53,6 @@ from gca_core.knowledge.bundled.ontology import load_ontology
 )
 def test_spellings_of_a_perturbation_meet(text: str, name: str) -> None:
     entry = load_catalogue().resolve(text)
-    assert entry is not None
     assert entry.name == name
 
 
@@ -127,7 +126,6 @@ def test_a_target_goes_one_way_only() -> None:
 
 def test_ruxolitinib_inhibits_the_janus_kinases() -> None:
     entry = load_catalogue().get("ruxolitinib")
-    assert entry is not None
     assert {(t.gene, t.direction) for t in entry.targets} == {("JAK1", "down"), ("JAK2", "down")}
 
 
@@ -147,10 +145,8 @@ def test_no_reference_is_invented() -> None:
 def test_an_ambiguous_name_is_reported_whether_or_not_convention_settles_it() -> None:
     catalogue = load_catalogue()
     settled, open_one = catalogue.ambiguity("TGF-beta"), catalogue.ambiguity("DOX")
-    assert settled is not None
     assert settled.default == "TGF-beta 1"
     assert "TGF-beta 3" in settled.meanings
-    assert open_one is not None
     assert open_one.default is None
     assert catalogue.ambiguity("TGF-beta 1") is None
     assert catalogue.ambiguity("interferon beta") is None
@@ -201,8 +197,6 @@ def test_meanings_that_the_catalogue_knows_are_written_as_its_names() -> None:
 def test_a_profile_is_shared_by_its_entries() -> None:
     catalogue = load_catalogue()
     first, second = catalogue.get("dexamethasone"), catalogue.get("budesonide")
-    assert first is not None
-    assert second is not None
     assert first.response == second.response
     assert first.profile == second.profile == "glucocorticoid"
 

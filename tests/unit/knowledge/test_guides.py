@@ -31,7 +31,6 @@ def test_the_knowledge_guide_lists_every_part_with_its_licence_and_size() -> Non
         part.file: table[part.file][-1] for part in snapshot_parts() if part.file in table
     }
     stated = re.search(r"Together they are ([\d.]+) MB", (GUIDES / "knowledge.md").read_text(encoding="utf-8"))
-    assert stated is not None
     assert float(stated[1]) == round(sum(part.bytes for part in snapshot_parts()) / 1e6, 1)
 
 

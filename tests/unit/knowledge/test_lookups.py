@@ -7,7 +7,6 @@ from gca_core.knowledge.bundled.tissues import resolve_tissue
 
 def test_the_targets_of_a_drug_have_a_direction() -> None:
     found = drug_targets("INCB018424")
-    assert found is not None
     assert found.name == "ruxolitinib"
     assert {(t.gene, t.direction) for t in found.targets} == {("JAK1", "down"), ("JAK2", "down")}
     assert found.evidence == "curated"
@@ -16,7 +15,6 @@ def test_the_targets_of_a_drug_have_a_direction() -> None:
 
 def test_an_ambiguous_name_is_answered_with_its_ambiguity() -> None:
     found = drug_targets("TGF-beta")
-    assert found is not None
     assert found.name == "TGF-beta 1"
     assert found.ambiguity is not None
     assert drug_targets("DOX") is None
@@ -24,7 +22,6 @@ def test_an_ambiguous_name_is_answered_with_its_ambiguity() -> None:
 
 def test_a_perturbation_of_a_gene_has_that_target() -> None:
     found = drug_targets("JAK1 knockout")
-    assert found is not None
     assert [(t.gene, t.direction) for t in found.targets] == [("JAK1", "down")]
 
 

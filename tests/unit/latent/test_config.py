@@ -111,5 +111,4 @@ def test_every_bundled_example_is_a_valid_configuration() -> None:
 
 def test_the_pbmc_example_has_six_coarse_types() -> None:
     label_map = load_config("pbmc68k_reduced", **PLACES).label_map
-    assert label_map is not None
     assert set(label_map.values()) == {"CD34+", "T", "B", "NK", "monocyte", "dendritic"}
