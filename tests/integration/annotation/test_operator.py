@@ -44,12 +44,7 @@ RESULT: dict[str, Any] = {
     "stats": {"request_id": "r-1"},
 }
 FIGURES = {
-    "n_clusters": 9,
-    "n_flagged": 2,
-    "n_cells": 700,
-    "n_genes": 765,
-    "annotator": "offline",
-    "model": None,
+    **{name: RESULT[name] for name in ("n_clusters", "n_flagged", "n_cells", "n_genes", "annotator", "model")},
     "marker_database_sha256": "ab" * 32,
     "agreement": {"exact": 0.5, "related": 0.75},
     "request_id": "r-1",

@@ -73,16 +73,17 @@ def test_the_atlas_own_spelling_of_a_perturbation_is_found(query: StructuredQuer
     assert set(make_candidate_pool(query, CONFIG, context).same) == {"CL:0002396"}
 
 
-def test_missing_control_cells_say_what_is_there(query: StructuredQuery, context_of: MakeContext) -> None:
-    context = context_of(cell_group("ctrl", "CL:0000236"), cell_group("interferon beta", "CL:0000236"))
-    with pytest.raises(CellRetrievalError, match=r"no control cells of .*it has: B cell"):
-        make_candidate_pool(query, CONFIG, context)
-
-
-def test_a_missing_perturbation_says_what_is_there(query: StructuredQuery, context_of: MakeContext) -> None:
-    context = context_of(cell_group("ctrl", "CL:0002057"), cell_group("dexamethasone", "CL:0000236"))
-    with pytest.raises(CellRetrievalError, match="its perturbations: dexamethasone"):
-        make_candidate_pool(query, CONFIG, context)
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        ([("ctrl", "CL:0000236"), ("interferon beta", "CL:0000236")], r"no control cells of .*it has: B cell"),
+        ([("ctrl", "CL:0002057"), ("dexamethasone", "CL:0000236")], "its perturbations: dexamethasone"),
+        ([], "gca atlas ingest FILE"),
+    ],
+)
+def test_what_an_atlas_lacks_is_said_with_what_is_there(query, context_of, groups, message):
+    with pytest.raises(CellRetrievalError, match=message):
+        make_candidate_pool(query, CONFIG, context_of(*(cell_group(*group) for group in groups)))
 
 
 def test_mechanistic_finds_what_acts_alike_and_not_the_inhibitor(query, context_of):
@@ -248,8 +249,3 @@ def test_chosen_groups_are_checked(query, context_of, perturbation, cell_type_id
     elsewhere = query.model_copy(update={"dataset": "another"})
     with pytest.raises(CellRetrievalError, match="another dataset"):
         draft_of_groups([right.group_id], elsewhere, context, Strategy.MODEL, "")
-
-
-def test_an_empty_atlas_says_how_to_fill_it(query: StructuredQuery, context_of: MakeContext) -> None:
-    with pytest.raises(CellRetrievalError, match="gca atlas ingest FILE"):
-        make_candidate_pool(query, CONFIG, context_of())

@@ -37,14 +37,9 @@ def test_a_gene_subset_of_logged_values_is_still_log_normalised(counts):
     assert classify_matrix(logged) is MatrixKind.LOG_NORMALISED
 
 
-def test_fractions_below_one_are_ambiguous():
-    rng = np.random.default_rng(1)
-    assert classify_matrix(rng.uniform(0, 0.9, size=(20, 5))) is MatrixKind.AMBIGUOUS
-
-
-def test_values_between_the_two_scales_are_ambiguous():
-    rng = np.random.default_rng(1)
-    assert classify_matrix(rng.uniform(0, 20, size=(50, 5))) is MatrixKind.AMBIGUOUS
+@pytest.mark.parametrize(("highest", "shape"), [(0.9, (20, 5)), (20, (50, 5))])
+def test_fractions_below_one_and_values_between_the_scales_are_ambiguous(highest, shape):
+    assert classify_matrix(np.random.default_rng(1).uniform(0, highest, size=shape)) is MatrixKind.AMBIGUOUS
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
