@@ -15,6 +15,7 @@ from scipy.stats import rankdata
 
 from gca_core.grounding.knowledge import GroundingKnowledge
 from gca_core.grounding.models import Expectation, GroundingComponent, GroundingConfig
+from gca_core.matrix.compare import pearson
 
 Array = npt.NDArray[np.float64]
 HALF_EFFECT = 1.0
@@ -115,12 +116,10 @@ def target_component(
         genes = sorted(gene for gene in weights if gene in response.index)
         if len(genes) < config.min_set_genes:
             continue
-        match = _correlation(
-            np.array([weights[gene] for gene in genes]) * _sign(footprint.direction),
-            response.lfc[[response.index[gene] for gene in genes]],
-        )
-        figures[f"footprint {footprint.name}"] = round(max(0.0, match), 4)
-        values.append(max(0.0, match))
+        signed_weights = np.array([weights[gene] for gene in genes]) * _sign(footprint.direction)
+        match = np.nan_to_num(pearson(signed_weights, response.lfc[[response.index[gene] for gene in genes]]))
+        values.append(max(0.0, float(match)))
+        figures[f"footprint {footprint.name}"] = round(values[-1], 4)
     return _component("target", values, config.target_weight, figures, "no expected gene or footprint is measured here")
 
 
@@ -166,12 +165,6 @@ def _component(
         return GroundingComponent(name=name, value=None, weight=weight, detail=unknown)
     value = float(np.clip(np.mean(values), 0.0, 1.0))
     return GroundingComponent(name=name, value=value, weight=weight, figures=figures)
-
-
-def _correlation(a: Array, b: Array) -> float:
-    x, y = a - a.mean(), b - b.mean()
-    norm = float(np.linalg.norm(x) * np.linalg.norm(y))
-    return float(x @ y / norm) if norm > 0 else 0.0
 
 
 def _sign(direction: str) -> float:

@@ -61,7 +61,7 @@ class CellFile:
         if self._root is None:
             return [] if table == "raw/var" else [str(name) for name in getattr(self._whole, table)]
         element = _raw(self._root)[1] if table == "raw/var" else self._root[table]
-        return _column_names(element)
+        return column_names(element)
 
     def layers(self) -> list[str]:
         """The names of the layers, ``raw`` among them where there is one."""
@@ -370,7 +370,8 @@ def _matrix(stored: Any, backed: bool) -> Any:
     return matrix if backed else matrix.to_memory()
 
 
-def _column_names(element: Any) -> list[str]:
+def column_names(element: Any) -> list[str]:
+    """The columns of a stored table, without its index."""
     if element is None:
         return []
     if not hasattr(element, "keys"):
@@ -399,7 +400,7 @@ def _table(element: Any, uns: Any, columns: Sequence[str] | None = None) -> pd.D
 
     from gca_core.matrix.anndata_io import read_elem
 
-    names = [name for name in _column_names(element) if columns is None or name in columns]
+    names = [name for name in column_names(element) if columns is None or name in columns]
     found: dict[str, Any] = {}
     if hasattr(element, "keys"):
         beside = element.get("__categories")

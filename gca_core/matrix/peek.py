@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from gca_core.errors import DataValidationError
 from gca_core.io import is_local, require_file, require_writable
+from gca_core.matrix.cells import column_names
 from gca_core.matrix.hostile import refuse_foreign_data
 
 # matrices that are no layers
@@ -75,14 +75,8 @@ def _names(path: Path) -> tuple[list[str] | None, list[str] | None]:
         return None, None
     with h5py.File(path) as file:
         if "obs" in file:
-            return _table_columns(file["obs"]), list(file.get("layers", ()))
+            return column_names(file["obs"]), list(file.get("layers", ()))
         return list(file["col_attrs"]) if "col_attrs" in file else None, None
-
-
-def _table_columns(table: Any) -> list[str]:
-    # before anndata 0.7 a table was one dataset
-    names = table.dtype.names if hasattr(table, "dtype") else table.attrs.get("column-order", list(table))
-    return [name.decode() if isinstance(name, bytes) else str(name) for name in names]
 
 
 def _zarr_columns(table: Path) -> list[str] | None:

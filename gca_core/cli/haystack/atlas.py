@@ -13,7 +13,7 @@ from rich.table import Table
 from gca_core.cli.terminal import start_on
 
 if TYPE_CHECKING:
-    from gca_core.atlas import Atlas, IngestConfig, IngestReport
+    from gca_core.atlas import Atlas, IngestReport
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -117,7 +117,12 @@ def ingest(
     gca atlas ingest pbmc.h5ad --dataset kang --perturbation-column condition --control-value ctrl
     --perturbation-name stim="interferon beta" --cell-type-column cell_type --donor-column donor
     """
-    values = {
+    from pydantic import ValidationError
+
+    from gca_core.atlas.models import IngestConfig
+    from gca_core.errors import ConfigurationError, complaints
+
+    values: dict[str, Any] = {
         "input_uri": file,
         "dataset": dataset,
         "preset": preset,
@@ -134,7 +139,10 @@ def ingest(
         "layer": layer,
         "gene_column": gene_column,
     }
-    config = _config(values)
+    try:
+        config = IngestConfig.model_validate(values)
+    except ValidationError as error:
+        raise ConfigurationError(complaints(error)) from None
     start_on(config)
     from gca_core.atlas import open_atlas
     from gca_core.atlas.ingest import ingest as take_in
@@ -333,23 +341,6 @@ def status(as_json: AsJson = False) -> None:
         figures = (info.n_cells, info.n_groups, info.n_genes)
         table.add_row(info.dataset, *map(str, figures), _few(perturbations), _few([label for _, label in types]))
     _show(table)
-
-
-def _config(values: dict[str, Any]) -> IngestConfig:
-    """The options as a configuration.
-
-    Raises:
-        ConfigurationError: they don't fit together.
-    """
-    from pydantic import ValidationError
-
-    from gca_core.atlas.models import IngestConfig
-    from gca_core.errors import ConfigurationError, complaints
-
-    try:
-        return IngestConfig.model_validate(values)
-    except ValidationError as error:
-        raise ConfigurationError(complaints(error)) from None
 
 
 def _print_report(report: IngestReport) -> None:

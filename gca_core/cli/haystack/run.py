@@ -30,6 +30,10 @@ Perturbation = Annotated[
 Kind = Annotated[
     str | None, typer.Option(help="What is done: knockout, CRISPRi, cytokine, drug, ... [default: by the name]")
 ]
+Dataset = Annotated[str | None, typer.Option(help="Use this dataset of the atlas alone.")]
+OntologyDistance = Annotated[
+    int, typer.Option(min=0, help="Steps in the Cell Ontology within which other types may prompt at first.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
 
@@ -48,13 +52,11 @@ def run(
     cell_type: CellType = None,
     perturbation: Perturbation = None,
     kind: Kind = None,
-    dataset: Annotated[str | None, typer.Option(help="Use this dataset of the atlas alone.")] = None,
+    dataset: Dataset = None,
     max_iterations: Annotated[int, typer.Option(min=1, max=10, help="Iterations at most.")] = 5,
     threshold: Annotated[float, typer.Option(min=1, max=10, help="A grounding score that ends the run.")] = 7.0,
     candidates: Annotated[int, typer.Option(min=1, max=50, help="Prompts tried per iteration at most.")] = 4,
-    ontology_distance: Annotated[
-        int, typer.Option(min=0, help="Steps in the Cell Ontology within which other types may prompt at first.")
-    ] = 2,
+    ontology_distance: OntologyDistance = 2,
     backend: Annotated[str, typer.Option(help="What predicts: shift is the mean shift of the prompt.")] = "shift",
     output: Annotated[str | None, typer.Option(help="Folder of the results. [default: under GCA_RESULTS_URI]")] = None,
     overwrite: Annotated[
@@ -167,11 +169,9 @@ def propose(
     cell_type: CellType = None,
     perturbation: Perturbation = None,
     kind: Kind = None,
-    dataset: Annotated[str | None, typer.Option(help="Use this dataset of the atlas alone.")] = None,
+    dataset: Dataset = None,
     candidates: Annotated[int, typer.Option(min=1, max=50, help="Prompts shown at most.")] = 10,
-    ontology_distance: Annotated[
-        int, typer.Option(min=0, help="Steps in the Cell Ontology within which other types may prompt at first.")
-    ] = 2,
+    ontology_distance: OntologyDistance = 2,
     demo: Annotated[
         bool, typer.Option("--demo", help="Build the atlas from the bundled data, without the answer.")
     ] = False,

@@ -16,7 +16,7 @@ import typer
 from gca_core.cli.terminal import start_on
 from gca_core.cli.vae import options
 from gca_core.cli.vae import runs as vae_runs
-from gca_core.cli.vae.runs import as_text, require_torch
+from gca_core.cli.vae.runs import require_torch, show
 from gca_core.cli.vae.tables import print_result
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def train(
             keep = profile is not None and profile.keep_intermediate_files
             drawn = draw_run(run_config.output_uri, pictures=("tsne",), keep_coordinates=keep)
             result = {**result, "uris": {**result["uris"], **drawn}}
-    _show(result, as_json=as_json)
+    show(result, print_result, as_json=as_json)
 
 
 app.command("eval")(vae_runs.evaluate)
@@ -161,10 +161,3 @@ def _train(config: LatentConfig) -> dict[str, Any]:
     from gca_core.latent.train import run_training
 
     return run_training(config).model_dump(mode="json")
-
-
-def _show(result: dict[str, Any], *, as_json: bool) -> None:
-    if as_json:
-        typer.echo(as_text(result))
-    else:
-        print_result(result)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import PurePosixPath
 from typing import Annotated, Any
 
@@ -37,10 +37,7 @@ def evaluate(
     result = evaluate_run(run, input_uri=input_uri, labels_key=label_column, output_uri=output_uri).model_dump(
         mode="json"
     )
-    if as_json:
-        typer.echo(as_text(result))
-        return
-    print_evaluation(result)
+    show(result, print_evaluation, as_json=as_json)
 
 
 def visualize(
@@ -58,10 +55,7 @@ def visualize(
     uri = profile_uri()
     keep = uri is not None and read_profile(uri).keep_intermediate_files
     uris = draw_run(run, color=color, seed=seed, keep_coordinates=keep)
-    if as_json:
-        typer.echo(as_text(uris))
-        return
-    print_uris(uris)
+    show(uris, print_uris, as_json=as_json)
 
 
 def embed(
@@ -125,10 +119,7 @@ def map_cells(
         "min_probability": min_probability,
     }
     result = transfer_labels(make_transfer_config(given)).model_dump(mode="json")
-    if as_json:
-        typer.echo(as_text(result))
-        return
-    print_transfer(result)
+    show(result, print_transfer, as_json=as_json)
 
 
 def check_run(
@@ -153,6 +144,14 @@ def require_torch() -> None:
 
     for module in ("torch", "sklearn", "umap", "anndata"):
         require(module, "vae")
+
+
+def show(result: Mapping[str, Any], in_words: Callable[[Mapping[str, Any]], None], *, as_json: bool) -> None:
+    """Print a result as JSON or in words."""
+    if as_json:
+        typer.echo(as_text(result))
+    else:
+        in_words(result)
 
 
 def as_text(result: Mapping[str, Any]) -> str:

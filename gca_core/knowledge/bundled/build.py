@@ -197,17 +197,7 @@ def ligand_table(path: Path) -> str:
 
 def cell_ontology_json(path: Path) -> str:
     """Labels, synonyms and ancestors of the terms in use, and the replacements of obsolete ones, as JSON."""
-    dump = _ontology_dump(path)
-    terms = {
-        identifier: [
-            term["label"],
-            sorted(set(term.get("synonyms", []))),
-            dict(sorted((a, d) for a, d in term["ancestors"].items() if a != identifier)),
-        ]
-        for identifier, term in sorted(dump.items())
-        if not term["deprecated"]
-    }
-    return _compact_json({"version": _release(path), "terms": terms, "replaced": _replaced(dump, terms)})
+    return _ontology_json(path, lambda own, above: {a: distance for a, distance in sorted(above.items()) if a != own})
 
 
 def tissue_json(path: Path) -> str:
@@ -215,49 +205,35 @@ def tissue_json(path: Path) -> str:
 
     Parents are the ancestors at distance one; the others follow from them.
     """
-    dump = _ontology_dump(path)
-    terms = {
-        identifier: [
-            term["label"],
-            sorted(set(term.get("synonyms", []))),
-            sorted(a.removeprefix("UBERON:") for a, distance in term["ancestors"].items() if distance == 1),
-        ]
-        for identifier, term in sorted(dump.items())
-        if not term["deprecated"]
-    }
-    return _compact_json({"version": _release(path), "terms": terms, "replaced": _replaced(dump, terms)})
+    return _ontology_json(
+        path, lambda _own, above: sorted(a.removeprefix("UBERON:") for a, distance in above.items() if distance == 1)
+    )
+
+
+def _ontology_json(path: Path, above: Callable[[str, dict[str, int]], object]) -> str:
+    """Version, terms and replacements of a release; ``above`` gives what is kept of a term's ancestors."""
+    release = re.search(r"v(\d{4}-\d{2}-\d{2})", path.name)
+    if release is None:
+        raise ValueError(f"{path.name} carries no release such as v2026-03-26 in its name")
+    zstandard = require("zstandard", "dev")
+    with path.open("rb") as source:
+        dump: dict[str, dict[str, Any]] = json.loads(zstandard.ZstdDecompressor().stream_reader(source).read())
+    terms, replaced = {}, {}
+    for identifier, term in sorted(dump.items()):
+        if not term["deprecated"]:
+            names = sorted(set(term.get("synonyms", [])))
+            terms[identifier] = [term["label"], names, above(identifier, term["ancestors"])]
+        elif successor := term.get("replaced_by"):
+            replaced[identifier] = successor
+    replaced = {identifier: successor for identifier, successor in replaced.items() if successor in terms}
+    content = {"version": release[1], "terms": terms, "replaced": replaced}
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":"))
 
 
 def _gmt(path: Path) -> Iterable[tuple[str, str, frozenset[str]]]:
     for line in path.read_text(encoding="utf-8").splitlines():
         name, identifier, *genes = line.split("\t")
         yield " ".join(name.split()), identifier, frozenset(gene for gene in genes if gene)
-
-
-def _ontology_dump(path: Path) -> dict[str, dict[str, Any]]:
-    zstandard = require("zstandard", "dev")
-    with path.open("rb") as source:
-        dump: dict[str, dict[str, Any]] = json.loads(zstandard.ZstdDecompressor().stream_reader(source).read())
-    return dump
-
-
-def _replaced(dump: dict[str, dict[str, Any]], terms: dict[str, Any]) -> dict[str, str]:
-    return {
-        identifier: term["replaced_by"]
-        for identifier, term in sorted(dump.items())
-        if term["deprecated"] and term.get("replaced_by") in terms
-    }
-
-
-def _release(path: Path) -> str:
-    found = re.search(r"v(\d{4}-\d{2}-\d{2})", path.name)
-    if found is None:
-        raise ValueError(f"{path.name} carries no release such as v2026-03-26 in its name")
-    return found[1]
-
-
-def _compact_json(data: dict[str, Any]) -> str:
-    return json.dumps(data, ensure_ascii=False, separators=(",", ":"))
 
 
 OWN_TABLES = {

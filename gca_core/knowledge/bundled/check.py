@@ -26,25 +26,12 @@ LIGAND_TABLE = "liana_omni_resource.csv"
 REGULATOR_TABLE = "collectri.csv"
 NETWORK_TABLE = "pathfindR_string_edges.tsv"
 OTHER_SPECIES = frozenset({"mouseconsensus"})
-_DOWN = frozenset(
-    {
-        "INHIBITOR",
-        "ANTAGONIST",
-        "ALLOSTERIC ANTAGONIST",
-        "BLOCKER",
-        "INVERSE AGONIST",
-        "NEGATIVE ALLOSTERIC MODULATOR",
-    }
-)
-_UP = frozenset(
-    {
-        "AGONIST",
-        "PARTIAL AGONIST",
-        "ACTIVATOR",
-        "OPENER",
-        "POSITIVE ALLOSTERIC MODULATOR",
-        "POSITIVE MODULATOR",
-    }
+# the direction that an action gives
+_DIRECTIONS = dict.fromkeys(
+    ("INHIBITOR", "ANTAGONIST", "ALLOSTERIC ANTAGONIST", "BLOCKER", "INVERSE AGONIST", "NEGATIVE ALLOSTERIC MODULATOR"),
+    "down",
+) | dict.fromkeys(
+    ("AGONIST", "PARTIAL AGONIST", "ACTIVATOR", "OPENER", "POSITIVE ALLOSTERIC MODULATOR", "POSITIVE MODULATOR"), "up"
 )
 
 
@@ -126,7 +113,7 @@ def check_drugs(catalogue: PerturbationCatalogue, path: Path) -> tuple[int, list
     table: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     for row in _table(path, "\t"):
         for gene in row["GENE"].split("|"):
-            table[normalise_name(row["DRUG_NAME"])][gene].add(_direction(row["ACTION_TYPE"]))
+            table[normalise_name(row["DRUG_NAME"])][gene].add(_DIRECTIONS.get(row["ACTION_TYPE"].strip().upper(), ""))
     known, findings = 0, []
     for entry in catalogue.entries.values():
         actions = _merged(table[key] for key in _keys(entry) if key in table)
@@ -229,11 +216,6 @@ def _no_overlap(entry: PerturbationEntry, actions: Mapping[str, Iterable[str]]) 
     return Finding(
         entry=entry.name, fact=fact, verdict=Verdict.DISAGREE, detail=f"none of them; the table has {listed}"
     )
-
-
-def _direction(action: str) -> str:
-    upper = action.strip().upper()
-    return "down" if upper in _DOWN else "up" if upper in _UP else ""
 
 
 def _keys(entry: PerturbationEntry) -> set[str]:
