@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True, help="Build, list and check marker databases.")
 
 Database = Annotated[
     str | None,
@@ -19,11 +19,6 @@ Database = Annotated[
     ),
 ]
 Species = Annotated[str, typer.Option(help="human or mouse.")]
-
-
-@app.callback()
-def markers() -> None:
-    """Build, list and check marker databases."""
 
 
 @app.command()

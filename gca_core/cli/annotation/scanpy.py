@@ -14,16 +14,11 @@ from gca_core.cli.terminal import start_on
 if TYPE_CHECKING:
     from gca_core.annotation.run import AnnotationResult
 
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True, help="Label the clusters of an AnnData file, or judge labels that are there.")
 
 # some are written in another way here; the test and reading in parts are for those who write code
 APART = ("input_uri", "recompute_markers", "ranking", "backed")
 FIELDS = tuple(name for name in AnnotationConfig.model_fields if name not in APART)
-
-
-@app.callback()
-def scanpy() -> None:
-    """Label the clusters of an AnnData file, or judge labels that are there."""
 
 
 @app.command("validate", help="Judge the labels of --label-column: the same as annotate --validate-only.")

@@ -8,17 +8,15 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Look at and empty the cache of models' answers and parsed marker tables; what is deleted is made again.",
+)
 
 CacheDir = Annotated[
     str | None,
     typer.Option("--cache-dir", help="The cache that is meant. [default: GCA_CACHE_DIR]", show_default=False),
 ]
-
-
-@app.callback()
-def cache() -> None:
-    """Look at and empty the cache of models' answers and parsed marker tables; what is deleted is made again."""
 
 
 @app.command()

@@ -19,14 +19,11 @@ if TYPE_CHECKING:
     from gca_core.knowledge.bundled.lookups import DrugTargets, Lookup
     from gca_core.knowledge.bundled.snapshot import SnapshotPart
 
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer(
+    no_args_is_help=True, help="Look at the snapshot of biological knowledge, build it anew, and check it."
+)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
-
-
-@app.callback()
-def knowledge() -> None:
-    """Look at the snapshot of biological knowledge, build it anew, and check it."""
 
 
 @app.command()
