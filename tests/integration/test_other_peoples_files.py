@@ -24,7 +24,7 @@ from gca_core.latent.data.sources import open_source
 from gca_core.matrix.cells import check_name, open_cells
 from gca_core.matrix.genes import gene_rows, unique_symbols, without_genome
 from gca_core.matrix.normalise import log_normalise
-from tests.unit.annotation.conftest import database, simulated
+from tests.helpers.blood import database, simulated
 
 __all__ = ["database", "simulated"]
 
