@@ -12,6 +12,11 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from hypothesis import HealthCheck, settings
+
+# other work on the machine is no fault of a strategy
+settings.register_profile("gca", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("gca")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 AIRFLOW_HOME = Path(tempfile.mkdtemp(prefix="gca-airflow-"))
