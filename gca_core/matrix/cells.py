@@ -303,7 +303,8 @@ def _read_10x(path: Path, kind: str) -> AnnData:
         adata: AnnData = scanpy.read_10x_h5(path, gex_only=False)
     else:
         prefix = next(path.glob("*matrix.mtx*")).name.partition("matrix.mtx")[0]
-        adata = scanpy.read_10x_mtx(path, gex_only=False, prefix=prefix or None)
+        # a gene keeps its name, where an antibody has the same
+        adata = scanpy.read_10x_mtx(path, gex_only=False, prefix=prefix or None, make_unique=False)
     adata = only_genes(adata)
     adata.var_names_make_unique()
     return adata

@@ -1,5 +1,6 @@
 """Files as other programs leave them give annotation, latent models and the atlas what a file of today gives."""
 
+import gzip
 import logging
 import shutil
 import zipfile
@@ -13,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
+from scipy.io import mmwrite
 
 from gca_core.annotation.adata.expression import read_expression
 from gca_core.annotation.adata.files import open_data
@@ -236,6 +238,18 @@ def test_rows_that_are_no_genes_are_left_out_and_told(cells, seen, tmp_path, cap
     told = [record.getMessage() for record in caplog.records if "no genes and left out" in record.getMessage()]
     assert len(told) == 4
     assert all("3 rows" in line and all(f"1 {kind}" in line for kind in kinds) for line in told)
+
+
+def test_genes_of_a_10x_folder_keep_their_names_beside_antibodies_called_so(
+    cells: ad.AnnData, seen: Any, tmp_path: Path
+) -> None:
+    kinds = ["Antibody Capture", *["Gene Expression"] * cells.n_vars]
+    features = pd.DataFrame({"id": range(len(kinds)), "name": ["CD19", *cells.var_names], "kind": kinds})
+    features.to_csv(tmp_path / "features.tsv.gz", sep="\t", header=False, index=False)
+    pd.Series(cells.obs_names).to_csv(tmp_path / "barcodes.tsv.gz", header=False, index=False)
+    with gzip.open(tmp_path / "matrix.mtx.gz", "wb") as file:
+        mmwrite(file, sp.coo_matrix(sp.hstack([np.full((N, 1), 300), cells.X]).T.astype(int)))
+    same_as_today(seen(tmp_path, columns=()), cells)
 
 
 def test_kinds_of_features_that_mean_other_things_leave_all_genes_and_none_but_others_is_refused() -> None:

@@ -115,7 +115,7 @@ def _add_columns(root: Any, adata: AnnData, columns: list[str]) -> None:
     for name in columns:
         if name in obs:
             del obs[name]
-        write_elem(obs, name, adata.obs[name].array)
+        write_elem(obs, name, adata.obs[name].values)
     obs.attrs["column-order"] = [*order, *(name for name in columns if name not in order)]
 
 
