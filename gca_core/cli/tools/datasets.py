@@ -7,7 +7,12 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, help="List the data files that ship with the package.")
+app = typer.Typer(no_args_is_help=True)
+
+
+@app.callback()
+def datasets() -> None:
+    """List the data files that ship with the package."""
 
 
 @app.command(name="list")
