@@ -20,7 +20,7 @@ from gca_core import __version__, io
 from gca_core.errors import DataValidationError
 from gca_core.inference.models import InferenceRequest
 from gca_core.inference.resample import draw, solve_rates
-from gca_core.matrix.cells import read_h5ad
+from gca_core.matrix.cells import read_h5ad, write_cells
 from gca_core.matrix.compare import pearson
 from gca_core.matrix.normalise import log_normalise
 from gca_core.matrix.places import only_genes, require_counts
@@ -170,4 +170,4 @@ def _write(
         "note": "generated cells are not replicates: rank genes by effect size",
     }
     with io.staged(request.output_uri) as path:
-        result.write_h5ad(path, compression="gzip")
+        write_cells(result, path)

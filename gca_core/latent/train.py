@@ -36,6 +36,7 @@ from gca_core.latent.evaluation.report import render_report
 from gca_core.latent.evaluation.visualize import png_bytes, training_figure, umap_embedding, umap_figure
 from gca_core.latent.model.adapter import TorchVAE, TrainingHistory
 from gca_core.locks import check_earlier, sole_writer
+from gca_core.matrix.cells import write_cells
 
 log = logging.getLogger(__name__)
 
@@ -232,7 +233,7 @@ def _write_latent(uri: str, run: LatentRun) -> str:
     adata = ad.AnnData(X=run.latent, obs=obs, var=pd.DataFrame(index=names))
     adata.obsm["X_umap"] = run.umap
     with staged(uri) as target:
-        adata.write_h5ad(target, compression=run.data.config.h5ad_compression)
+        write_cells(adata, target, compression=run.data.config.h5ad_compression)
     return as_uri(uri)
 
 

@@ -210,7 +210,7 @@ def read_h5ad(uri: PathInput, *, what: str = "file") -> AnnData:
         return found
 
 
-def write_cells(adata: AnnData, path: Path, kind: str) -> None:
+def write_cells(adata: AnnData, path: Path, kind: str = "h5ad", compression: str | None = "gzip") -> None:
     """Write cells as h5ad or zarr, nullable strings among them.
 
     Columns called ``_index``, which anndata keeps for itself, become ``index_``; a slash in the key of a matrix, which
@@ -230,7 +230,7 @@ def write_cells(adata: AnnData, path: Path, kind: str) -> None:
     )
     with anndata.settings.override(**allowed):
         if kind == "h5ad":
-            adata.write_h5ad(path, compression="gzip")
+            adata.write_h5ad(path, compression=compression)
         else:
             adata.write_zarr(path)
 

@@ -22,7 +22,7 @@ from gca_core.latent.config import used_config
 from gca_core.latent.data.adapter import LABEL_COLUMN, SPLIT_COLUMN, mapped_labels
 from gca_core.latent.transfer.config import TransferConfig as TransferConfig
 from gca_core.latent.transfer.mapping import Embedding, embed
-from gca_core.matrix.cells import read_h5ad
+from gca_core.matrix.cells import read_h5ad, write_cells
 
 log = logging.getLogger(__name__)
 
@@ -230,7 +230,7 @@ def _written(
         table.to_csv(target, index_label="cell")
     cells.obs = cells.obs.assign(**{f"transferred_{name}": table[name] for name in table.columns})
     with staged(uris["latent.h5ad"]) as target:
-        cells.write_h5ad(target, compression="gzip")
+        write_cells(cells, target)
     answered = [str(label) for label in answers if label is not None]
     result = Transfer(
         n_cells=len(answers),

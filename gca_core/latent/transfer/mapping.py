@@ -21,6 +21,7 @@ from gca_core.latent.data.adapter import CountBatch, Registry
 from gca_core.latent.data.count_store import equal_parts
 from gca_core.latent.data.sources import CellSource, open_source
 from gca_core.latent.model.adapter import TorchVAE
+from gca_core.matrix.cells import write_cells
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +98,7 @@ def embed(
         obs = source.obs.copy()
     names = [f"latent_{i}" for i in range(latent.shape[1])]
     with staged(output_uri) as target:
-        ad.AnnData(X=latent, obs=obs, var=pd.DataFrame(index=names)).write_h5ad(target, compression="gzip")
+        write_cells(ad.AnnData(X=latent, obs=obs, var=pd.DataFrame(index=names)), target)
     return cells.report(as_uri(output_uri))
 
 
