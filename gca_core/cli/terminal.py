@@ -24,6 +24,11 @@ WORDS = {
     "judge": "judging labels",
     "draw": "drawing",
     "write": "writing",
+    "train": "training",
+    "embed": "embedding",
+    "evaluate": "scoring",
+    "umap": "computing the UMAP",
+    "store": "storing cells",
 }
 
 

@@ -37,6 +37,7 @@ from gca_core.latent.evaluation.visualize import png_bytes, training_figure, uma
 from gca_core.latent.model.adapter import TorchVAE, TrainingHistory
 from gca_core.locks import check_earlier, sole_writer
 from gca_core.matrix.cells import write_cells
+from gca_core.progress import report_progress
 
 log = logging.getLogger(__name__)
 
@@ -261,6 +262,7 @@ def _require_evaluable(data: DataAdapter) -> None:
 
 @contextmanager
 def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    report_progress(stage)
     start = time.perf_counter()
     yield
     seconds[stage] = time.perf_counter() - start

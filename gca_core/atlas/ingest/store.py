@@ -29,6 +29,7 @@ from gca_core.atlas.ingest.source import BLOCK_ROWS, BLOCK_VALUES, THREADS, Coun
 from gca_core.errors import DataValidationError, StoreError
 from gca_core.matrix.anndata_io import read_elem, write_elem
 from gca_core.matrix.normalise import TARGET_SUM
+from gca_core.progress import report_progress
 from gca_core.threads import prefetch
 
 _BLOCK_GROUPS = 256
@@ -104,6 +105,7 @@ def _write_cells(
             for start, stop, quality in done:
                 progress.quality[start:stop] = quality
                 progress.advance(stop)
+                report_progress("store", stop, plan.codes.size)
         quality = progress.quality[order]
         for column, offset in enumerate(layout.quality):
             _write_at(file.fileno(), np.ascontiguousarray(quality[:, column], dtype=_FLOAT32), offset)

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from gca_core.cli.terminal import start_on
+from gca_core.cli.terminal import progress_shown, start_on
 
 if TYPE_CHECKING:
     from gca_core.atlas import Atlas, IngestReport
@@ -150,13 +150,14 @@ def ingest(
     from gca_core.llm.embeddings import open_embeddings
 
     embeddings = open_embeddings()
-    report = take_in(
-        config,
-        open_atlas(role="admin"),
-        embed=embeddings.embed_documents,
-        resolver=load_name_resolver(),
-        embedding_model=embeddings.model,
-    )
+    with progress_shown():
+        report = take_in(
+            config,
+            open_atlas(role="admin"),
+            embed=embeddings.embed_documents,
+            resolver=load_name_resolver(),
+            embedding_model=embeddings.model,
+        )
     if as_json:
         typer.echo(report.model_dump_json(indent=2))
     else:

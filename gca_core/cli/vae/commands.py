@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gca_core.cli.terminal import start_on
+from gca_core.cli.terminal import progress_shown, start_on
 from gca_core.cli.vae import options
 from gca_core.cli.vae import runs as vae_runs
 from gca_core.cli.vae.runs import require_torch, show
@@ -160,4 +160,5 @@ def _train(config: LatentConfig) -> dict[str, Any]:
     require_torch()
     from gca_core.latent.train import run_training
 
-    return run_training(config).model_dump(mode="json")
+    with progress_shown():
+        return run_training(config).model_dump(mode="json")

@@ -20,6 +20,7 @@ from gca_core.latent.config import LatentConfig
 from gca_core.latent.data.adapter import BatchSource, CountBatch
 from gca_core.latent.model.likelihood import CountLikelihood, CountTensor, Decoded
 from gca_core.latent.model.network import VAE, Posterior
+from gca_core.progress import report_progress
 
 log = logging.getLogger(__name__)
 
@@ -239,6 +240,7 @@ class Trainer:
         return nll / cells, kl / cells, entropy / labelled if labelled else None
 
     def _report(self, record: EpochRecord) -> None:
+        report_progress("train", record.epoch, self._config.epochs)
         if record.epoch % max(1, self._config.epochs // PROGRESS_LINES) == 0 or record.epoch == 1:
             log.info(
                 "epoch %d of %d: held-out -ELBO %.1f nats per cell (KL %.1f, weight %.2f)",

@@ -21,6 +21,7 @@ from gca_core.atlas.reader import share_out
 from gca_core.errors import CellRetrievalError, DataValidationError
 from gca_core.matrix.cells import open_cells
 from gca_core.matrix.normalise import log_normalise
+from gca_core.progress import Progress, listening
 
 
 def make_cells(n_cells: int = 101, n_genes: int = 17) -> ad.AnnData:
@@ -63,7 +64,10 @@ def test_cells_are_sorted_by_group_whatever_the_block(tmp_path, monkeypatch, row
     monkeypatch.setattr(source, "BLOCK_ROWS", rows)
     monkeypatch.setattr(store, "BLOCK_ROWS", rows)
     cells = make_cells()
-    plan = write(tmp_path, cells)
+    heard = []
+    with listening(heard.append):
+        plan = write(tmp_path, cells)
+    assert heard[-1] == Progress("store", 101, 101)
     stored = ad.read_h5ad(tmp_path / "cells.h5ad")
     ids = [group.group_id for group in plan.groups for _ in range(group.n_cells)]
     assert stored.obs["group_id"].tolist() == ids

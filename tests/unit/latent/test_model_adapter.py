@@ -14,6 +14,7 @@ from gca_core.io import sha256_file
 from gca_core.latent.data.adapter import DataAdapter, Registry
 from gca_core.latent.model.adapter import EpochRecord, ModelAdapter, TorchVAE, require_same_genes
 from gca_core.latent.model.fitting import reproducible
+from gca_core.progress import Progress, listening
 from tests.helpers.latent_counts import Configure, Save, counts_with_groups
 
 
@@ -107,9 +108,12 @@ def test_training_stops_early_and_keeps_the_best_weights(save: Save, configure: 
         configure(save(counts_with_groups()), epochs=400, lr=0.02, kl_warmup_epochs=2, early_stopping_patience=4)
     )
     seen: list[EpochRecord] = []
+    heard: list[Progress] = []
     model = TorchVAE(data.config)
-    history = model.fit(data, on_epoch=seen.append)
+    with listening(heard.append):
+        history = model.fit(data, on_epoch=seen.append)
     assert history.stopped_early
+    assert heard == [Progress("train", record.epoch, 400) for record in seen]
     assert tuple(seen) == history.epochs
     assert len(history.epochs) == history.best_epoch + 4
     after_warmup = [record for record in history.epochs if record.kl_weight == 1]
