@@ -14,6 +14,8 @@ import re
 import shutil
 import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -117,11 +119,6 @@ class MachineProfile(BaseModel, extra="forbid", frozen=True):
         return self.gpu_model is not None and self.cuda_version is not None
 
 
-def loader_workers(annotation_threads: int) -> int:
-    """Threads that prepare batches."""
-    return max(1, min(annotation_threads, MAX_LOADER_WORKERS))
-
-
 def batch_size_for(gpu_vram_gb: float | None) -> int:
     """Cells per step by the GPU's memory in GB: 128 up to 4 or without a GPU, 256 up to 8, 512 above."""
     if gpu_vram_gb is None or gpu_vram_gb <= 4:
@@ -129,19 +126,15 @@ def batch_size_for(gpu_vram_gb: float | None) -> int:
     return 256 if gpu_vram_gb <= 8 else 512
 
 
-def wants_autocast(profile: MachineProfile) -> bool:
-    """Mixed precision where a GPU has 12 GB or more, or nearly all of it is the run's."""
-    large = (profile.gpu_vram_gb or 0) >= AUTOCAST_VRAM_GB
-    return profile.has_gpu and (large or profile.gpu_memory_fraction >= AUTOCAST_FRACTION)
-
-
 def training_options(profile: MachineProfile) -> dict[str, Any]:
     """Options of :class:`gca_core.latent.LatentConfig` that fit the machine; what the profile leaves open is absent."""
     options = {
         "device": "cuda" if profile.has_gpu else "cpu",
-        "autocast": wants_autocast(profile),
+        # mixed precision where a GPU is large, or nearly all of it is the run's
+        "autocast": profile.has_gpu
+        and ((profile.gpu_vram_gb or 0) >= AUTOCAST_VRAM_GB or profile.gpu_memory_fraction >= AUTOCAST_FRACTION),
         "threads": profile.annotation_threads,
-        "loader_workers": loader_workers(profile.annotation_threads),
+        "loader_workers": min(profile.annotation_threads, MAX_LOADER_WORKERS),
         "batch_size": profile.batch_size or batch_size_for(profile.gpu_vram_gb if profile.has_gpu else None),
         "lr": profile.learning_rate,
         "epochs": profile.max_epochs,
@@ -192,21 +185,19 @@ def read_profile(uri: str | os.PathLike[str]) -> MachineProfile:
             f"the machine profile {shown} holds a {type(values).__name__}; expected 'key: value' lines, "
             "as 'gca machine-profile' writes them"
         )
-    known = list(MachineProfile.model_fields)
-    if unknown := [str(key) for key in values if key not in known]:
+    if unknown := [str(key) for key in values if key not in MachineProfile.model_fields]:
+        near = {
+            name: None for key in unknown for name in difflib.get_close_matches(key, MachineProfile.model_fields, 1)
+        }
+        advice = f"; did you mean {', '.join(map(repr, near))}?" if near else ""
         raise ConfigurationError(
-            f"the machine profile {shown} has {'; '.join(_unknown(key, known) for key in unknown)}. If the file "
+            f"the machine profile {shown} has unknown keys {', '.join(map(repr, unknown))}{advice}. If the file "
             f"belongs to something else, name the profile in {PROFILE_VARIABLE}, or set that to '{NO_PROFILE}'"
         )
     try:
         return MachineProfile.model_validate(values)
     except ValidationError as error:
         raise ConfigurationError(f"the machine profile {shown} is not valid: {complaints(error)}") from None
-
-
-def _unknown(key: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(key, known, n=1)
-    return f"an unknown key {key!r}" + (f"; did you mean {near[0]!r}?" if near else "")
 
 
 def dump_profile(profile: MachineProfile) -> str:
@@ -231,16 +222,22 @@ def detect_machine(folder: str | os.PathLike[str] = ".") -> MachineProfile:
     disk = shutil.disk_usage(folder)
     gpu = _gpu()
     cores = psutil.cpu_count(logical=False) or psutil.cpu_count() or 1
-    os_name, os_version = _operating_system()
+    try:
+        release = platform.freedesktop_os_release()
+    except OSError:
+        release = {"NAME": platform.system(), "VERSION_ID": platform.version()}
+    frequency = None
+    with suppress(OSError, RuntimeError, NotImplementedError):
+        frequency = psutil.cpu_freq()
     return MachineProfile(
-        os_name=os_name,
-        os_version=os_version,
+        os_name=release.get("NAME") or None,
+        os_version=release.get("VERSION_ID") or None,
         kernel_version=platform.release() or None,
         architecture=platform.machine() or None,
         cpu_model=_cpu_model(),
         physical_cores=cores,
         logical_cores=psutil.cpu_count(),
-        cpu_frequency=_cpu_frequency(),
+        cpu_frequency=round(frequency.current, 1) if frequency and frequency.current else None,
         total_ram_gb=_gb(total_ram),
         available_ram_gb=_gb(available_ram),
         total_storage_gb=_gb(disk.total),
@@ -266,14 +263,6 @@ def _threads(cores: int) -> int:
     return min([free, *(int(limit[1]) for limit in limits if limit)])
 
 
-def _operating_system() -> tuple[str | None, str | None]:
-    try:
-        release = platform.freedesktop_os_release()
-    except OSError:
-        return platform.system() or None, platform.version() or None
-    return release.get("NAME"), release.get("VERSION_ID")
-
-
 def _cpu_model() -> str | None:
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
@@ -283,36 +272,22 @@ def _cpu_model() -> str | None:
     return platform.processor() or None
 
 
-def _cpu_frequency() -> float | None:
-    try:
-        frequency = psutil.cpu_freq()
-    except (OSError, RuntimeError, NotImplementedError):
-        return None
-    return round(frequency.current, 1) if frequency and frequency.current else None
-
-
 def _memory() -> tuple[int, int]:
     memory = psutil.virtual_memory()
-    limit = _container_limit()
-    return (
-        (memory.total, memory.available) if limit is None else (min(memory.total, limit), min(memory.available, limit))
-    )
-
-
-def _container_limit() -> int | None:
     try:
-        text = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
-    except OSError:
-        return None
-    return int(text) if text.isdigit() else None
+        limit = int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        # no control groups, or no limit of the container
+        return memory.total, memory.available
+    return min(memory.total, limit), min(memory.available, limit)
 
 
 def _gpu() -> dict[str, Any]:
     from_torch = _gpu_of_torch()
-    if from_torch.get("gpu_model"):
+    if "gpu_model" in from_torch:
         return from_torch
     # a torch that can't use the GPU has the last word on CUDA
-    return _gpu_of_driver() | {"cuda_version": None} | from_torch if from_torch else _gpu_of_driver()
+    return _gpu_of_driver() | ({"cuda_version": None} | from_torch if from_torch else {})
 
 
 def _gpu_of_torch() -> dict[str, Any]:
@@ -334,10 +309,13 @@ def _gpu_of_torch() -> dict[str, Any]:
 
 
 def _gpu_of_driver() -> dict[str, Any]:
+    ask = partial(
+        subprocess.check_output, text=True, timeout=NVIDIA_SMI_SECONDS, stderr=subprocess.PIPE, env=child_environment()
+    )
     try:
-        rows = _nvidia_smi("--query-gpu=name,memory.total,compute_cap", "--format=csv,noheader,nounits").splitlines()
-        name, mebibytes, capability = (part.strip() for part in rows[0].split(","))
-        version = re.search(r"CUDA Version:\s*([0-9.]+)", _nvidia_smi())
+        query = ["nvidia-smi", "--query-gpu=name,memory.total,compute_cap", "--format=csv,noheader,nounits"]
+        name, mebibytes, capability = (part.strip() for part in ask(query).splitlines()[0].split(","))
+        version = re.search(r"CUDA Version:\s*([0-9.]+)", ask(["nvidia-smi"]))
         return {
             "gpu_model": name,
             "gpu_vram_gb": _gb(float(mebibytes) * 2**20),
@@ -346,11 +324,3 @@ def _gpu_of_driver() -> dict[str, Any]:
         }
     except (OSError, subprocess.SubprocessError, ValueError, IndexError):
         return {}
-
-
-def _nvidia_smi(*arguments: str) -> str:
-    command = ["nvidia-smi", *arguments]
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=NVIDIA_SMI_SECONDS, check=True, env=child_environment()
-    )
-    return done.stdout

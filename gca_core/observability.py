@@ -17,7 +17,6 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -26,20 +25,6 @@ from gca_core.errors import ConfigurationError
 if TYPE_CHECKING:
     from gca_core.io import PathInput
 
-__all__ = [
-    "RequestIdFilter",
-    "bind_request",
-    "count_failure",
-    "count_run",
-    "current_request_id",
-    "json_handler",
-    "push_metrics",
-    "request_text_formatter",
-    "require_metrics",
-    "serve_metrics",
-    "write_metrics",
-]
-
 EXTRA = "observability"
 REQUEST_VARIABLE = "GCA_REQUEST_ID"
 # seconds: from a cached run over few clusters to a million cells
@@ -47,21 +32,14 @@ BUCKETS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:+@=-]{0,199}")
 
-
-@dataclass(frozen=True)
-class _Request:
-    id: str
-    named: bool
-
-
 _making = threading.Lock()
-_request: ContextVar[_Request | None] = ContextVar("gca_request", default=None)
+# the id, and whether somebody chose it
+_request: ContextVar[tuple[str, bool] | None] = ContextVar("gca_request", default=None)
 
 
 def current_request_id() -> str | None:
     """The id of the request that this block of work is part of."""
-    bound = _request.get()
-    return None if bound is None else bound.id
+    return (_request.get() or (None,))[0]
 
 
 @contextmanager
@@ -74,18 +52,18 @@ def bind_request(request_id: str | None = None) -> Iterator[str]:
         ConfigurationError: the id holds other characters than letters, digits and ``._:+@=-``.
     """
     outer = _request.get()
-    given = request_id or (outer.id if outer else os.environ.get(REQUEST_VARIABLE))
+    given = request_id or (outer[0] if outer else os.environ.get(REQUEST_VARIABLE))
     if given is not None and not _NAME.fullmatch(given):
         raise ConfigurationError(
             f"the request id {given[:60]!r} can't be used; expected up to 200 letters, digits and ._:+@=- with a "
             "letter or digit first"
         )
-    named = request_id is not None or (outer.named if outer else given is not None)
-    bound = _Request(given or uuid.uuid4().hex, named)
-    token = _request.set(bound)
+    named = request_id is not None or (outer[1] if outer else given is not None)
+    name = given or uuid.uuid4().hex
+    token = _request.set((name, named))
     try:
-        with _bound_to_structlog(bound.id):
-            yield bound.id
+        with _bound_to_structlog(name):
+            yield name
     finally:
         _request.reset(token)
 
@@ -140,18 +118,15 @@ def require_metrics() -> None:
     _metrics()
 
 
-def count_run(
-    *,
-    seconds: float,
-    clusters: int = 0,
-    flagged: int = 0,
-    overrides: int = 0,
-    llm_calls: int = 0,
-    input_tokens: int = 0,
-    output_tokens: int = 0,
-    cache_hits: int = 0,
-) -> None:
-    """Count a run that ended well; does nothing without prometheus-client."""
+def count_run(*, seconds: float, input_tokens: int = 0, output_tokens: int = 0, **counts: int) -> None:
+    """Count a run that ended well; does nothing without prometheus-client.
+
+    Args:
+        seconds: wall time.
+        input_tokens: sent to language models.
+        output_tokens: answered by them.
+        counts: ``clusters``, ``flagged``, ``overrides``, ``llm_calls`` and ``cache_hits``.
+    """
     metrics = _metrics()
     if metrics is None:
         return
@@ -159,14 +134,7 @@ def count_run(
     metrics["seconds"].observe(seconds)
     metrics["tokens"].labels(direction="input").inc(input_tokens)
     metrics["tokens"].labels(direction="output").inc(output_tokens)
-    amounts = {
-        "clusters": clusters,
-        "flagged": flagged,
-        "overrides": overrides,
-        "llm_calls": llm_calls,
-        "cache_hits": cache_hits,
-    }
-    for name, amount in amounts.items():
+    for name, amount in counts.items():
         metrics[name].inc(amount)
 
 
@@ -205,7 +173,7 @@ def push_metrics(gateway: str, *, job: str = "gca", timeout_s: float = 10.0) -> 
     """
     client = _require("prometheus_client")
     try:
-        client.push_to_gateway(gateway, job=job, registry=_registry(), timeout=timeout_s)
+        client.push_to_gateway(gateway, job=job, registry=client.REGISTRY, timeout=timeout_s)
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"the counters can't be pushed to the gateway: {error}") from None
 
@@ -219,7 +187,7 @@ def write_metrics(uri: PathInput) -> str:
     from gca_core.io import write_text
 
     client = _require("prometheus_client")
-    return write_text(uri, client.generate_latest(_registry()).decode())
+    return write_text(uri, client.generate_latest(client.REGISTRY).decode())
 
 
 def _require(module: str) -> ModuleType:
@@ -232,8 +200,8 @@ def _require(module: str) -> ModuleType:
 class _TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record)
-        bound = _request.get()
-        return f"[{bound.id}] {text}" if bound is not None and bound.named else text
+        name, named = _request.get() or ("", False)
+        return f"[{name}] {text}" if named else text
 
 
 @contextmanager
@@ -259,10 +227,9 @@ def _metrics() -> dict[str, Any] | None:
 def _made_metrics() -> dict[str, Any] | None:
     """The counters, made once a process; none has a label that comes from data."""
     try:
-        from prometheus_client import Counter, Histogram
+        from prometheus_client import REGISTRY, Counter, Histogram
     except ImportError:
         return None
-    registry = _registry()
     counters = {
         "clusters": ("gca_clusters_annotated", "Clusters that got a label."),
         "flagged": ("gca_clusters_flagged", "Clusters that were flagged for a look."),
@@ -270,16 +237,10 @@ def _made_metrics() -> dict[str, Any] | None:
         "llm_calls": ("gca_llm_calls", "Requests sent to language models, retries included."),
         "cache_hits": ("gca_cache_hits", "Answers of language models that came from the cache."),
     }
-    made: dict[str, Any] = {key: Counter(name, text, registry=registry) for key, (name, text) in counters.items()}
-    made["tokens"] = Counter("gca_llm_tokens", "Tokens of language models.", ["direction"], registry=registry)
-    made["runs"] = Counter("gca_runs", "Annotation runs.", ["outcome"], registry=registry)
+    made: dict[str, Any] = {key: Counter(name, text, registry=REGISTRY) for key, (name, text) in counters.items()}
+    made["tokens"] = Counter("gca_llm_tokens", "Tokens of language models.", ["direction"], registry=REGISTRY)
+    made["runs"] = Counter("gca_runs", "Annotation runs.", ["outcome"], registry=REGISTRY)
     made["seconds"] = Histogram(
-        "gca_run_seconds", "Wall time of an annotation run.", buckets=BUCKETS, registry=registry
+        "gca_run_seconds", "Wall time of an annotation run.", buckets=BUCKETS, registry=REGISTRY
     )
     return made
-
-
-def _registry() -> Any:
-    from prometheus_client import REGISTRY
-
-    return REGISTRY
