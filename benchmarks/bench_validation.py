@@ -42,7 +42,7 @@ def bench(name: str, adata: ad.AnnData, column: str, tissue: str) -> None:
     ontology = load_ontology()
     ranked = rank_and_weigh(adata, *resolve(cluster_key=column, tissue=tissue))
     alone, _ = label_clusters(ranked.clusters, ranked.evidence, ranked.knowledge, None, min_overlap=MIN_OVERLAP)
-    judge = LabelValidator.of(
+    judge = LabelValidator(
         ranked.knowledge.model,
         ontology,
         ranked.evidence,

@@ -308,8 +308,13 @@ def _send_folder(source: Path, target: UPath) -> None:
 
 def write_text(uri: PathInput, text: str) -> str:
     """Write UTF-8 text atomically and return the canonical URI."""
+    return write_bytes(uri, text.encode())
+
+
+def write_bytes(uri: PathInput, data: bytes) -> str:
+    """Write bytes atomically and return the canonical URI."""
     with staged(uri) as target:
-        target.write_text(text, encoding="utf-8")
+        target.write_bytes(data)
     return as_uri(uri)
 
 

@@ -10,7 +10,7 @@ from upath import UPath
 from gca_core.annotation.labels.corrections import load_corrections
 from gca_core.annotation.models import UNKNOWN, Status
 from gca_core.annotation.review.page import write_review
-from gca_core.annotation.review.queue import REPORT, Entry, Queue, Run
+from gca_core.annotation.review.queue import REPORT, Entry, Queue
 from gca_core.annotation.review.summary import (
     FAILED,
     CohortFile,
@@ -133,7 +133,8 @@ def write_cohort(output: PathInput, files: Sequence[CohortFile], finished: Colle
     root = str(as_path(output)).rstrip("/")
     with sole_writer(root, wait=BRIEFLY):
         runs = tuple(read_run(file) for file in done)
-        queue = Queue(root, runs, tuple(_flagged(runs)))
+        flagged = (Entry(run, a) for run in runs for a in run.report.annotations if a.status is Status.FLAGGED)
+        queue = Queue(root, runs, tuple(flagged))
         rows = summary_rows(files, runs)
         shares = composition(runs)
         review = write_review(queue)
@@ -195,7 +196,3 @@ def _names(paths: Sequence[str]) -> list[str]:
         name if lowered.count(name.lower()) == 1 else f"{name}-{content_hash(path)[:8]}"
         for name, path in zip(short, paths, strict=True)
     ]
-
-
-def _flagged(runs: Sequence[Run]) -> Iterator[Entry]:
-    return (Entry(run, a) for run in runs for a in run.report.annotations if a.status is Status.FLAGGED)

@@ -106,7 +106,7 @@ def judge_labels(adata: AnnData, labels_key: str, options: AnnotationOptions, in
         alone, _ = label_clusters(
             ranked.clusters, ranked.evidence, ranked.knowledge, None, min_overlap=options.min_overlap
         )
-        judge = LabelValidator.of(
+        judge = LabelValidator(
             ranked.knowledge.model,
             ranked.knowledge.ontology,
             ranked.evidence,

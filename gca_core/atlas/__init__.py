@@ -22,7 +22,7 @@ _HOMES = {
     "IngestReport": "models",
     "open_atlas": "reader",
 }
-__all__ = ["Atlas", "CellGroup", "IngestConfig", "IngestReport", "open_atlas"]
+__all__ = [*_HOMES]
 
 
 def __getattr__(name: str) -> Any:

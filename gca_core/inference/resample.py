@@ -54,7 +54,7 @@ def solve_rates(counts: sp.csr_matrix, target: Array) -> GeneRates:
         counts: cells x genes, integers.
         target: (n_genes,) wanted mean of log1p(CP10k).
     """
-    libraries = _libraries(counts)
+    libraries = np.maximum(np.asarray(counts.sum(axis=1), dtype=np.float64).ravel(), 1.0)
     original = libraries
     rates = GeneRates(np.ones(counts.shape[1]), np.zeros(counts.shape[1]), np.ones(counts.shape[1], dtype=bool))
     for _ in range(OUTER_ROUNDS):
@@ -79,10 +79,6 @@ def draw(counts: sp.csr_matrix, rates: GeneRates, rng: np.random.Generator) -> s
     result.eliminate_zeros()
     result.sort_indices()
     return result
-
-
-def _libraries(counts: sp.csr_matrix) -> Array:
-    return np.maximum(np.asarray(counts.sum(axis=1), dtype=np.float64).ravel(), 1.0)
 
 
 def _solve(counts: sp.csr_matrix, libraries: Array, target: Array) -> GeneRates:

@@ -62,7 +62,10 @@ class ShiftPredictor:
         """
         inputs = _read(request)
         _check(inputs, request)
-        shift, n_shared = _aligned_shift(inputs, request)
+        shift = paired_shift(inputs.prompt, inputs.control, request.pair_weights)
+        # genes that the prompt lacks stay unchanged
+        place = inputs.prompt.var_names.get_indexer(inputs.query.var_names)
+        shift = np.where(place >= 0, shift[np.maximum(place, 0)], 0.0)
         counts = require_counts(inputs.query).astype(np.int64)
         means = _mean_log(counts)
         target = np.maximum(means + shift, 0.0)
@@ -73,7 +76,7 @@ class ShiftPredictor:
         metrics = {
             "n_cells": float(predicted.shape[0]),
             "n_pairs": float(inputs.prompt.obs[PAIR].nunique()),
-            "n_genes_shared": float(n_shared),
+            "n_genes_shared": float((place >= 0).sum()),
             "n_genes_clipped": float(np.count_nonzero(means + shift < 0)),
             "n_genes_unreachable": float(np.count_nonzero(~rates.reachable)),
             "realised_pearson": pearson(realised, shift) if np.ptp(shift) > 0 and np.ptp(realised) > 0 else 0.0,
@@ -125,10 +128,6 @@ def _check(inputs: _Inputs, request: InferenceRequest) -> None:
         raise DataValidationError("the prompt and control files hold different genes; take both from one dataset")
     if not inputs.query.var_names.isin(inputs.prompt.var_names).any():
         raise DataValidationError("the query and the prompt share no gene; check that both use gene symbols")
-    _check_pairs(inputs, request)
-
-
-def _check_pairs(inputs: _Inputs, request: InferenceRequest) -> None:
     treated = set(inputs.prompt.obs[PAIR].astype(str))
     untreated = set(inputs.control.obs[PAIR].astype(str))
     if treated != untreated:
@@ -136,13 +135,6 @@ def _check_pairs(inputs: _Inputs, request: InferenceRequest) -> None:
         raise DataValidationError(f"these pairs are on one side only: {odd}; every pair needs prompt and control cells")
     if request.pair_weights and sum(request.pair_weights.get(pair, 0.0) for pair in treated) <= 0:
         raise DataValidationError("the pair weights give no pair of the prompt a positive weight")
-
-
-def _aligned_shift(inputs: _Inputs, request: InferenceRequest) -> tuple[Array, int]:
-    """The shift on the query's genes; genes that the prompt lacks stay unchanged."""
-    shift = paired_shift(inputs.prompt, inputs.control, request.pair_weights)
-    place = inputs.prompt.var_names.get_indexer(inputs.query.var_names)
-    return np.where(place >= 0, shift[np.maximum(place, 0)], 0.0), int((place >= 0).sum())
 
 
 def _mean_log(counts: sp.csr_matrix) -> Array:

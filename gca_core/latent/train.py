@@ -20,7 +20,7 @@ from pydantic import BaseModel
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from gca_core import __version__
-from gca_core.io import as_uri, join_uri, staged, write_json, write_text
+from gca_core.io import as_uri, join_uri, staged, write_bytes, write_json, write_text
 from gca_core.latent.config import LatentConfig, dump_config
 from gca_core.latent.data.adapter import LABEL_COLUMN, SPLIT_COLUMN, DataAdapter
 from gca_core.latent.evaluation.evaluate import (
@@ -181,8 +181,8 @@ def write_results(run: LatentRun) -> dict[str, str]:
     return {
         "checkpoint": run.model.save(join_uri(out, "model")),
         "latent": _write_latent(join_uri(out, "latent.h5ad"), run),
-        "umap": _write_bytes(join_uri(out, "figures", "umap.png"), umap_png),
-        "training": _write_bytes(join_uri(out, "figures", "training.png"), training_png),
+        "umap": write_bytes(join_uri(out, "figures", "umap.png"), umap_png),
+        "training": write_bytes(join_uri(out, "figures", "training.png"), training_png),
         "config": write_text(join_uri(out, "config.used.yaml"), dump_config(config)),
         "report": write_text(
             join_uri(out, "report.html"),
@@ -208,7 +208,11 @@ def _metrics(run: LatentRun) -> dict[str, Any]:
         },
         "evaluation": run.evaluation.model_dump(mode="json") if run.evaluation else None,
         "label_head": run.head,
-        "versions": _versions(),
+        "versions": {
+            "airflow-provider-gca": __version__,
+            "python": platform.python_version(),
+            **{name: metadata.version(name) for name in VERSIONED},
+        },
     }
 
 
@@ -236,17 +240,6 @@ def _write_latent(uri: str, run: LatentRun) -> str:
     with staged(uri) as target:
         write_cells(adata, target, compression=run.data.config.h5ad_compression)
     return as_uri(uri)
-
-
-def _write_bytes(uri: str, content: bytes) -> str:
-    with staged(uri) as target:
-        target.write_bytes(content)
-    return as_uri(uri)
-
-
-def _versions() -> dict[str, str]:
-    packages = {name: metadata.version(name) for name in VERSIONED}
-    return {"airflow-provider-gca": __version__, "python": platform.python_version(), **packages}
 
 
 def _require_evaluable(data: DataAdapter) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import pandas as pd
 
@@ -86,7 +87,6 @@ class LabelValidator:
     Attributes:
         model: the marker database over the measured genes.
         evidence: (n, g).
-        own: its (n, t) rows of :func:`gca_core.annotation.scoring.marker_model.own_scores`.
         offline: what the evidence alone says about each group.
         ids_given: whether there is a column of ids, so that a missing id is worth a flag.
         elsewhere: the terms that the marker database knows for the other species.
@@ -96,34 +96,32 @@ class LabelValidator:
     model: MarkerModel
     ontology: CellOntology
     evidence: Array
-    own: tuple[Array, Array]
     offline: Sequence[Annotation]
     min_overlap: int
     ids_given: bool
     elsewhere: frozenset[str] = frozenset()
     borrowed: bool = False
 
-    @classmethod
-    def of(
-        cls,
-        model: MarkerModel,
-        ontology: CellOntology,
-        evidence: Array,
-        offline: Sequence[Annotation],
-        *,
-        min_overlap: int,
-        ids_given: bool,
-        elsewhere: frozenset[str],
-        borrowed: bool,
-    ) -> LabelValidator:
-        """A judge with the scores that all groups share."""
-        own = own_scores(model, evidence)
-        return cls(model, ontology, evidence, own, offline, min_overlap, ids_given, elsewhere, borrowed)
+    @cached_property
+    def own(self) -> tuple[Array, Array]:
+        """The scores that all groups share, each (n, t)."""
+        return own_scores(self.model, self.evidence)
 
     def judge(self, i: int, cluster: ClusterMarkers, given: GivenLabel) -> Annotation:
         """The given label of group ``i`` with its evidence, flags, and what the evidence would rather have."""
         meaning = self._read(given)
-        judged = None if meaning.term is None else self._judged(i, cluster, meaning.term)
+        judged = None
+        if meaning.term is not None:
+            own = (self.own[0][i], self.own[1][i])
+            judged = judge_label(
+                cluster,
+                meaning.term,
+                self.evidence[i],
+                own,
+                self.model,
+                self.ontology,
+                min_overlap=self.min_overlap,
+            )
         if judged is None or meaning.term is None:
             return self._unjudged(i, given, meaning)
         spared = self._parent_stands(i, meaning.term, judged)
@@ -149,12 +147,6 @@ class LabelValidator:
                 "caveats": (*meaning.caveats, *_mixture(given), *caveats),
                 "alternatives": _first(better, judged.alternatives),
             }
-        )
-
-    def _judged(self, i: int, cluster: ClusterMarkers, term: str) -> Annotation | None:
-        own = (self.own[0][i], self.own[1][i])
-        return judge_label(
-            cluster, term, self.evidence[i], own, self.model, self.ontology, min_overlap=self.min_overlap
         )
 
     def _parent_stands(self, i: int, term: str, judged: Annotation) -> str | None:

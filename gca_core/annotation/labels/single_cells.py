@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -40,14 +39,6 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class _Candidates:
-    """What may be answered: ids, and which cell types of the model count for each, (n_candidates, t)."""
-
-    ids: tuple[str, ...]
-    members: Array
 
 
 def annotate_cells(
@@ -95,26 +86,26 @@ def annotate_cells(
     database = species_markers(marker_db, species).database
     expression = read_expression(adata, database, layer=layer, species=species, gene_symbols=gene_symbols)
     model = build_model(database, expression.genes, ontology, tissue=tissue)
-    candidates = _candidates(model, cell_types, ontology)
+    ids, members = _candidates(model, cell_types, ontology)
     components = principal_components(expression, seed)
     scores = _cell_scores(expression, model, components)
-    best = _candidate_scores(scores, candidates)
+    # (n_cells, n_candidates): the best score among the types that count for each candidate
+    best = np.where(members[None, :, :] > 0, scores[:, None, :], -np.inf).max(axis=2)
     classes, seeds = _seeds(best)
     if len(classes) == 0:
         raise DataValidationError("no cell type has clear cells in this data; check the species, tissue and genes")
-    log.info(
-        "%d cell types have clear cells: %s",
-        len(classes),
-        ", ".join(ontology.label(candidates.ids[i]) for i in classes),
-    )
-    probability = _classify(components, seeds, len(candidates.ids))
-    return _decide(probability, best, candidates.ids, ontology, adata.obs_names, min_margin)
+    log.info("%d cell types have clear cells: %s", len(classes), ", ".join(ontology.label(ids[i]) for i in classes))
+    probability = _classify(components, seeds, len(ids))
+    return _decide(probability, best, ids, ontology, adata.obs_names, min_margin)
 
 
-def _candidates(model: MarkerModel, cell_types: Sequence[str] | None, ontology: CellOntology) -> _Candidates:
+def _candidates(
+    model: MarkerModel, cell_types: Sequence[str] | None, ontology: CellOntology
+) -> tuple[list[str], Array]:
+    """What may be answered: ids, and which cell types of the model count for each, (n_candidates, t)."""
     known = [t.ontology_id for t in model.types]
     if cell_types is None:
-        return _Candidates(tuple(known), np.eye(len(known)))
+        return known, np.eye(len(known))
     ids = []
     for name in cell_types:
         term = ontology.resolve(name)
@@ -127,7 +118,7 @@ def _candidates(model: MarkerModel, cell_types: Sequence[str] | None, ontology: 
     bare = [ontology.label(i) for i, row in zip(ids, members, strict=True) if not row.any()]
     if bare or not ids:
         raise ConfigurationError(f"the marker database has no markers for: {', '.join(bare) or 'no cell types at all'}")
-    return _Candidates(tuple(ids), members)
+    return ids, members
 
 
 def _cell_scores(expression: Expression, model: MarkerModel, components: Array) -> Array:
@@ -145,12 +136,6 @@ def _cell_scores(expression: Expression, model: MarkerModel, components: Array) 
     evidence = np.clip(evidence / np.where(spread > 0, spread, 1.0), -3.0, 3.0) / 3.0
     support, contradiction = own_scores(model, evidence)
     return total_scores(model, support, contradiction)
-
-
-def _candidate_scores(scores: Array, candidates: _Candidates) -> Array:
-    """(n_cells, n_candidates): the best score among the types that count for each candidate."""
-    masked = np.where(candidates.members[None, :, :] > 0, scores[:, None, :], -np.inf)
-    return np.asarray(masked.max(axis=2))
 
 
 def _seeds(best: Array) -> tuple[list[int], dict[int, np.ndarray[tuple[int], np.dtype[np.int64]]]]:

@@ -45,14 +45,6 @@ def _short_list(value: Any) -> Any:
     return value[:MAX_LIST] if isinstance(value, list) else value
 
 
-def _title(value: Any) -> Any:
-    return value.strip().capitalize() if isinstance(value, str) else value
-
-
-def _id(value: Any) -> Any:
-    return str(value) if type(value) is int else value
-
-
 Label = Annotated[str, BeforeValidator(lambda v: clean_text(v, MAX_LABEL)), Field(min_length=1)]
 Text = Annotated[str, BeforeValidator(lambda v: "" if v is None else clean_text(v))]
 
@@ -73,7 +65,9 @@ class ClusterAnswer(_Answer):
 
     label: Label
     ontology_id: Annotated[str | None, BeforeValidator(lambda v: clean_text(v, 40) or None)] = None
-    confidence: Annotated[Confidence, BeforeValidator(_title)] = Confidence.LOW
+    confidence: Annotated[
+        Confidence, BeforeValidator(lambda v: v.strip().capitalize() if isinstance(v, str) else v)
+    ] = Confidence.LOW
     rationale: Text = ""
     markers: Annotated[tuple[Text, ...], BeforeValidator(_short_list)] = ()
     alternatives: Annotated[tuple[ProposedAlternative, ...], BeforeValidator(_short_list)] = ()
@@ -83,7 +77,7 @@ class ClusterAnswer(_Answer):
 class IdentifiedAnswer(ClusterAnswer):
     """A :class:`ClusterAnswer` with the opaque id of its cluster."""
 
-    id: Annotated[str, BeforeValidator(_id), Field(min_length=1, max_length=40)]
+    id: Annotated[str, BeforeValidator(lambda v: str(v) if type(v) is int else v), Field(min_length=1, max_length=40)]
 
 
 class BatchAnswer(_Answer):

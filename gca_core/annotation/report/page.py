@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import resources
 from io import StringIO
 from typing import Any
@@ -19,30 +19,31 @@ from gca_core.annotation.report.palette import label_colours, shown_label
 from gca_core.annotation.report.words import flag_advice, flag_name
 from gca_core.pages import base64_text, render_template
 
-CSV_COLUMNS = (
-    "cluster",
-    "n_cells",
-    "label",
-    "ontology_id",
-    "confidence",
-    "status",
-    "flag_reasons",
-    "proposed_label",
-    "score",
-    "margin",
-    "supporting_markers",
-    "contradicting_markers",
-    "missing_markers",
-    "alternatives",
-    "caveats",
-    "rationale",
-    "common_name",
-    "reviewed_by",
-    "reviewed_at",
-    "replaced_label",
-    "review_note",
-    "vocabulary_label",
-)
+Cell = str | float | None
+CSV_COLUMNS: dict[str, Callable[[Annotation], Cell]] = {
+    "cluster": lambda a: a.cluster,
+    "n_cells": lambda a: a.n_cells,
+    "label": lambda a: a.primary_label,
+    "ontology_id": lambda a: a.ontology_id or "",
+    "confidence": lambda a: a.confidence.value,
+    "status": lambda a: a.status.value,
+    "flag_reasons": lambda a: "; ".join(a.flag_reasons),
+    "proposed_label": lambda a: a.proposed_label or "",
+    "score": lambda a: a.evidence.score,
+    "margin": lambda a: a.evidence.margin,
+    "supporting_markers": lambda a: "; ".join(g.gene for g in a.evidence.supporting),
+    "contradicting_markers": lambda a: "; ".join(g.gene for g in a.evidence.contradicting),
+    "missing_markers": lambda a: "; ".join(a.evidence.missing),
+    "alternatives": lambda a: "; ".join(f"{x.label} ({x.score:.2f})" for x in a.alternatives),
+    "caveats": lambda a: "; ".join(a.caveats),
+    "rationale": lambda a: a.rationale,
+    "common_name": lambda a: a.common_name or "",
+    "reviewed_by": lambda a: "" if a.override is None else a.override.who,
+    "reviewed_at": lambda a: "" if a.override is None else a.override.when,
+    "replaced_label": lambda a: "" if a.override is None else a.override.replaced,
+    "review_note": lambda a: "" if a.override is None else a.override.note,
+    "vocabulary_label": lambda a: a.vocabulary_label or "",
+}
 
 
 def render_html(report: DatasetReport, figures: Mapping[str, bytes], *, title: str) -> str:
@@ -129,30 +130,6 @@ def render_csv(report: DatasetReport) -> str:
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(CSV_COLUMNS)
     for a in report.annotations:
-        writer.writerow([safe_cell(cell) if isinstance(cell, str) else cell for cell in _row(a)])
+        cells = [value(a) for value in CSV_COLUMNS.values()]
+        writer.writerow([safe_cell(cell) if isinstance(cell, str) else cell for cell in cells])
     return buffer.getvalue()
-
-
-def _row(a: Annotation) -> tuple[str | float | None, ...]:
-    e, o = a.evidence, a.override
-    return (
-        a.cluster,
-        a.n_cells,
-        a.primary_label,
-        a.ontology_id or "",
-        a.confidence.value,
-        a.status.value,
-        "; ".join(a.flag_reasons),
-        a.proposed_label or "",
-        e.score,
-        e.margin,
-        "; ".join(g.gene for g in e.supporting),
-        "; ".join(g.gene for g in e.contradicting),
-        "; ".join(e.missing),
-        "; ".join(f"{x.label} ({x.score:.2f})" for x in a.alternatives),
-        "; ".join(a.caveats),
-        a.rationale,
-        a.common_name or "",
-        *(("", "", "", "") if o is None else (o.who, o.when, o.replaced, o.note)),
-        a.vocabulary_label or "",
-    )

@@ -127,7 +127,9 @@ def _model(database: MarkerDatabase, genes: frozenset[str], ontology: CellOntolo
                     weights[i, column[gene]] = score
     above = _above(types, ontology)
     listed = positive > 0
-    specificity = _specificity(listed, above)
+    # log of (1 + t) over the number of lines that list a gene: a type below another one isn't counted again
+    lines = (listed & ~((above.astype(float) @ listed) > 0)).sum(axis=0)
+    specificity = np.asarray(np.log((1 + len(listed)) / np.maximum(lines, 1)))
     specificity[[gene.upper() in division_genes() for gene in measured]] *= DIVISION_WEIGHT
     return MarkerModel(
         types=types,
@@ -206,13 +208,6 @@ def _above(types: Sequence[CellTypeMarkers], ontology: CellOntology) -> npt.NDAr
     for i, cell_type in enumerate(types):
         found[i, [row[a] for a in ontology.ancestors(cell_type.ontology_id) if a in row]] = True
     return found
-
-
-def _specificity(listed: npt.NDArray[np.bool_], above: npt.NDArray[np.bool_]) -> Array:
-    """(g,) log of (1 + t) over the number of lines that list a gene: a type below another one isn't counted again."""
-    again = (above.astype(float) @ listed) > 0
-    lines = (listed & ~again).sum(axis=0)
-    return np.asarray(np.log((1 + len(listed)) / np.maximum(lines, 1)))
 
 
 def _inherit(weights: Array, above: npt.NDArray[np.bool_]) -> Array:

@@ -53,7 +53,7 @@ def write_outputs(
         h5ad_uri = write_anndata(run, best, io.join_uri(run.results_uri, "result.h5ad"))
         baseline = make_baseline(run, best, context)
         image = draw_figure(run, best)
-        figure_uri = _write_bytes(io.join_uri(run.results_uri, "figure.png"), image)
+        figure_uri = io.write_bytes(io.join_uri(run.results_uri, "figure.png"), image)
     outputs = HaystackOutputs(
         run_id=run.run_id,
         h5ad_uri=h5ad_uri,
@@ -149,12 +149,6 @@ def mean_shift(pool: CandidatePool, context: HaystackContext) -> tuple[npt.NDArr
 
 def _changes(predicted: ad.AnnData, control: ad.AnnData) -> npt.NDArray[np.float64]:
     return log_fold_change(predicted.X, control.X)
-
-
-def _write_bytes(uri: str, data: bytes) -> str:
-    with io.staged(uri) as path:
-        path.write_bytes(data)
-    return io.as_uri(uri)
 
 
 def _log(run: HaystackRun, outputs: HaystackOutputs, detail: str, baseline: Baseline) -> dict[str, Any]:

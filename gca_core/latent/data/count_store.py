@@ -6,7 +6,7 @@ import tempfile
 import weakref
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -108,8 +108,15 @@ class ScratchStore:
         indptr = np.concatenate([[0], sizes.cumsum()])
         runs = np.split(cells, np.flatnonzero(np.diff(cells) > 1) + 1) if len(cells) else []
         spans = [(self._starts[run[0]], self._starts[run[-1] + 1]) for run in runs]
-        values = _read_spans(self._paths[0], _VALUE, spans, int(indptr[-1]))
-        columns = _read_spans(self._paths[1], _INDEX, spans, int(indptr[-1]))
+        values, columns = (
+            np.concatenate(
+                [
+                    np.empty(0, dtype),
+                    *(np.fromfile(path, dtype, int(b - a), offset=int(a) * dtype.itemsize) for a, b in spans),
+                ]
+            )
+            for path, dtype in zip(self._paths, (_VALUE, _INDEX), strict=True)
+        )
         return sp.csr_matrix((values, columns, indptr), shape=(len(cells), self._n_genes))
 
 
@@ -136,18 +143,3 @@ def memory_store(chunks: Iterable[sp.csr_matrix], n_cells: int, n_genes: int, n_
 def equal_parts(cells: IntArray, size: int) -> list[IntArray]:
     """Parts of nearly equal size, ``size`` at most: no part of one cell is left over."""
     return np.array_split(cells, -(-len(cells) // size)) if len(cells) else []
-
-
-def _read_spans(path: Path, dtype: np.dtype[Any], spans: list[tuple[np.int64, np.int64]], total: int) -> Any:
-    result = np.empty(total, dtype=dtype)
-    content = memoryview(result.data).cast("B")
-    place = 0
-    with path.open("rb", buffering=0) as file:
-        for start, end in spans:
-            size = int(end - start) * dtype.itemsize
-            file.seek(int(start) * dtype.itemsize)
-            done = 0
-            while done < size:
-                done += file.readinto(content[place + done : place + size]) or 0
-            place += size
-    return result

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -39,6 +39,8 @@ Classifier = Literal["knn", "logistic_regression"]
 Matrix = npt.NDArray[np.floating[Any]]
 Labels = npt.NDArray[np.object_]
 IntArray = npt.NDArray[np.int64]
+# indices of the cells to learn from and of those to ask about
+Fold = tuple[IntArray, IntArray]
 MAX_ITERATIONS = 2000
 MAX_DENSE_GENES = 2000
 MEASURES = ("macro_f1", "accuracy", "auroc")
@@ -111,17 +113,6 @@ class Evaluation(BaseModel, frozen=True):
     def score(self, space: Space, classifier: Classifier) -> Score:
         """The score of one classifier on one representation."""
         return next(s for s in self.scores if s.space == space and s.classifier == classifier)
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """Indices of the cells to learn from and of those to ask about, fold by fold."""
-
-    folds: tuple[tuple[IntArray, IntArray], ...]
-
-    @property
-    def asked(self) -> IntArray:
-        return np.concatenate([test for _, test in self.folds])
 
 
 def evaluated_cells(data: DataAdapter) -> tuple[IntArray, IntArray | None]:
@@ -230,29 +221,34 @@ def evaluate_latent(
     everyone = np.arange(len(labels))
     fitted: IntArray | None = None
     if test_cells is None or not len(test_cells):
-        plan = _fold_plan(labels, n_folds, knn_neighbors, seed)
+        chosen = np.flatnonzero(evaluable_cells(labels, n_folds=n_folds, knn_neighbors=knn_neighbors))
+        parts = StratifiedKFold(n_folds, shuffle=True, random_state=seed).split(chosen, labels[chosen].astype(str))
+        folds = [(chosen[train], chosen[test]) for train, test in parts]
     else:
-        plan = _Plan((held_out_cells(labels, test_cells, knn_neighbors=knn_neighbors),))
+        folds = [held_out_cells(labels, test_cells, knn_neighbors=knn_neighbors)]
         fitted, everyone = np.setdiff1d(everyone, test_cells), test_cells
     expression = log_expression(counts, library)
     pca = principal_components(expression, latent.shape[1], fitted)
+    knn = KNeighborsClassifier(knn_neighbors)
+    logistic = make_pipeline(StandardScaler(with_mean=False), LogisticRegression(max_iter=MAX_ITERATIONS))
     spaces: list[tuple[Space, Classifier, Any, BaseEstimator]] = [
-        ("latent", "knn", latent, _knn(knn_neighbors)),
-        ("latent", "logistic_regression", latent, _logistic_regression()),
-        ("pca", "knn", pca, _knn(knn_neighbors)),
-        ("pca", "logistic_regression", pca, _logistic_regression()),
-        ("genes", "logistic_regression", expression, _logistic_regression()),
+        ("latent", "knn", latent, knn),
+        ("latent", "logistic_regression", latent, logistic),
+        ("pca", "knn", pca, knn),
+        ("pca", "logistic_regression", pca, logistic),
+        ("genes", "logistic_regression", expression, logistic),
     ]
+    asked = np.concatenate([test for _, test in folds])
     sizes = Counter(str(labels[i]) for i in everyone if labels[i] is not None)
-    evaluated = {str(labels[i]) for i in plan.asked}
+    evaluated = {str(labels[i]) for i in asked}
     return Evaluation(
         protocol="folds" if fitted is None else "held out",
-        n_folds=len(plan.folds),
+        n_folds=len(folds),
         knn_neighbors=knn_neighbors,
-        n_cells=len(plan.asked),
+        n_cells=len(asked),
         left_out={label: n for label, n in sorted(sizes.items()) if label not in evaluated},
         n_unlabelled=int(sum(labels[i] is None for i in everyone)),
-        scores=tuple(_score(space, name, X, labels, model, plan) for space, name, X, model in spaces),
+        scores=tuple(_score(space, name, X, labels, model, folds) for space, name, X, model in spaces),
     )
 
 
@@ -270,7 +266,13 @@ def label_scores(truth: npt.NDArray[np.str_], probabilities: Matrix, classes: np
     answers = classes[probabilities.argmax(axis=1)]
     names = sorted(set(truth))
     precision, recall, f1, support = precision_recall_fscore_support(truth, answers, labels=names, zero_division=0)
-    areas = [_area(truth == name, probabilities[:, np.flatnonzero(classes == name)].sum(axis=1)) for name in names]
+    areas = [
+        # a label that all cells have has no rest
+        _rounded(roc_auc_score(truth == name, probabilities[:, np.flatnonzero(classes == name)].sum(axis=1)))
+        if len(names) > 1
+        else None
+        for name in names
+    ]
     known = [area for area in areas if area is not None]
     return {
         "accuracy": _rounded(accuracy_score(truth, answers)),
@@ -308,12 +310,6 @@ def principal_components(expression: sp.csr_matrix, n_components: int, fitted: I
     return result
 
 
-def _fold_plan(labels: Labels, n_folds: int, knn_neighbors: int, seed: int) -> _Plan:
-    chosen = np.flatnonzero(evaluable_cells(labels, n_folds=n_folds, knn_neighbors=knn_neighbors))
-    folds = StratifiedKFold(n_folds, shuffle=True, random_state=seed).split(chosen, labels[chosen].astype(str))
-    return _Plan(tuple((chosen[train], chosen[test]) for train, test in folds))
-
-
 def log_expression(counts: sp.csr_matrix, library: npt.NDArray[np.float64] | None) -> sp.csr_matrix:
     """log1p of counts per 10,000 of the library, (cells, genes).
 
@@ -327,22 +323,16 @@ def log_expression(counts: sp.csr_matrix, library: npt.NDArray[np.float64] | Non
     return sp.csr_matrix((values.astype(np.float32), counts.indices, counts.indptr), shape=counts.shape)
 
 
-def _knn(n_neighbors: int) -> BaseEstimator:
-    return KNeighborsClassifier(n_neighbors)
-
-
-def _logistic_regression() -> BaseEstimator:
-    return make_pipeline(StandardScaler(with_mean=False), LogisticRegression(max_iter=MAX_ITERATIONS))
-
-
-def _score(space: Space, classifier: Classifier, X: Any, labels: Labels, model: BaseEstimator, plan: _Plan) -> Score:
-    classes = np.array(sorted({str(labels[i]) for train, _ in plan.folds for i in train}))
+def _score(
+    space: Space, classifier: Classifier, X: Any, labels: Labels, model: BaseEstimator, folds: Sequence[Fold]
+) -> Score:
+    classes = np.array(sorted({str(labels[i]) for train, _ in folds for i in train}))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)
-        parts = [_probabilities(clone(model), X, labels, train, test, classes) for train, test in plan.folds]
+        parts = [_probabilities(clone(model), X, labels, train, test, classes) for train, test in folds]
     if any(issubclass(w.category, ConvergenceWarning) for w in caught):
         log.warning("%s on %s did not converge in %d iterations", classifier, space, MAX_ITERATIONS)
-    truths = [labels[test].astype(str) for _, test in plan.folds]
+    truths = [labels[test].astype(str) for _, test in folds]
     by_fold = (
         f1_score(truth, classes[p.argmax(axis=1)], labels=sorted(set(truth)), average="macro", zero_division=0)
         for truth, p in zip(truths, parts, strict=True)
@@ -363,10 +353,6 @@ def _probabilities(
     result = np.zeros((len(test), len(classes)))
     result[:, np.searchsorted(classes, model.classes_)] = model.predict_proba(X[test])
     return result
-
-
-def _area(is_label: npt.NDArray[np.bool_], probability: Matrix) -> float | None:
-    return _rounded(roc_auc_score(is_label, probability)) if 0 < is_label.sum() < len(is_label) else None
 
 
 def _rounded(value: Any) -> float:

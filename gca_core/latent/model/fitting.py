@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Self
@@ -184,7 +185,10 @@ class Trainer:
             on_epoch: told of each epoch, and whether its weights are the best so far.
         """
         config = self._config
-        validation = _held([TensorBatch.of(b, self._device) for b in _first(source.iter_val_batches())])
+        # few enough batches stay in memory during the whole training
+        first = itertools.islice(source.iter_val_batches(), HELD_VALIDATION_BATCHES + 1)
+        held = [TensorBatch.of(batch, self._device) for batch in first]
+        validation = held if len(held) <= HELD_VALIDATION_BATCHES else []
         records: list[EpochRecord] = []
         for epoch in range(1, config.epochs + 1):
             weight = min(1.0, epoch / config.warmup) if config.warmup else 1.0
@@ -200,7 +204,10 @@ class Trainer:
                 val_kl=val_kl,
                 train_cross_entropy=entropy,
             )
-            _require_finite(record)
+            if not math.isfinite(train_nll + train_kl + val_nll + val_kl):
+                raise DataValidationError(
+                    f"the loss is not finite in epoch {epoch}; lower lr, or look for extreme counts in the input"
+                )
             records.append(record)
             self._report(record)
             on_epoch(record, self._remember(record))
@@ -268,22 +275,3 @@ def validation_loss(
             cells += len(found.nll)
     nll, kl = totals.tolist()
     return nll / cells, kl / cells
-
-
-def _first(batches: Iterator[CountBatch]) -> Iterator[CountBatch]:
-    for i, batch in enumerate(batches):
-        if i > HELD_VALIDATION_BATCHES:
-            return
-        yield batch
-
-
-def _held(batches: Sequence[TensorBatch]) -> list[TensorBatch]:
-    """The batches if they are few enough to stay in memory during the whole training."""
-    return list(batches) if len(batches) <= HELD_VALIDATION_BATCHES else []
-
-
-def _require_finite(record: EpochRecord) -> None:
-    if not math.isfinite(record.train_nll + record.train_kl + record.val_nll + record.val_kl):
-        raise DataValidationError(
-            f"the loss is not finite in epoch {record.epoch}; lower lr, or look for extreme counts in the input"
-        )

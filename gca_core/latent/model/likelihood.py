@@ -100,22 +100,6 @@ class CountTensor:
 
 
 @dataclass(frozen=True)
-class CountParameters:
-    """Parameters of the counts' distribution.
-
-    Args:
-        log_mean: (cells, genes), log of the expected counts at the cell's library size.
-        log_theta: (genes,) or (cells, genes), log of the inverse dispersion.
-        zero_logits: (cells, genes), logits of the chance that a count is a technical zero; None without
-            zero inflation.
-    """
-
-    log_mean: Tensor
-    log_theta: Tensor
-    zero_logits: Tensor | None = None
-
-
-@dataclass(frozen=True)
 class Decoded:
     """What the decoder says of some cells.
 
@@ -125,7 +109,8 @@ class Decoded:
         log_library: (cells,), log of the counts per cell.
         log_theta: (genes,) or (cells, genes), log of the inverse dispersion; for the Gaussian of the inverse
             variance.
-        zero_logits: (cells, genes), as in :class:`CountParameters`.
+        zero_logits: (cells, genes), logits of the chance that a count is a technical zero; None without
+            zero inflation.
     """
 
     logits: Tensor
@@ -138,11 +123,6 @@ class Decoded:
         """Log of the expected counts, (cells, genes)."""
         return log_softmax(self.logits, dim=1) + self.log_library[:, None]
 
-    @property
-    def parameters(self) -> CountParameters:
-        """The distribution of the counts."""
-        return CountParameters(self.log_mean, self.log_theta, self.zero_logits)
-
 
 class CountLikelihood(Protocol):
     """Log-likelihood per cell in nats, summed over genes."""
@@ -152,30 +132,22 @@ class CountLikelihood(Protocol):
         ...
 
 
-def negative_binomial(counts: CountTensor, parameters: CountParameters) -> Tensor:
-    """Negative binomial log-likelihood per cell, (cells,)."""
-    log_theta = parameters.log_theta
-    ratio = parameters.log_mean - log_theta
-    everywhere = -(softplus(ratio) * log_theta.exp()).sum(dim=1)
-    return everywhere + counts.sum_per_cell(_at_nonzero(counts, ratio, log_theta))
-
-
-def zero_inflated_negative_binomial(counts: CountTensor, parameters: CountParameters) -> Tensor:
+def zero_inflated_negative_binomial(counts: CountTensor, decoded: Decoded) -> Tensor:
     """Zero-inflated negative binomial log-likelihood per cell, (cells,).
 
     With z the logit of a technical zero and n the negative binomial's log p(0), the mixture has
     log p(0) = softplus(n - z) - softplus(-z), and a count above zero has the negative binomial's log p
     plus log(1 - sigmoid(z)) = -z - softplus(-z).
     """
-    zero_logits = parameters.zero_logits
+    zero_logits, log_theta = decoded.zero_logits, decoded.log_theta
     if zero_logits is None:
         raise ValueError("the zero-inflated likelihood needs the logits of technical zeros")
-    log_theta = parameters.log_theta
-    ratio = parameters.log_mean - log_theta
+    ratio = decoded.log_mean - log_theta
     less_zero = -softplus(ratio) * log_theta.exp() - zero_logits
     as_if_zero = softplus(less_zero)
     correction = counts.at_nonzero(less_zero - as_if_zero)
-    nonzero = correction + _at_nonzero(counts, ratio, log_theta)
+    above_zero = _gamma_terms(counts, log_theta).float() - counts.values * softplus(-counts.at_nonzero(ratio))
+    nonzero = correction + above_zero
     return (as_if_zero - softplus(-zero_logits)).sum(dim=1) + counts.sum_per_cell(nonzero)
 
 
@@ -194,9 +166,9 @@ def gaussian(counts: CountTensor, decoded: Decoded) -> Tensor:
 
 
 def softmax_negative_binomial(counts: CountTensor, decoded: Decoded) -> Tensor:
-    """:func:`negative_binomial` of the softmax of logits, in one step with its derivative, (cells,).
+    """Negative binomial log-likelihood per cell, (cells,), of the softmax of logits in one step with its derivative.
 
-    It does the same sums with fewer passes over cells x genes, which are most of an epoch's time on a CPU.
+    The derivative is written out, for fewer passes over cells x genes, which are most of an epoch's time on a CPU.
     """
     result: Tensor = _SoftmaxNegativeBinomial.apply(  # type: ignore[no-untyped-call]
         decoded.logits.float(), decoded.log_library, decoded.log_theta.float(), counts
@@ -244,11 +216,6 @@ class _SoftmaxNegativeBinomial(torch.autograd.Function):
         return by_mean.add_(share), by_library, by_log_theta, None
 
 
-def _at_nonzero(counts: CountTensor, ratio: Tensor, log_theta: Tensor) -> Tensor:
-    """What nonzero counts add to the negative binomial's log p(0), (nonzero,)."""
-    return _gamma_terms(counts, log_theta).float() - counts.values * softplus(-counts.at_nonzero(ratio))
-
-
 def _gamma_terms(counts: CountTensor, log_theta: Tensor) -> Tensor:
     """lgamma(x + theta) - lgamma(theta) - lgamma(x + 1), (nonzero,); log theta where x is 1."""
     at_counts = counts.spread(log_theta).double()
@@ -267,12 +234,8 @@ def _gamma_derivative(counts: CountTensor, log_theta: Tensor) -> Tensor:
     return torch.ones_like(counts.values).index_copy(0, counts.above_one, above)
 
 
-def _zero_inflated(counts: CountTensor, decoded: Decoded) -> Tensor:
-    return zero_inflated_negative_binomial(counts, decoded.parameters)
-
-
 LIKELIHOODS: Mapping[str, CountLikelihood] = {
     "nb": softmax_negative_binomial,
-    "zinb": _zero_inflated,
+    "zinb": zero_inflated_negative_binomial,
     "gaussian": gaussian,
 }
