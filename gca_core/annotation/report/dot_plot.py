@@ -118,7 +118,7 @@ def dot_plot_png(markers: MarkerExpression, report: DatasetReport) -> bytes:
     at = np.ix_(rows, [markers.genes.index(gene) for gene in genes])
     fraction, largest = markers.fraction[at], max(0.1, np.ceil(10 * markers.fraction[at].max()) / 10)
     width, height = CELL * (len(genes) + 0.6), CELL * (len(rows) + 1)
-    figure = new_figure(width + 2.2, max(height, 2.0))
+    figure = new_figure(width + 2.2, max(height, 2.0), DPI if len(genes) <= MANY_GENES else 100)
     axes = _axes(figure, 0, 0, width, height)
     x, y = np.meshgrid(np.arange(len(genes)), np.arange(len(rows)))
     dots = axes.scatter(x, y, s=_area(fraction / largest), c=_scaled(markers.mean[at]), cmap="Blues", **EDGE)
@@ -133,7 +133,7 @@ def dot_plot_png(markers: MarkerExpression, report: DatasetReport) -> bytes:
     bar = figure.colorbar(dots, cax=_axes(figure, width + 0.5, 0.3, 1.5, 0.15), orientation="horizontal")
     bar.ax.set_title("mean expression\n(scaled per gene)" if len(rows) > 1 else "mean expression", fontsize="small")
     bar.ax.tick_params(labelsize="small")
-    return png_bytes(figure, bbox_inches="tight", dpi=DPI if len(genes) <= MANY_GENES else 100)
+    return png_bytes(figure, tight=True)
 
 
 def _axes(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:

@@ -13,19 +13,25 @@ from matplotlib.figure import Figure
 DPI = 130
 
 
-def new_figure(width: float, height: float, **options: Any) -> Figure:
+def new_figure(width: float, height: float, dpi: int = DPI, **options: Any) -> Figure:
     """An empty figure of so many inches that no window shows."""
-    figure = Figure(figsize=(width, height), dpi=DPI, **options)
+    figure = Figure(figsize=(width, height), dpi=dpi, **options)
     FigureCanvasAgg(figure)
     return figure
 
 
-def png_bytes(figure: Figure, **options: Any) -> bytes:
-    """The PNG of a figure, the same bytes each time; what the font lacks becomes a box."""
-    buffer = BytesIO()
+def png_bytes(figure: Figure, *, tight: bool = False) -> bytes:
+    """The PNG of a figure, cut to what is in it if ``tight``, the same bytes each time; what the font lacks is a box."""
+    buffer, canvas = BytesIO(), FigureCanvasAgg(figure)
+    options: dict[str, Any] = {"metadata": {"Software": None}, "pil_kwargs": {"compress_level": 4}}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        figure.savefig(buffer, format="png", metadata={"Software": None}, **options)
+        # savefig would lay out and draw everything twice
+        if tight:
+            box = figure.get_tightbbox(canvas.get_renderer()).padded(0.1)
+            canvas.print_figure(buffer, format="png", dpi="figure", bbox_inches=box, **options)
+        else:
+            canvas.print_png(buffer, **options)
     return buffer.getvalue()
 
 

@@ -160,7 +160,9 @@ def _add_legend(axes: Axes, n: int, *, scale: float, beside: bool) -> None:
 def _write_names(figure: Figure, axes: Axes, middles: Mapping[str, Array]) -> None:
     """Write each name near its place, commonest first; one that would cover others wherever it goes is left out."""
     box = {"boxstyle": "round,pad=0.2", "facecolor": "white", "alpha": 0.75, "linewidth": 0}
-    figure.draw_without_rendering()
+    layout = figure.get_layout_engine()
+    if layout is not None:
+        layout.execute(figure)
     # everything has its place now
     figure.set_layout_engine("none")
     taken: list[Any] = []
