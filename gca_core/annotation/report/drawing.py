@@ -21,15 +21,16 @@ def new_figure(width: float, height: float, dpi: int = DPI, **options: Any) -> F
 
 
 def png_bytes(figure: Figure, *, tight: bool = False) -> bytes:
-    """The PNG of a figure, cut to what is in it if ``tight``, the same bytes each time; what the font lacks is a box."""
-    buffer, canvas = BytesIO(), FigureCanvasAgg(figure)
+    """The PNG of a figure, cut to what is in it if ``tight``; the same bytes each time. What the font lacks is a box."""
+    buffer = BytesIO()
+    canvas: Any = FigureCanvasAgg(figure)
     options: dict[str, Any] = {"metadata": {"Software": None}, "pil_kwargs": {"compress_level": 4}}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         # savefig would lay out and draw everything twice
         if tight:
             box = figure.get_tightbbox(canvas.get_renderer()).padded(0.1)
-            canvas.print_figure(buffer, format="png", dpi="figure", bbox_inches=box, **options)
+            canvas.print_figure(buffer, format="png", dpi=figure.dpi, bbox_inches=box, **options)
         else:
             canvas.print_png(buffer, **options)
     return buffer.getvalue()
