@@ -1,7 +1,5 @@
 """What Airflow's provider discovery reads; imports nothing of Airflow."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from airflow_provider_gca import __version__

@@ -5,8 +5,6 @@ any number of processes may share a folder. It starts with the hash of the rest;
 another key, counts as absent.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import os

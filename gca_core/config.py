@@ -4,8 +4,6 @@ Precedence, highest first: explicit arguments, environment variables, the env fi
 ``GCA_ENV_FILE`` (``.env`` in the working directory when unset), the profile's defaults.
 """
 
-from __future__ import annotations
-
 import importlib
 import os
 from enum import StrEnum

@@ -1,7 +1,5 @@
 """What servers say about being asked again."""
 
-from __future__ import annotations
-
 import datetime as dt
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime

@@ -4,8 +4,6 @@ Every write goes to a temporary name beside the target and is renamed, so that a
 half a file and a failed step leaves what was there before.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import logging

@@ -1,7 +1,5 @@
 """One writer at a time in a folder of results."""
 
-from __future__ import annotations
-
 import logging
 import os
 import shutil

@@ -4,8 +4,6 @@
 same keys where the package isn't installed. GB are 2**30 bytes.
 """
 
-from __future__ import annotations
-
 import difflib
 import logging
 import os

@@ -1,7 +1,5 @@
 """HTML pages: self-contained, with every text from data escaped."""
 
-from __future__ import annotations
-
 import base64
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What a long piece of work is at: told by the work, heard by whoever shows it. Nobody has to listen."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar

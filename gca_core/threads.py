@@ -1,7 +1,5 @@
 """Work done ahead of its use in threads, in order."""
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor

@@ -4,8 +4,6 @@ From 3.2 on Airflow reads ``conn-fields`` and ``ui-field-behaviour`` out of the 
 the hooks. Both are made from the values here, in a module that imports nothing of Airflow.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any

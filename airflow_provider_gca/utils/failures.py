@@ -1,7 +1,5 @@
 """How a failure of the core becomes a failure of a task, and Airflow's exceptions from where its version has them."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Checks of operator arguments: literals when the operator is built, templates when it runs."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
 

@@ -1,7 +1,5 @@
 """The small file at the end of an example DAG: what ran, its numbers, and where the results lie."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime

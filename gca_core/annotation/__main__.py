@@ -1,7 +1,5 @@
 """``python -m gca_core.annotation``: the same as ``gca scanpy``."""
 
-from __future__ import annotations
-
 import sys
 
 from gca_core.cli.main import main

@@ -6,8 +6,6 @@ goes on to its end in the background; its result is dropped, but columns are sti
 AnnData alone while one of these works on it, cancelled or not.
 """
 
-from __future__ import annotations
-
 import asyncio
 import functools
 from collections.abc import Callable, Coroutine

@@ -1,7 +1,5 @@
 """A cohort: the files under a prefix, a folder of results for each, and one summary over all of them."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from pydantic import BaseModel

@@ -1,7 +1,5 @@
 """What an annotation takes in beside the cells: the keyword arguments of its functions, read once before any work."""
 
-from __future__ import annotations
-
 import functools
 import inspect
 from collections.abc import Callable

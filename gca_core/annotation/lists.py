@@ -1,7 +1,5 @@
 """Labels for clusters of which only lists of marker genes are known: ranks alone are the evidence."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet

@@ -1,7 +1,5 @@
 """What annotation takes and returns: plain values that serialise to JSON."""
 
-from __future__ import annotations
-
 from enum import StrEnum
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """What of an annotation is told to logs and counters: the request it is part of, and what came of it."""
 
-from __future__ import annotations
-
 import functools
 import time
 import uuid

@@ -1,7 +1,5 @@
 """Annotate a file: AnnData in; annotated AnnData, JSON, CSV, HTML and pictures out."""
 
-from __future__ import annotations
-
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping

@@ -6,8 +6,6 @@ are ordinary h5ad files, uncompressed: what is read of them is small, and it is 
 :mod:`gca_core.atlas.ingest.store` writes them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any

@@ -1,7 +1,5 @@
 """What the atlas holds, as values."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from datetime import datetime

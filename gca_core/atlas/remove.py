@@ -1,7 +1,5 @@
 """Removing a dataset from the atlas."""
 
-from __future__ import annotations
-
 import logging
 import shutil
 from pathlib import Path

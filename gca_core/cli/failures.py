@@ -1,7 +1,5 @@
 """How the ``gca`` command ends: exit codes, one line for what can be expected, tracebacks on demand."""
 
-from __future__ import annotations
-
 import logging
 import os
 import re

@@ -1,7 +1,5 @@
 """Entry point of the ``gca`` command."""
 
-from __future__ import annotations
-
 import gc
 import importlib
 import logging

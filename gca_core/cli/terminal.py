@@ -1,7 +1,5 @@
 """The terminal's side of the ``gca`` command: the log and progress, both on stderr."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """What the score is measured against: gene sets, footprints and functional neighbours."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache

@@ -1,7 +1,5 @@
 """What a prediction is expected to show, and how far it shows it."""
 
-from __future__ import annotations
-
 from enum import StrEnum
 
 from pydantic import BaseModel, Field

@@ -1,7 +1,5 @@
 """The grounding score: how well a predicted response agrees with what is known, from 1 to 10."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

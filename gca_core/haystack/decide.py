@@ -1,7 +1,5 @@
 """Pure decisions on the state of a run: go on or stop, and which candidate is best."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from gca_core.haystack.models import CandidateEvaluation, GateDecision, HaystackRun, IterationConfig, TerminationReason

@@ -1,7 +1,5 @@
 """The values a HAYSTACK run is made of; all serialise to JSON."""
 
-from __future__ import annotations
-
 from enum import StrEnum
 
 from pydantic import BaseModel, Field

@@ -1,7 +1,5 @@
 """The plain loop: the same steps that the DAG drives, one after the other in this process."""
 
-from __future__ import annotations
-
 import logging
 import re
 import time

@@ -7,8 +7,6 @@ of each result, ``record`` -> ``finalize``. The state of a run is a chain of ``s
 reads the state it is given and nothing newer.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Sequence
 

@@ -7,8 +7,6 @@ Exit status: 0 when all requests succeeded, 1 when some failed (``results.json``
 why), 2 when the job file itself is no job.
 """
 
-from __future__ import annotations
-
 import argparse
 import logging
 import os

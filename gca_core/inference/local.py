@@ -1,7 +1,5 @@
 """Running the job entrypoint as a subprocess of this machine."""
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import os

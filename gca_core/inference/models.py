@@ -1,7 +1,5 @@
 """What an inference job is asked and what it answers."""
 
-from __future__ import annotations
-
 from enum import StrEnum
 
 from pydantic import BaseModel, Field

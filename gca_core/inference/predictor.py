@@ -1,7 +1,5 @@
 """The seam to a perturbation model: a predictor turns one request into a file of counts."""
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Mapping
 from types import MappingProxyType

@@ -5,8 +5,6 @@ taken within each pair and averaged over pairs, so that a pair with many cells o
 mix its composition into another's response. Fast, deterministic, and hard to beat.
 """
 
-from __future__ import annotations
-
 import logging
 from dataclasses import dataclass
 

@@ -4,8 +4,6 @@ Its values come from, lowest first: the defaults here, the machine profile, the 
 YAML file, ``GCA_VAE__*`` variables, and arguments.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from importlib import resources

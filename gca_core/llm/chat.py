@@ -1,7 +1,5 @@
 """A client that calls one chat model: tries again where that helps, counts, and stops at the budget."""
 
-from __future__ import annotations
-
 import logging
 import random
 import threading

@@ -1,7 +1,5 @@
 """Chat models by name, through langchain's packages, each imported only when it is used."""
 
-from __future__ import annotations
-
 import importlib.util
 import os
 from typing import Any, Protocol

@@ -1,7 +1,5 @@
 """What goes wrong between here and a provider, and whether trying again can help."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from typing import Any

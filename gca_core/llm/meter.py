@@ -1,7 +1,5 @@
 """Tokens and money over all calls, with a budget that holds also for calls under way."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Answers as values: JSON out of a model's text, checked against a schema, with one turn to repair it."""
 
-from __future__ import annotations
-
 import json
 import re
 from contextlib import suppress

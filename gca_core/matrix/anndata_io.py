@@ -1,7 +1,5 @@
 """The parts of anndata that read and write single elements of a file, from where its version has them."""
 
-from __future__ import annotations
-
 try:
     from anndata.io import read_elem, sparse_dataset, write_elem
 except ImportError:

@@ -1,7 +1,5 @@
 """Matrices that are read in parts, whether they lie in memory or in a file."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Responses to a perturbation, and how alike two of them are."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Which rows of a gene table are genes, and where their names are."""
 
-from __future__ import annotations
-
 import logging
 import re
 from collections import Counter

@@ -4,8 +4,6 @@ An HDF5 file can take its values from any file that the reader may open, a zarr 
 name pickle as its filter, which runs code. What is read would end up in results.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import stat

@@ -1,7 +1,5 @@
 """What kind of expression matrix this is, told by looking at its values."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any

@@ -1,7 +1,5 @@
 """The names of the tests that rank genes; loads no science."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 RankingMethod = Literal["t-test", "t-test_overestim_var", "wilcoxon", "logreg"]

@@ -1,7 +1,5 @@
 """From counts to log-normalised values, and back where that is possible."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

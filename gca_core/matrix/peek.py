@@ -1,7 +1,5 @@
 """What the names in a file of cells say before its values are read, so that a wrong option is told at once."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Genes that set each group of cells apart from all others."""
 
-from __future__ import annotations
-
 import logging
 import warnings
 from collections.abc import Callable, Sequence

@@ -4,8 +4,6 @@ Values are sorted with their column and group in one integer each, so that ranks
 follow from one sort and a few sums.
 """
 
-from __future__ import annotations
-
 import os
 from collections import deque
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """What is recorded about a run."""
 
-from __future__ import annotations
-
 import os
 import socket
 from datetime import datetime

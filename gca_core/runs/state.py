@@ -4,8 +4,6 @@ Each file holds the state, its index and the hash of the file before it; a refer
 the hash of the file itself. So whoever keeps the last reference can tell a change anywhere in the chain.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from typing import Any, TypeVar

@@ -1,7 +1,5 @@
 """Run records in PostgreSQL: a projection of the run's states that pages and commands read."""
 
-from __future__ import annotations
-
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping

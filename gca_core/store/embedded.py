@@ -1,7 +1,5 @@
 """The embedded PostgreSQL: one server per GCA_HOME, started on first use, stopped on request only."""
 
-from __future__ import annotations
-
 import logging
 import shutil
 import subprocess

@@ -9,8 +9,6 @@ Root writes into folders of root alone: PostgreSQL's user owns ``data`` and ``ru
 and removes, never through a link.
 """
 
-from __future__ import annotations
-
 import getpass
 import hashlib
 import importlib.util

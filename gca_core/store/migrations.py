@@ -1,7 +1,5 @@
 """The schema, as ordered SQL files that run once each."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import logging

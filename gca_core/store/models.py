@@ -1,7 +1,5 @@
 """What the store says about a server."""
 
-from __future__ import annotations
-
 from datetime import datetime
 from pathlib import Path
 from typing import Literal

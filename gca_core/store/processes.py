@@ -1,7 +1,5 @@
 """Finding, starting and ending the embedded server's process."""
 
-from __future__ import annotations
-
 import logging
 import os
 import signal

@@ -1,7 +1,5 @@
 """Connection strings that may be shown, and how to write one."""
 
-from __future__ import annotations
-
 import re
 
 from psycopg import ProgrammingError

@@ -1,7 +1,5 @@
 """Which server a role connects to: the one named by GCA_ATLAS_DSN, or the embedded one."""
 
-from __future__ import annotations
-
 from gca_core.config import Profile, Settings
 from gca_core.errors import ConfigurationError
 from gca_core.store import embedded, migrations

@@ -1,7 +1,5 @@
 """Agreement of an annotation with labels that are known, judged on the Cell Ontology."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 
 import pandas as pd

@@ -1,7 +1,5 @@
 """From models' words to labels: resolved on the Cell Ontology and judged by the marker evidence."""
 
-from __future__ import annotations
-
 import re
 import time
 from collections import Counter

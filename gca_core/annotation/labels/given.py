@@ -1,7 +1,5 @@
 """Labels that somebody else gave, judged by the marker evidence; none is changed."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """From ranked genes and evidence to labels: by the marker database alone, or by a model that it judges."""
 
-from __future__ import annotations
-
 import logging
 import os
 from collections.abc import Sequence

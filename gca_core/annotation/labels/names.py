@@ -1,7 +1,5 @@
 """Short names of cell types, as figures and tables of papers write them."""
 
-from __future__ import annotations
-
 import csv
 import functools
 from importlib import resources

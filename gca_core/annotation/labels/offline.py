@@ -1,7 +1,5 @@
 """The offline annotator: the label that the weighed evidence supports, at the level it supports."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any

@@ -5,8 +5,6 @@ against all other cells. Such a cluster would stay unknown; it is ranked again w
 labelled no more finely than these are.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass

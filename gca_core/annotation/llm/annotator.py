@@ -4,8 +4,6 @@ What comes back is checked cluster by cluster. Answers are cached as they arrive
 on from there.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor

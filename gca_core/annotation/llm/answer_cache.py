@@ -1,7 +1,5 @@
 """Models' answers on disk, under the hash of everything that decided them; no cluster name and no key is in them."""
 
-from __future__ import annotations
-
 import os
 from collections import Counter
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What several models agree on, judged on the Cell Ontology."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations

@@ -1,7 +1,5 @@
 """What goes to a model, what has to come back, and what is kept of it."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from typing import Annotated, Any

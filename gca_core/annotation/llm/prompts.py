@@ -1,7 +1,5 @@
 """The versioned prompt files, and the messages made of them; nothing that names a cluster gets in."""
 
-from __future__ import annotations
-
 import functools
 import json
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """The marker database: which genes speak for and against a cell type."""
 
-from __future__ import annotations
-
 import csv
 import functools
 import math

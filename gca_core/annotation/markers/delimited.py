@@ -1,7 +1,5 @@
 """Tables as text: CSV and TSV files of any common encoding and separator, to records."""
 
-from __future__ import annotations
-
 import csv
 import re
 from io import StringIO

@@ -1,7 +1,5 @@
 """Marker tables that users bring: PanglaoDB, CellMarker 2.0, ScType, the CellTypist encyclopedia and GMT."""
 
-from __future__ import annotations
-
 import csv
 import re
 from collections.abc import Callable, Iterator, Sequence

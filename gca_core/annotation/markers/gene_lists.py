@@ -1,7 +1,5 @@
 """Tables of plain marker lists: a row a cluster, its genes in one cell."""
 
-from __future__ import annotations
-
 import csv
 import re
 from collections.abc import Iterable, Sequence

@@ -4,8 +4,6 @@ They say what a cell does, not what it is. The sets are the bundled Hallmark one
 Cell Systems 2015;1:417), and one of Reactome (CC0) for the heat shock that taking tissue apart causes.
 """
 
-from __future__ import annotations
-
 import functools
 
 from gca_core.knowledge.bundled.gene_sets import load_gene_sets

@@ -1,7 +1,5 @@
 """Marker databases from files: the bundled one, or a table that a user brings."""
 
-from __future__ import annotations
-
 import functools
 import logging
 import os

@@ -1,7 +1,5 @@
 """Mouse genes judged by human markers: what the documented orthologs don't carry over, and what rests on it."""
 
-from __future__ import annotations
-
 import functools
 
 from gca_core.annotation.markers.build import bundled_mouse_symbols

@@ -1,7 +1,5 @@
 """Local copies of remote marker tables: fetched once, and anew when the storage names another version of them."""
 
-from __future__ import annotations
-
 import json
 import logging
 import os

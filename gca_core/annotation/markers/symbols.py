@@ -1,7 +1,5 @@
 """Gene names of a data set: which kind they are, of which species, and as the marker database writes them."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Sequence
 

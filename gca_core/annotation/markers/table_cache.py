@@ -1,7 +1,5 @@
 """Parsed marker tables that are kept: a table is read and resolved once, however often it is used."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """The cells of an xlsx sheet as text."""
 
-from __future__ import annotations
-
 import zipfile
 from io import BytesIO
 

@@ -1,7 +1,5 @@
 """What the pictures of a report share: a canvas without a display, text that is drawn as it reads, PNG bytes."""
 
-from __future__ import annotations
-
 import textwrap
 import warnings
 from io import BytesIO
@@ -21,7 +19,7 @@ def new_figure(width: float, height: float, dpi: int = DPI, **options: Any) -> F
 
 
 def png_bytes(figure: Figure, *, tight: bool = False) -> bytes:
-    """The PNG of a figure, cut to what is in it if ``tight``; the same bytes each time. What the font lacks is a box."""
+    """The PNG of a figure, cut to what is in it if ``tight``. The same bytes each time; what the font lacks is a box."""
     buffer = BytesIO()
     canvas: Any = FigureCanvasAgg(figure)
     options: dict[str, Any] = {"metadata": {"Software": None}, "pil_kwargs": {"compress_level": 4}}

@@ -1,7 +1,5 @@
 """The annotation report: one self-contained HTML page, and a CSV with a row per cluster."""
 
-from __future__ import annotations
-
 import csv
 import hashlib
 from collections import Counter

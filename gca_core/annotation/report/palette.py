@@ -1,7 +1,5 @@
 """Colours of labels and of confidence, the same in every figure and table of a report."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import matplotlib as mpl

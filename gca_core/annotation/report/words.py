@@ -1,7 +1,5 @@
 """What flags mean, in plain words."""
 
-from __future__ import annotations
-
 from gca_core.annotation.models import FlagReason
 
 # what was seen, and what to look at

@@ -1,7 +1,5 @@
 """Marker genes from what reviewers decided: a table that annotates the next data set."""
 
-from __future__ import annotations
-
 import csv
 import re
 from collections.abc import Iterator

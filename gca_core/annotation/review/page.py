@@ -1,7 +1,5 @@
 """The review queue written out: the table to fill in, and the page to read beside it."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping
 from urllib.parse import quote

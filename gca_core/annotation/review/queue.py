@@ -1,7 +1,5 @@
 """The review queue: the flagged clusters of one run, or of a cohort."""
 
-from __future__ import annotations
-
 import logging
 import os
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The summary of a cohort: a table of its files, their composition, and a page."""
 
-from __future__ import annotations
-
 import csv
 import logging
 from collections import defaultdict

@@ -1,7 +1,5 @@
 """The table that a reviewer filled in: read, matched to its clusters, and judged before anything changes."""
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

@@ -6,8 +6,6 @@ on. ``recognised`` tells its lists of genes from lists shuffled between the clus
 with the authors', or are related, from those that don't. The script chooses the thresholds on the same half.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

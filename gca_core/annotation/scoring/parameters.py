@@ -1,7 +1,5 @@
 """The numbers that scoring and labelling were tuned with."""
 
-from __future__ import annotations
-
 # fewest supporting markers of a label
 MIN_OVERLAP = 2
 # genes taken per cluster

@@ -1,7 +1,5 @@
 """How far an ingest has come, so that one that was killed goes on where it stopped."""
 
-from __future__ import annotations
-
 import time
 import zipfile
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What the words of a file mean: cell types, perturbations and tissues, by the bundled knowledge."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Which cells of a file go to which group, and each group's control."""
 
-from __future__ import annotations
-
 import itertools
 import logging
 import re

@@ -4,8 +4,6 @@ Each entry lists the names under which such files have a thing, the likeliest fi
 is taken. What a user gives goes before the preset.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType

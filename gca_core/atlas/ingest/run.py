@@ -1,7 +1,5 @@
 """Taking an h5ad file into the atlas."""
 
-from __future__ import annotations
-
 import logging
 import shutil
 import tempfile

@@ -1,7 +1,5 @@
 """Reading counts in blocks of rows, so that memory doesn't grow with the file."""
 
-from __future__ import annotations
-
 import zlib
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, TypeVar

@@ -4,8 +4,6 @@ The cells file is laid out first, complete but for its numbers. These are then p
 one pass over the source. A file that a killed ingest left is therefore whole, and the pass can go on.
 """
 
-from __future__ import annotations
-
 import itertools
 import os
 import threading

@@ -1,7 +1,5 @@
 """``gca markers``: build, list and check marker databases."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Annotated

@@ -1,7 +1,5 @@
 """``gca cache``: the answers of models and the parsed marker tables that are kept on disk."""
 
-from __future__ import annotations
-
 import datetime as dt
 import json
 from typing import Annotated

@@ -1,7 +1,5 @@
 """``gca datasets``: the data files that ship with the package."""
 
-from __future__ import annotations
-
 import json
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """``gca machine-profile``: write down what this machine has."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer

@@ -1,7 +1,5 @@
 """Options that the ``gca vae`` commands share, and the group that trains when no command is named."""
 
-from __future__ import annotations
-
 import difflib
 from enum import StrEnum
 from pathlib import Path

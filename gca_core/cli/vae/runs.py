@@ -1,7 +1,5 @@
 """The ``gca vae`` commands that take a finished run."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Mapping
 from pathlib import PurePosixPath

@@ -1,7 +1,5 @@
 """What the ``gca vae`` commands print."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -6,8 +6,6 @@ catalogue and atlas, each group against the atlas. How relevant a prompt is, the
 rules' result stands, with a note.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 from collections.abc import Sequence

@@ -9,8 +9,6 @@ A prompt is composed of as many groups as its budget has cells for: at least 20 
 that 1,000 cells make room for 50 groups. The more relevant and better ones are kept.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 
 from gca_core import io

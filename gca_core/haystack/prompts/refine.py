@@ -4,8 +4,6 @@ Only grounding scores of earlier iterations are looked at. The moves are bounded
 atlas offers, and a prompt that was already evaluated is never proposed again.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 
 from gca_core.haystack.decide import best_of

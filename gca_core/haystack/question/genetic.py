@@ -3,8 +3,6 @@
 The names that are found are read by the rules of :mod:`gca_core.knowledge.bundled.genetic`.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

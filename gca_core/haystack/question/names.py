@@ -1,7 +1,5 @@
 """From a name to the term of the ontology or the entry of the catalogue; what is near where there is none."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType

@@ -4,8 +4,6 @@ The lists are compiled for this project from the field's usage; an id is checked
 question is read, so that one that a release drops is never given out.
 """
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping

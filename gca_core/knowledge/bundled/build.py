@@ -4,8 +4,6 @@ A source that is not in the folder is skipped and named; its part stays as it wa
 ``manifest.json`` with where it came from, its licence, the citation to give, and the hashes of input and output.
 """
 
-from __future__ import annotations
-
 import csv
 import gzip
 import itertools

@@ -5,8 +5,6 @@ Compiled for this project from immunology and pharmacology as published; every e
 gene ("STAT1 knockout", "CRISPRi JAK2") are not listed but read by rule, see :mod:`gca_core.knowledge.bundled.genetic`.
 """
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum

@@ -7,8 +7,6 @@ The tables: ``drugcentral2016_drug_target.tsv`` (DrugCentral), ``liana_omni_reso
 resources), ``collectri.csv`` (CollecTRI) and ``pathfindR_string_edges.tsv`` (STRING).
 """
 
-from __future__ import annotations
-
 import csv
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping

@@ -1,7 +1,5 @@
 """Everything that a word may mean to the snapshot, side by side."""
 
-from __future__ import annotations
-
 from collections import Counter
 
 from pydantic import BaseModel

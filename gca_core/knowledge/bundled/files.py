@@ -1,7 +1,5 @@
 """Where the snapshot's files lie: in the package, or in a folder that the user built."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """PROGENy footprints: genes that respond to a signalling pathway, with signed weights."""
 
-from __future__ import annotations
-
 import gzip
 from collections.abc import Mapping
 from functools import cache

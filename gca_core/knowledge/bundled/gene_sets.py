@@ -1,7 +1,5 @@
 """The bundled gene sets: MSigDB Hallmark, Reactome and GO biological process, as human gene symbols."""
 
-from __future__ import annotations
-
 import gzip
 from collections.abc import Mapping
 from functools import cache

@@ -4,8 +4,6 @@ What is expected: the gene itself goes its way, and the pathways that the catalo
 the same gene agree on, turned round where an entry acts on it the other way.
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Callable, Container

@@ -4,8 +4,6 @@ The pairs are CellPhoneDB's. Functional neighbours come from Reactome sets of at
 those pairs; STRING joins in when a user has downloaded it and says where it is.
 """
 
-from __future__ import annotations
-
 import csv
 import gzip
 from collections import defaultdict

@@ -4,8 +4,6 @@ Every answer comes from the bundled snapshot and is read once per process. The s
 services are in :mod:`gca_core.knowledge.online`.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 

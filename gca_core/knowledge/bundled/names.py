@@ -1,7 +1,5 @@
 """Names in one spelling, so that "TGF-β1", "TGFb1" and "TGF-beta 1" can meet."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections.abc import Iterator

@@ -4,8 +4,6 @@ The terms are those of the bundled release (CC BY 4.0, Diehl AD et al., J Biomed
 names the field uses for them, such as "CD14+ monocytes" or "Treg", are a curated list of this project.
 """
 
-from __future__ import annotations
-
 import csv
 import functools
 import gzip

@@ -1,7 +1,5 @@
 """The parts of the snapshot as their manifests describe them, and whether the files are these."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -4,8 +4,6 @@ The terms are those of the bundled release (CC BY 3.0); the names the field uses
 "gut", are a list of this project and win over synonyms. "PBMC" means the tissue the cells were taken from.
 """
 
-from __future__ import annotations
-
 import csv
 import gzip
 import json

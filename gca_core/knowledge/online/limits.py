@@ -1,7 +1,5 @@
 """How often a service is called, and when it is left alone for a while."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections import deque

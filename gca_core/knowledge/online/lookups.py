@@ -4,8 +4,6 @@ A service that is off or fails is named in the answer, and the snapshot's answer
 stops because a service does.
 """
 
-from __future__ import annotations
-
 import asyncio
 import functools
 import logging

@@ -1,7 +1,5 @@
 """The services, each with the few calls that are used, and their answers as models."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 from urllib.parse import quote

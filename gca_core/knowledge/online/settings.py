@@ -1,7 +1,5 @@
 """Which services may be asked, and how: ``GCA_ONLINE_*``, ``GCA_NCBI_*`` and ``GCA_ENABLE_KEGG``."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import dataclass
 from enum import StrEnum

@@ -1,7 +1,5 @@
 """Counts of chosen genes, in memory or, where they don't fit, in a scratch file."""
 
-from __future__ import annotations
-
 import tempfile
 import weakref
 from collections.abc import Iterable, Iterator

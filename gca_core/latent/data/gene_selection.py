@@ -1,7 +1,5 @@
 """Highly variable genes, by scanpy."""
 
-from __future__ import annotations
-
 import warnings
 
 import anndata as ad

@@ -1,7 +1,5 @@
 """Where cells come from: files of several kinds, as chunks of checked counts."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager

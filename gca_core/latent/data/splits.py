@@ -1,7 +1,5 @@
 """Which cells train, which watch the training, and which are kept out of it."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

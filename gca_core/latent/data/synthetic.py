@@ -1,7 +1,5 @@
 """Made-up cells for a dry run: nothing can be learned from its scores but that every step works."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import anndata as ad

@@ -6,8 +6,6 @@ themselves (latent, PCA) have then seen all cells but no label. With test cells,
 chance, classifiers and PCA are fitted on the others and asked about these.
 """
 
-from __future__ import annotations
-
 import logging
 import warnings
 from collections import Counter

@@ -1,7 +1,5 @@
 """The HTML report of a latent run: one file, no scripts, nothing loaded from elsewhere."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The evaluation of a finished run, made anew: other labels, another labelled file, or the same."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The seam between data and frameworks, and the adapter for torch."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol, Self

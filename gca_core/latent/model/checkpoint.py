@@ -4,8 +4,6 @@ A checkpoint is a folder with ``registry.json`` and ``weights-<hash>.pt``. The r
 and holds the SHA-256 of the weights, so that a reader sees the old pair or the new one.
 """
 
-from __future__ import annotations
-
 import io
 import pickle
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """The training loop of the VAE: losses, warm-up, early stopping, and what is kept."""
 
-from __future__ import annotations
-
 import copy
 import itertools
 import logging

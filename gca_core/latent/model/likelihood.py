@@ -11,8 +11,6 @@ is log theta where x = 1, the most frequent count; elsewhere the gamma terms are
 because they lose all digits in single precision once theta is large.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property

@@ -1,7 +1,5 @@
 """The networks: encoder to a Gaussian, decoder to the mean of the counts, classifier of the latent space."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

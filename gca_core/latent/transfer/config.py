@@ -1,7 +1,5 @@
 """What a transfer of labels is told; light, so that a DAG can be checked when it is parsed."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Labels for new cells from a trained model: neighbours in its latent space vote, or nobody answers."""
 
-from __future__ import annotations
-
 import logging
 import tempfile
 from collections import Counter

@@ -1,7 +1,5 @@
 """New cells in a trained latent space: genes matched by name, missing ones counted."""
 
-from __future__ import annotations
-
 import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
