@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
@@ -25,8 +24,6 @@ from gca_core.store.models import Role
 from gca_core.store.pool import MAX_CONNECTIONS, WAIT_SECONDS, pooled, retried
 from gca_core.store.redact import redact
 from gca_core.store.resolve import resolve_dsn, with_limits
-
-log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 _GROUP_QUERY = """

@@ -5,7 +5,6 @@ taken within each pair and averaged over pairs, so that a pair with many cells o
 mix its composition into another's response. Fast, deterministic, and hard to beat.
 """
 
-import logging
 from dataclasses import dataclass
 
 import anndata as ad
@@ -22,8 +21,6 @@ from gca_core.matrix.cells import read_h5ad, write_cells
 from gca_core.matrix.compare import pearson
 from gca_core.matrix.normalise import log_normalise
 from gca_core.matrix.places import only_genes, require_counts
-
-log = logging.getLogger(__name__)
 
 PAIR = "pair"
 Array = npt.NDArray[np.float64]

@@ -1,6 +1,5 @@
 """Genes that set each group of cells apart from all others."""
 
-import logging
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,8 +13,6 @@ from gca_core.matrix.chunks import ChunkedMatrix, as_chunked
 from gca_core.matrix.methods import RankingMethod as RankingMethod
 from gca_core.matrix.stats import GroupSums, group_sums
 from gca_core.matrix.wilcoxon import wilcoxon_scores
-
-log = logging.getLogger(__name__)
 
 Floats = npt.NDArray[np.float64]
 # a gene that varies neither inside nor outside a group has no finite t

@@ -157,7 +157,7 @@ def test_what_is_no_symbol_is_not_sent(services: Loopback, tmp_path: Path, gene:
     assert services.calls == []
 
 
-@pytest.mark.parametrize("asked", ["7", formatdate(time() + 3600, usegmt=True)])
+@pytest.mark.parametrize("asked", ["7", formatdate(time() + 3600, usegmt=True)], ids=["seconds", "date"])
 def test_a_pause_that_is_asked_for_is_kept(tmp_path: Path, asked: str) -> None:
     clock = Clock()
     with serve(replies(Reply("", 429, {"Retry-After": asked}), Reply("{}"))) as loopback:

@@ -19,7 +19,7 @@ def new_figure(width: float, height: float, dpi: int = DPI, **options: Any) -> F
 
 
 def png_bytes(figure: Figure, *, tight: bool = False) -> bytes:
-    """The PNG of a figure, cut to what is in it if ``tight``. The same bytes each time; what the font lacks is a box."""
+    """The PNG of a figure, cut to its content if ``tight``. The same bytes each time; what the font lacks is a box."""
     buffer = BytesIO()
     canvas: Any = FigureCanvasAgg(figure)
     options: dict[str, Any] = {"metadata": {"Software": None}, "pil_kwargs": {"compress_level": 4}}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -30,8 +29,6 @@ from gca_core.locks import BRIEFLY, sole_writer
 
 if TYPE_CHECKING:
     from anndata import AnnData
-
-log = logging.getLogger(__name__)
 
 __all__ = ["ReviewOutcome", "apply_review"]
 

@@ -1,6 +1,5 @@
 """The review queue: the flagged clusters of one run, or of a cohort."""
 
-import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,8 +10,6 @@ from gca_core.annotation.labels.corrections import FINGERPRINT_GENES
 from gca_core.annotation.models import Annotation, DatasetReport, Status
 from gca_core.errors import DataValidationError, complaints
 from gca_core.io import PathInput, as_path, content_hash, read_text
-
-log = logging.getLogger(__name__)
 
 __all__ = ["Entry", "Queue", "Run", "cluster_key", "collect_review"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -16,8 +15,6 @@ from gca_core.inference.local import job_hash, write_job
 
 if TYPE_CHECKING:
     from anndata import AnnData
-
-log = logging.getLogger(__name__)
 
 PAIR = "pair"
 
