@@ -132,7 +132,7 @@ def test_options_that_do_not_fit_are_named(atlas_command: Say, typed: Path) -> N
         atlas_command("ingest", str(typed), "--dataset", "x")
     with pytest.raises(ConfigurationError, match="give both, or neither"):
         atlas_command("ingest", str(typed), "--dataset", "x", "--control-value", "a", "--cell-type-column", "cell_type")
-    with pytest.raises(ConfigurationError, match="--preset"):
+    with pytest.raises(ConfigurationError, match="preset: Input should be"):
         atlas_command("ingest", str(typed), "--dataset", "x", "--preset", "other")
     with pytest.raises(DataValidationError, match="no column 'cytokine'"):
         atlas_command("ingest", str(typed), "--dataset", "x", "--preset", "parse_pbmc")

@@ -80,7 +80,6 @@ def test_the_wheel_declares_its_entry_points(wheel: Path) -> None:
     (name,) = (name for name in archive.namelist() if name.endswith("entry_points.txt"))
     text = archive.read(name).decode()
     assert "[apache_airflow_provider]" in text
-    assert "[airflow.plugins]" in text
     assert "gca = gca_core.cli.main:main" in text
 
 
