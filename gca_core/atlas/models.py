@@ -79,20 +79,21 @@ class IngestConfig(BaseModel, frozen=True, defer_build=True, coerce_numbers_to_s
     Attributes:
         input_uri: an h5ad, zarr, loom or 10x file with raw counts.
         dataset: the name of the dataset; ingesting other content under it replaces it.
-        preset: fills what is not given below with the columns of a published kind of file.
-        perturbation_column: obs column of the perturbation; None where all cells are unperturbed.
-        control_value: its value for unperturbed cells.
+        preset: fills what is not given below with the columns of a published kind of file: ``parse_pbmc``,
+            ``openproblems``, ``tabula_sapiens`` or ``cellxgene_census``.
+        perturbation_column: column of obs with the perturbation; unset where all cells are unperturbed.
+        control_value: its value for unperturbed cells, as it is written there.
         perturbation_names: names to store instead of the column's values.
         perturbation_kind: what was done, for all values: ``cytokine``, ``drug``, ``treatment``, ``knockout``,
             ``CRISPRi``, ``CRISPRa``, ``knockdown``, ``overexpression``; where a gene was changed the values are genes.
-        perturbation_kind_column: obs column that says so for each cell.
-        cell_type_column: obs column of the cell type; cells without a value are left out.
-        cell_type_id_column: obs column of Cell Ontology ids, used where it has one.
-        donor_column: obs column of the donor.
-        tissue_column: obs column of the tissue.
-        tissue_id_column: obs column of UBERON ids, used where it has one.
-        layer: the layer that holds the counts, or ``raw`` for those of ``raw.X``; None means X.
-        gene_column: var column of the genes' names; None means the index, or symbols found beside ids or numbers.
+        perturbation_kind_column: column of obs that says so for each cell.
+        cell_type_column: column of obs with the cell type; cells without a value are left out.
+        cell_type_id_column: column of obs with Cell Ontology ids, used where it has one.
+        donor_column: column of obs with the donor.
+        tissue_column: column of obs with the tissue.
+        tissue_id_column: column of obs with UBERON ids, used where it has one.
+        layer: the layer that holds the counts, or ``raw`` for those of ``raw.X``; unset means X.
+        gene_column: column of var with the genes' names; unset means the index, or symbols found beside ids or numbers.
     """
 
     input_uri: str

@@ -42,7 +42,7 @@ class LatentConfig(BaseModel, extra="forbid", frozen=True, coerce_numbers_to_str
         latent_dim: size of the latent space.
         hidden_dims: widths of the encoder's layers; the decoder has them in reverse order.
         dropout: share of the encoder's hidden units left out in training.
-        likelihood: ``nb``, ``zinb``, or ``gaussian`` on log-normalised values.
+        likelihood: distribution of the counts: ``nb``, ``zinb``, or ``gaussian`` on log-normalised values.
         dispersion: one per ``gene``, or per ``gene-batch``.
         encode_covariates: show the batch to the encoder too; cells of batches that weren't trained on can
             then not be embedded.
@@ -71,7 +71,7 @@ class LatentConfig(BaseModel, extra="forbid", frozen=True, coerce_numbers_to_str
             results are identical only for equal numbers.
         loader_workers: threads that prepare batches ahead, from counts in memory; one means that each batch is made
             when it is needed. No number depends on theirs.
-        device: ``cpu``, ``cuda``, or ``auto`` for CUDA where there is a GPU.
+        device: where to compute: ``cpu``, ``cuda``, or ``auto`` for CUDA where there is a GPU.
         autocast: mixed precision on CUDA.
         gpu_memory_fraction: share of the GPU's memory that the process may take.
         compression: of the h5ad files that are written.

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gca_core.annotation.config import AnnotationConfig
 from gca_core.cli import failures
 from gca_core.cli.annotation import options
+from gca_core.cli.fields import with_fields
 from gca_core.errors import DataValidationError
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ FIELDS = (
 )
 
 
-@options.with_options(FIELDS, options.models_of)
+@with_fields(AnnotationConfig, FIELDS, options.models_of, spelling=options.SPELLING, defaults=options.DEFAULTS)
 def annotate(
     table: Annotated[
         str,

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_origin
+from typing import Annotated, Any
 
 import typer
 
-from gca_core.annotation.config import AnnotationConfig
 from gca_core.cli import failures
 from gca_core.cli.terminal import progress_shown
 from gca_core.config import Settings, load_settings
-
-if TYPE_CHECKING:
-    from pydantic.fields import FieldInfo
-
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 # fields that the command line writes in another way than --their-name
 SPELLING = {
@@ -50,46 +42,6 @@ AssetsHome = Annotated[
         rich_help_panel="Evidence",
     ),
 ]
-
-
-def with_options(fields: Iterable[str], *functions: Callable[..., Any]) -> Callable[[F], F]:
-    """Give a command that ends in ``**given`` these fields of the configuration, and what the functions take.
-
-    Help, limits and defaults are those of the fields. An option that isn't given is None, whatever its default.
-    """
-    added = [_parameter(name, AnnotationConfig.model_fields[name]) for name in fields]
-    for function in functions:
-        added += [p for p in inspect.signature(function, eval_str=True).parameters.values() if p.kind is p.KEYWORD_ONLY]
-
-    def decorate(command: F) -> F:
-        own = inspect.signature(command, eval_str=True)
-        named = [p for p in own.parameters.values() if p.kind is not p.VAR_KEYWORD]
-        first = [p for p in named if p.kind is not p.KEYWORD_ONLY]
-        parameters = [*first, *added, *named[len(first) :]]
-        command.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
-        command.__annotations__ = {p.name: p.annotation for p in parameters}
-        return command
-
-    return decorate
-
-
-def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
-    """The option of a field."""
-    extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
-    default = DEFAULTS.get(name) or (None if field.default is None else str(field.default))
-    spelled = SPELLING.get(name, ())
-    option = typer.Option(
-        *spelled,
-        help=field.description,
-        show_default=False if default is None else default,
-        min=next((limit.ge for limit in field.metadata if hasattr(limit, "ge")), None),
-        metavar={int: "INT", bool: ""}.get(field.annotation),  # type: ignore[arg-type]
-        rich_help_panel=str(extra.get("group")),
-    )
-    plain = field.annotation in (bool, int, float) or get_origin(field.annotation) is Literal
-    kind: Any = field.annotation if plain else str
-    annotation = Annotated[kind | None, option]
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
 def settings(

@@ -9,6 +9,7 @@ import typer
 from gca_core.annotation.config import AnnotationConfig, make_options
 from gca_core.cli import failures
 from gca_core.cli.annotation import options
+from gca_core.cli.fields import with_fields
 from gca_core.cli.terminal import start_on
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ FIELDS = tuple(name for name in AnnotationConfig.model_fields if name not in APA
 
 @app.command("validate", help="Judge the labels of --label-column: the same as annotate --validate-only.")
 @app.command("annotate")
-@options.with_options(FIELDS, options.models_of)
+@with_fields(AnnotationConfig, FIELDS, options.models_of, spelling=options.SPELLING, defaults=options.DEFAULTS)
 def annotate(
     ctx: typer.Context,
     input_uri: Annotated[

@@ -10,6 +10,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from gca_core.atlas.models import IngestConfig
+from gca_core.cli.fields import with_fields
 from gca_core.cli.terminal import progress_shown, start_on
 
 if TYPE_CHECKING:
@@ -34,6 +36,8 @@ class CellsChoice(StrEnum):
     query = "query"
 
 
+FIELDS = tuple(name for name in IngestConfig.model_fields if name not in ("input_uri", "dataset", "perturbation_names"))
+DEFAULTS = {"perturbation_kind": "guessed, with a warning where it looks like a CRISPR screen"}
 _PLAIN: dict[str, Any] = {"box": None, "pad_edge": False}
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
@@ -59,49 +63,11 @@ def init() -> None:
 
 
 @app.command()
+@with_fields(IngestConfig, FIELDS, defaults=DEFAULTS)
 def ingest(
     file: Annotated[str, typer.Argument(help="An h5ad file with raw counts, path or URI.")],
+    *,
     dataset: Annotated[str, typer.Option(help="Name of the dataset; other content under it is replaced.")],
-    preset: Annotated[
-        str | None,
-        typer.Option(
-            help="Columns of a published kind of file: parse_pbmc, openproblems, tabula_sapiens or cellxgene_census. "
-            "What you give beside it goes first."
-        ),
-    ] = None,
-    perturbation_column: Annotated[
-        str | None, typer.Option(help="obs column of the perturbation. Leave it out where no cell was perturbed.")
-    ] = None,
-    control_value: Annotated[
-        str | None, typer.Option(help="Its value for cells that were not perturbed, as it is written there.")
-    ] = None,
-    perturbation_kind: Annotated[
-        str | None,
-        typer.Option(
-            help="What was done: cytokine, drug, treatment, knockout, knockdown, CRISPRi, CRISPRa or overexpression. "
-            "[default: guessed, with a warning where it looks like a CRISPR screen]"
-        ),
-    ] = None,
-    perturbation_kind_column: Annotated[
-        str | None, typer.Option(help="obs column that says so for each cell, like perturbation_type.")
-    ] = None,
-    cell_type_column: Annotated[
-        str | None, typer.Option(help="obs column of the cell type; cells without one are left out.")
-    ] = None,
-    cell_type_id_column: Annotated[
-        str | None, typer.Option(help="obs column of Cell Ontology ids, used where it has one.")
-    ] = None,
-    donor_column: Annotated[str | None, typer.Option(help="obs column of the donor.")] = None,
-    tissue_column: Annotated[str | None, typer.Option(help="obs column of the tissue.")] = None,
-    tissue_id_column: Annotated[
-        str | None, typer.Option(help="obs column of UBERON ids, used where it has one.")
-    ] = None,
-    layer: Annotated[
-        str | None, typer.Option(help="Layer that holds the counts, or raw for raw.X. [default: X]")
-    ] = None,
-    gene_column: Annotated[
-        str | None, typer.Option(help="var column of the genes' names. [default: the index]")
-    ] = None,
     perturbation_name: Annotated[
         list[str] | None,
         typer.Option(
@@ -109,6 +75,7 @@ def ingest(
         ),
     ] = None,
     as_json: AsJson = False,
+    **given: Any,
 ) -> None:
     """Take an h5ad file into the atlas.
 
@@ -119,28 +86,11 @@ def ingest(
     """
     from pydantic import ValidationError
 
-    from gca_core.atlas.models import IngestConfig
     from gca_core.errors import ConfigurationError, complaints
 
-    values: dict[str, Any] = {
-        "input_uri": file,
-        "dataset": dataset,
-        "preset": preset,
-        "perturbation_column": perturbation_column,
-        "control_value": control_value,
-        "perturbation_kind": perturbation_kind,
-        "perturbation_kind_column": perturbation_kind_column,
-        "perturbation_names": _names(perturbation_name or []),
-        "cell_type_column": cell_type_column,
-        "cell_type_id_column": cell_type_id_column,
-        "donor_column": donor_column,
-        "tissue_column": tissue_column,
-        "tissue_id_column": tissue_id_column,
-        "layer": layer,
-        "gene_column": gene_column,
-    }
+    given |= {"input_uri": file, "dataset": dataset, "perturbation_names": _names(perturbation_name or [])}
     try:
-        config = IngestConfig.model_validate(values)
+        config = IngestConfig.model_validate(given)
     except ValidationError as error:
         raise ConfigurationError(complaints(error)) from None
     start_on(config)

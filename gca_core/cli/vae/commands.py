@@ -13,20 +13,44 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gca_core.cli.fields import with_fields
 from gca_core.cli.terminal import progress_shown, start_on
 from gca_core.cli.vae import options
 from gca_core.cli.vae import runs as vae_runs
 from gca_core.cli.vae.runs import require_torch, show
 from gca_core.cli.vae.tables import print_result
+from gca_core.latent.config import LatentConfig
 
 if TYPE_CHECKING:
-    from gca_core.latent.config import LatentConfig
     from gca_core.machine import MachineProfile
 
 log = logging.getLogger(__name__)
 
 app = typer.Typer(no_args_is_help=True, cls=options.TrainByDefault)
 HASHED = 8
+FIELDS = (
+    "output_uri",
+    "overwrite",
+    "labels_key",
+    "batch_key",
+    "counts_layer",
+    "recover_counts",
+    "likelihood",
+    "latent_dim",
+    "epochs",
+    "batch_size",
+    "threads",
+    "device",
+    "seed",
+)
+DEFAULTS = {
+    "output_uri": "outputs/<run id>, or latent/<run id> under GCA_RESULTS_URI",
+    "overwrite": "overwrite",
+    "batch_size": "by the machine profile, or 128",
+    "threads": "by the machine profile, or 1",
+    "device": "by the machine profile, or cpu",
+    "seed": "GCA_SEED, or 0",
+}
 
 
 @app.callback()
@@ -39,50 +63,24 @@ def group() -> None:
 
 @app.command("pipeline", help="Train, evaluate and draw everything in one go: the same as train --pipeline.")
 @app.command("train", help="Train and evaluate; options given here win over the configuration's.")
+@with_fields(LatentConfig, FIELDS, spelling=options.SPELLING, defaults=DEFAULTS)
 def train(
     ctx: typer.Context,
     input_uri: options.OptionalInput = None,
+    *,
     config: options.Config = None,
-    output_uri: options.OutputDir = None,
-    overwrite: options.Overwrite = None,
     pipeline: Annotated[
         bool, typer.Option("--pipeline", help="Also draw a t-SNE; the other pictures are always drawn.")
     ] = False,
     dry_run: options.DryRun = False,
-    label_column: options.LabelColumn = None,
-    batch_column: options.BatchColumn = None,
-    counts_layer: options.CountsLayer = None,
-    recover_counts: options.RecoverCounts = None,
-    likelihood: options.Likelihood = None,
-    latent_dim: options.LatentDim = None,
-    epochs: options.Epochs = None,
-    batch_size: options.BatchSize = None,
-    threads: options.Threads = None,
-    device: options.DeviceChoice = None,
-    seed: options.Seed = None,
     as_json: options.AsJson = False,
+    **given: Any,
 ) -> None:
     """Train and evaluate, and with ``pipeline`` draw the t-SNE as well."""
     from gca_core.machine import find_profile
 
-    given: dict[str, Any] = {
-        "input_uri": input_uri,
-        "output_uri": output_uri,
-        "overwrite": overwrite,
-        "labels_key": label_column,
-        "batch_key": batch_column,
-        "counts_layer": counts_layer,
-        "recover_counts": recover_counts,
-        "likelihood": likelihood.value if likelihood else None,
-        "latent_dim": latent_dim,
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "threads": threads,
-        "device": device.value if device else None,
-        "seed": seed,
-    }
     profile = find_profile()
-    with _run_config(config, given, profile, dry_run=dry_run) as run_config:
+    with _run_config(config, {"input_uri": input_uri, **given}, profile, dry_run=dry_run) as run_config:
         result = _train(run_config)
         if pipeline or ctx.info_name == "pipeline":
             from gca_core.latent.evaluation.figures import draw_run

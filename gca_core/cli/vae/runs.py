@@ -7,35 +7,33 @@ from typing import Annotated, Any
 
 import typer
 
+from gca_core.cli.fields import with_fields
 from gca_core.cli.vae import options
 from gca_core.cli.vae.tables import print_evaluation, print_transfer, print_uris
+from gca_core.latent.config import LatentConfig
+from gca_core.latent.transfer.config import TransferConfig, make_transfer_config
 
-Output = Annotated[
-    str | None,
-    typer.Option("--output-dir", "--output_dir", help="Folder for the results. Default: RUN/mapped/<input>."),
-]
+CELLS = ("output_uri", "counts_layer", "recover_counts", "batch_key")
+DEFAULTS = {"output_uri": "RUN/mapped/<input>"}
 
 
+@with_fields(LatentConfig, ("output_uri", "labels_key"), spelling=options.SPELLING, defaults={"output_uri": "RUN"})
 def evaluate(
     run: options.RunFolder,
+    *,
     input_uri: Annotated[
         str | None, typer.Option("--input", help="Other cells with the model's genes. Default: those of the run.")
     ] = None,
-    label_column: options.LabelColumn = None,
-    output_uri: Annotated[
-        str | None, typer.Option("--output-dir", "--output_dir", help="Folder for evaluation.json. Default: RUN.")
-    ] = None,
     as_json: options.AsJson = False,
+    **given: Any,
 ) -> None:
     """Score a run's latent space against labels, beside PCA and genes; nothing is trained."""
-    check_run(run, input_uri, {"label": label_column if input_uri else None}, output_uri=output_uri)
+    check_run(run, input_uri, {"label": given["labels_key"] if input_uri else None}, output_uri=given["output_uri"])
     require_torch()
     from gca_core.latent.evaluation.rescore import evaluate_run
 
-    result = evaluate_run(run, input_uri=input_uri, labels_key=label_column, output_uri=output_uri).model_dump(
-        mode="json"
-    )
-    show(result, print_evaluation, as_json=as_json)
+    result = evaluate_run(run, input_uri=input_uri, **given)
+    show(result.model_dump(mode="json"), print_evaluation, as_json=as_json)
 
 
 def visualize(
@@ -56,30 +54,17 @@ def visualize(
     show(uris, print_uris, as_json=as_json)
 
 
-def embed(
-    run: options.RunFolder,
-    input_uri: options.Input,
-    output_uri: Output = None,
-    counts_layer: options.CountsLayer = None,
-    recover_counts: options.RecoverCounts = None,
-    batch_column: options.BatchColumn = None,
-    as_json: options.AsJson = False,
-) -> None:
+@with_fields(TransferConfig, CELLS, spelling=options.SPELLING, defaults=DEFAULTS)
+def embed(run: options.RunFolder, input_uri: options.Input, *, as_json: options.AsJson = False, **given: Any) -> None:
     """Write the latent means of other cells; genes that they lack are counted."""
-    check_run(run, input_uri, {"batch": batch_column}, counts_layer, output_uri)
+    check_run(run, input_uri, {"batch": given["batch_key"]}, given["counts_layer"], given["output_uri"])
     require_torch()
     from gca_core.io import join_uri
     from gca_core.latent.transfer.mapping import embed as embed_cells
 
-    target = join_uri(output_uri or _mapped(run, input_uri), "latent.h5ad")
-    result = embed_cells(
-        input_uri,
-        join_uri(run, "model"),
-        target,
-        counts_layer=counts_layer,
-        recover_counts=bool(recover_counts),
-        batch_key=batch_column,
-    ).model_dump(mode="json")
+    target = join_uri(given.pop("output_uri") or _mapped(run, input_uri), "latent.h5ad")
+    given["recover_counts"] = bool(given["recover_counts"])
+    result = embed_cells(input_uri, join_uri(run, "model"), target, **given).model_dump(mode="json")
     if as_json:
         typer.echo(as_text(result))
         return
@@ -87,37 +72,18 @@ def embed(
         typer.echo(f"{name}: {value}")
 
 
+@with_fields(TransferConfig, (*CELLS, "labels_key", "min_probability"), spelling=options.SPELLING, defaults=DEFAULTS)
 def map_cells(
-    run: options.RunFolder,
-    input_uri: options.Input,
-    output_uri: Output = None,
-    counts_layer: options.CountsLayer = None,
-    recover_counts: options.RecoverCounts = None,
-    batch_column: options.BatchColumn = None,
-    label_column: Annotated[str | None, typer.Option(help="obs column with known labels, to compare with.")] = None,
-    min_probability: Annotated[
-        float | None, typer.Option(help="Share of the neighbours' votes that a label needs. Default: 0.5.")
-    ] = None,
-    as_json: options.AsJson = False,
+    run: options.RunFolder, input_uri: options.Input, *, as_json: options.AsJson = False, **given: Any
 ) -> None:
     """Label other cells by their neighbours in the run's latent space, or leave them unlabelled."""
-    check_run(run, input_uri, {"batch": batch_column, "label": label_column}, counts_layer, output_uri)
+    columns = {"batch": given["batch_key"], "label": given["labels_key"]}
+    check_run(run, input_uri, columns, given["counts_layer"], given["output_uri"])
     require_torch()
-    from gca_core.latent.transfer.config import make_transfer_config
     from gca_core.latent.transfer.labels import transfer_labels
 
-    given = {
-        "input_uri": input_uri,
-        "run_uri": run,
-        "output_uri": output_uri or _mapped(run, input_uri),
-        "counts_layer": counts_layer,
-        "recover_counts": recover_counts,
-        "batch_key": batch_column,
-        "labels_key": label_column,
-        "min_probability": min_probability,
-    }
-    result = transfer_labels(make_transfer_config(given)).model_dump(mode="json")
-    show(result, print_transfer, as_json=as_json)
+    given |= {"input_uri": input_uri, "run_uri": run, "output_uri": given["output_uri"] or _mapped(run, input_uri)}
+    show(transfer_labels(make_transfer_config(given)).model_dump(mode="json"), print_transfer, as_json=as_json)
 
 
 def check_run(
