@@ -3,7 +3,7 @@
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -124,16 +124,16 @@ def write_results(config: AnnotationConfig, data: OpenData, outcome: Outcome, cl
         drawn = drawn_cells(data.adata, outcome.groups, outcome.expression, config.seed)
         markers = _marker_expression(outcome)
     copies = {"json": config.json_report, "csv": config.summary_csv, "html": config.html_report}
-    with clock.stage("write"):
-        uris = write_folder(
-            config.output_uri,
-            _with_stats(outcome.report, clock),
-            data,
-            source=as_path(config.input_uri).name,
-            drawn=drawn,
-            markers=markers,
-            copies=copies,
-        )
+    uris = write_folder(
+        config.output_uri,
+        outcome.report,
+        data,
+        source=as_path(config.input_uri).name,
+        drawn=drawn,
+        markers=markers,
+        copies=copies,
+        clock=clock,
+    )
     return _result(_with_stats(outcome.report, clock), uris)
 
 
@@ -147,6 +147,7 @@ def write_folder(
     markers: MarkerExpression | None = None,
     copies: Mapping[str, str | None] | None = None,
     corrections: Corrections | None = None,
+    clock: Stopwatch | None = None,
 ) -> dict[str, str]:
     """Write all results of a report: each under a temporary name, then renamed, the report last.
 
@@ -157,13 +158,17 @@ def write_folder(
         drawn, markers: what the pictures show, which the data keeps for a review.
         copies: further places for json, csv and html.
         corrections: to write beside the results; None leaves what is there.
+        clock: of the run, whose times go into the report; None leaves the report's.
 
     Returns:
         The URIs of the results by their names in ``FILES``.
     """
     figures: dict[str, bytes] = {}
     if data is not None and drawn is not None:
-        figures = report_figures(drawn.of(data.adata), report, drawn.coordinates, markers)
+        with clock.stage("draw") if clock else nullcontext():
+            figures = report_figures(drawn.of(data.adata), report, drawn.coordinates, markers)
+    if clock:
+        report = _with_stats(report, clock)
     title = f"Cell types of {source}"
     if report.judged_column is not None:
         title = f"Labels in {report.judged_column} of {source}, judged by their markers"
@@ -173,7 +178,7 @@ def write_folder(
     uris = {what: join_uri(folder, FILES[what]) for what in (*cells, *texts, *(["figure"] if figures else []))}
     # every name is given when the block ends, the last one first, and none if something fails in it: the cells, which
     # take longest to send, come before what is told about them
-    with ExitStack() as stack:
+    with clock.stage("write") if clock else nullcontext(), ExitStack() as stack:
         for what, text in texts.items():
             for uri in (uris[what], (copies or {}).get(what)):
                 if uri is not None:
