@@ -136,7 +136,7 @@ def test_further_reports_go_where_they_are_asked_for(folder, tmp_path, monkeypat
     assert result.stats.request_id == "run-7"
     told = json.loads(Path(extra["json_report"]).read_text())["stats"]["stage_seconds"]
     assert {"read", "rank", "annotate", "draw"} <= set(told)
-    assert told["draw"] >= 0.2 > result.stats.stage_seconds["write"]
+    assert told["draw"] >= 0.2
 
 
 def test_nothing_is_written_where_one_result_cannot_be(folder, tmp_path):
