@@ -61,6 +61,10 @@ class InferenceError(HaystackError):
     """An inference job failed, was cancelled, or left no prediction."""
 
 
+class BatchError(GcaError):
+    """A Batch job failed, or Google Batch could not be reached; another try may help."""
+
+
 class EvaluationError(HaystackError):
     """A prediction can't be scored."""
 

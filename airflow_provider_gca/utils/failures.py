@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import ParamSpec, TypeVar
 
-from gca_core.errors import ExternalAPIError, GcaError, InferenceError, LLMError, StoreError
+from gca_core.errors import BatchError, ExternalAPIError, GcaError, InferenceError, LLMError, StoreError
 
 try:
     from airflow.sdk.exceptions import AirflowException as AirflowException
@@ -22,7 +22,7 @@ except ImportError:  # Airflow 3.1
 P = ParamSpec("P")
 R = TypeVar("R")
 
-MAY_PASS = (StoreError, ExternalAPIError, LLMError, InferenceError)
+MAY_PASS = (StoreError, ExternalAPIError, LLMError, InferenceError, BatchError)
 
 
 @contextmanager
