@@ -111,7 +111,7 @@ class IterationConfig(BaseModel, frozen=True, extra="forbid"):
         strategies: which strategies propose.
         weights: ranking weights.
         grounding: weights of the grounding score.
-        backend: predictor that runs.
+        backend: what predicts; ``shift`` is the mean shift of the prompt.
         checkpoint: weights of a model backend.
         gene_list_uri: genes a model backend knows.
         diffusion_steps: generation steps of a model backend.

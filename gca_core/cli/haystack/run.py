@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from gca_core.cli.fields import with_fields
 from gca_core.cli.haystack import runs
+from gca_core.haystack.models import IterationConfig
 
 if TYPE_CHECKING:
+    from gca_core.config import Settings
+    from gca_core.haystack.context import HaystackContext
     from gca_core.haystack.demo.holdout import TruthComparison
+    from gca_core.haystack.demo.kang2018 import DemoFiles
     from gca_core.haystack.models import HaystackOutputs
 
 app = typer.Typer(no_args_is_help=True)
@@ -23,18 +29,53 @@ Question = Annotated[
         help='One human cell type and one perturbation: "How would B cells respond to IL-4?"', show_default=False
     ),
 ]
-CellType = Annotated[str | None, typer.Option(help="Instead of a question: name or id of the Cell Ontology.")]
-Perturbation = Annotated[
-    str | None, typer.Option(help="Instead of a question: a cytokine, drug, stimulus or gene, by name.")
-]
-Kind = Annotated[
-    str | None, typer.Option(help="What is done: knockout, CRISPRi, cytokine, drug, ... [default: by the name]")
-]
 Dataset = Annotated[str | None, typer.Option(help="Use this dataset of the atlas alone.")]
-OntologyDistance = Annotated[
-    int, typer.Option(min=0, help="Steps in the Cell Ontology within which other types may prompt at first.")
-]
+Demo = Annotated[bool, typer.Option("--demo", help="Build the atlas from the bundled data, with the answer put aside.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+SPELLING = {"score_threshold": ("--threshold",), "candidates_per_iteration": ("--candidates",)}
+RUN = ("max_iterations", "score_threshold", "candidates_per_iteration", "ontology_distance", "backend", "seed")
+PROPOSED = ("candidates_per_iteration", "ontology_distance")
+
+
+def asked(
+    *,
+    cell_type: Annotated[
+        str | None, typer.Option(help="Instead of a question: name or id of the Cell Ontology.")
+    ] = None,
+    perturbation: Annotated[
+        str | None, typer.Option(help="Instead of a question: a cytokine, drug, stimulus or gene, by name.")
+    ] = None,
+    kind: Annotated[
+        str | None, typer.Option(help="What is done: knockout, CRISPRi, cytokine, drug, ... [default: by the name]")
+    ] = None,
+    **_: Any,
+) -> dict[str, Any]:
+    """What is asked, where no question is."""
+    return {"cell_type": cell_type, "perturbation": perturbation, "kind": kind}
+
+
+def bounds(given: Mapping[str, Any], **defaults: Any) -> IterationConfig:
+    """The run's bounds, as far as options give them."""
+    values = {name: given[name] for name in IterationConfig.model_fields if given.get(name) is not None}
+    return IterationConfig(**{**defaults, **values})
+
+
+def opened(
+    question: str | None, names: Mapping[str, Any], settings: Settings, *, demo: bool, dataset: str | None
+) -> tuple[HaystackContext, DemoFiles | None]:
+    """The context; for the demonstration, its atlas holds the bundled data without the answer."""
+    from gca_core.haystack.context import open_context, open_knowledge
+    from gca_core.haystack.demo.kang2018 import prepare_demo
+    from gca_core.haystack.steps import understand as read
+
+    if not demo:
+        return open_context(settings), None
+    if dataset:
+        raise typer.BadParameter("--demo brings a dataset of its own; leave out --dataset")
+    # the question is read before the database is started
+    query = read(question, open_knowledge(settings), **names)
+    context = open_context(settings)
+    return context, prepare_demo(query, context, settings)
 
 
 @app.callback()
@@ -47,29 +88,18 @@ def group() -> None:
 
 
 @app.command()
+@with_fields(IterationConfig, RUN, asked, spelling=SPELLING, defaults={"seed": "GCA_SEED, or 0"})
 def run(
     question: Question = None,
-    cell_type: CellType = None,
-    perturbation: Perturbation = None,
-    kind: Kind = None,
+    *,
     dataset: Dataset = None,
-    max_iterations: Annotated[int, typer.Option(min=1, max=10, help="Iterations at most.")] = 5,
-    threshold: Annotated[float, typer.Option(min=1, max=10, help="A grounding score that ends the run.")] = 7.0,
-    candidates: Annotated[int, typer.Option(min=1, max=50, help="Prompts tried per iteration at most.")] = 4,
-    ontology_distance: OntologyDistance = 2,
-    backend: Annotated[str, typer.Option(help="What predicts: shift is the mean shift of the prompt.")] = "shift",
     output: Annotated[str | None, typer.Option(help="Folder of the results. [default: under GCA_RESULTS_URI]")] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite/--no-overwrite", help="Replace earlier results, or refuse to.")
     ] = True,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of every random choice. [default: GCA_SEED]")] = None,
-    demo: Annotated[
-        bool,
-        typer.Option(
-            "--demo", help="Build the atlas from the bundled data, put the answer aside, and compare with it."
-        ),
-    ] = False,
+    demo: Demo = False,
     as_json: AsJson = False,
+    **given: Any,
 ) -> None:
     """Answer a question; writes result.h5ad, report.html, figure.png and run.json.
 
@@ -80,38 +110,17 @@ def run(
     gca haystack run --cell-type "CD14+ monocyte" --perturbation "interferon beta" --demo
     """
     from gca_core.config import load_settings
-    from gca_core.haystack.context import open_context, open_knowledge
-    from gca_core.haystack.demo.kang2018 import prepare_demo
-    from gca_core.haystack.models import IterationConfig
     from gca_core.haystack.results.outputs import RESULT
     from gca_core.haystack.run import run_haystack
-    from gca_core.haystack.steps import understand as read
     from gca_core.inference.predictor import require_backend
     from gca_core.locks import check_earlier
 
-    if demo and dataset:
-        raise typer.BadParameter("--demo brings a dataset of its own; leave out --dataset")
-    settings = load_settings()
-    require_backend(backend)
+    settings, names = load_settings(), asked(**given)
+    config = bounds(given, seed=settings.seed)
+    require_backend(config.backend)
     if output and not overwrite:
         check_earlier(output, RESULT, overwrite=False)
-    names: dict[str, Any] = {"cell_type": cell_type, "perturbation": perturbation, "kind": kind}
-    config = IterationConfig(
-        max_iterations=max_iterations,
-        score_threshold=threshold,
-        candidates_per_iteration=candidates,
-        ontology_distance=ontology_distance,
-        backend=backend,
-        seed=settings.seed if seed is None else seed,
-    )
-    if demo:
-        # the question is read before the database is started
-        query = read(question, open_knowledge(settings), **names)
-        context = open_context(settings)
-        files = prepare_demo(query, context, settings)
-        dataset = files.dataset
-    else:
-        context = open_context(settings)
+    context, files = opened(question, names, settings, demo=demo, dataset=dataset)
     outputs = run_haystack(
         question,
         **names,
@@ -119,12 +128,10 @@ def run(
         settings=settings,
         results_uri=output,
         overwrite=overwrite,
-        dataset=dataset,
+        dataset=files.dataset if files else dataset,
         context=context,
     )
-    truth = None
-    if demo and outputs.h5ad_uri:
-        truth = files.compare(outputs.h5ad_uri)
+    truth = files.compare(outputs.h5ad_uri) if files and outputs.h5ad_uri else None
     if as_json:
         value = {"outputs": outputs.model_dump(mode="json"), "truth": truth.model_dump() if truth else None}
         typer.echo(json.dumps(value, indent=2))
@@ -133,12 +140,12 @@ def run(
 
 
 @app.command()
+@with_fields(IterationConfig, (), asked)
 def understand(
     question: Question = None,
-    cell_type: CellType = None,
-    perturbation: Perturbation = None,
-    kind: Kind = None,
+    *,
     as_json: AsJson = False,
+    **given: Any,
 ) -> None:
     """Show how a question is read; needs no database. Exits with 2 when it can't be read."""
     from gca_core.errors import QueryParsingError
@@ -146,7 +153,7 @@ def understand(
     from gca_core.haystack.understand import understand as read
 
     try:
-        query = read(question, open_knowledge(), cell_type=cell_type, perturbation=perturbation, kind=kind)
+        query = read(question, open_knowledge(), **asked(**given))
     except QueryParsingError as error:
         if not as_json:
             raise
@@ -164,18 +171,14 @@ def understand(
 
 
 @app.command()
+@with_fields(IterationConfig, PROPOSED, asked, spelling=SPELLING, defaults={"candidates_per_iteration": "10"})
 def propose(
     question: Question = None,
-    cell_type: CellType = None,
-    perturbation: Perturbation = None,
-    kind: Kind = None,
+    *,
     dataset: Dataset = None,
-    candidates: Annotated[int, typer.Option(min=1, max=50, help="Prompts shown at most.")] = 10,
-    ontology_distance: OntologyDistance = 2,
-    demo: Annotated[
-        bool, typer.Option("--demo", help="Build the atlas from the bundled data, without the answer.")
-    ] = False,
+    demo: Demo = False,
     as_json: AsJson = False,
+    **given: Any,
 ) -> None:
     """Show the prompts that a run would try first, ranked, with their reasons; predicts nothing.
 
@@ -185,28 +188,14 @@ def propose(
     """
     from gca_core.config import load_settings
     from gca_core.errors import CellRetrievalError, QueryParsingError
-    from gca_core.haystack.context import open_context, open_knowledge
-    from gca_core.haystack.demo.kang2018 import prepare_demo
-    from gca_core.haystack.models import IterationConfig
     from gca_core.haystack.steps import suggest
     from gca_core.haystack.steps import understand as read
 
-    if demo and dataset:
-        raise typer.BadParameter("--demo brings a dataset of its own; leave out --dataset")
-    settings = load_settings()
-    names: dict[str, Any] = {"cell_type": cell_type, "perturbation": perturbation, "kind": kind}
-    config = IterationConfig(
-        candidates_per_iteration=candidates, ontology_distance=ontology_distance, seed=settings.seed
-    )
+    settings, names = load_settings(), asked(**given)
+    config = bounds(given, candidates_per_iteration=10, seed=settings.seed)
     try:
-        if demo:
-            # the question is read before the database is started
-            early = read(question, open_knowledge(settings), **names)
-            context = open_context(settings)
-            dataset = prepare_demo(early, context, settings).dataset
-        else:
-            context = open_context(settings)
-        query = read(question, context, **names, dataset=dataset)
+        context, files = opened(question, names, settings, demo=demo, dataset=dataset)
+        query = read(question, context, **names, dataset=files.dataset if files else dataset)
         proposal = suggest(query, config, context)
     except (QueryParsingError, CellRetrievalError) as error:
         if not as_json:
