@@ -4,35 +4,9 @@ from enum import StrEnum
 
 from pydantic import BaseModel, Field
 
-from gca_core.grounding.models import Expectation, GroundingConfig, GroundingScore, GroundingStatus
-from gca_core.inference.models import InferenceJob, InferenceRequest, InferenceResult, InferenceStatus
+from gca_core.grounding.models import Expectation, GroundingConfig, GroundingScore
+from gca_core.inference.models import InferenceJob
 from gca_core.knowledge.bundled.catalogue import PerturbationType
-
-__all__ = [
-    "CandidateEvaluation",
-    "EvaluationStatus",
-    "Expectation",
-    "GateDecision",
-    "GroundingConfig",
-    "GroundingScore",
-    "GroundingStatus",
-    "HaystackOutputs",
-    "HaystackRun",
-    "InferenceJob",
-    "InferenceRequest",
-    "InferenceResult",
-    "InferenceStatus",
-    "IterationConfig",
-    "IterationRecord",
-    "PerturbationType",
-    "PromptCandidate",
-    "Proposal",
-    "Provenance",
-    "RankingWeights",
-    "Strategy",
-    "StructuredQuery",
-    "TerminationReason",
-]
 
 
 class Strategy(StrEnum):

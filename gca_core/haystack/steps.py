@@ -14,6 +14,7 @@ import numpy as np
 
 from gca_core import io
 from gca_core.errors import EvaluationError, InferenceError
+from gca_core.grounding.models import GroundingStatus
 from gca_core.grounding.score import score_prediction
 from gca_core.haystack.agent.proposals import ModelAnswer, ask_for_prompts, drafts_of, model_name
 from gca_core.haystack.context import HaystackContext
@@ -23,12 +24,8 @@ from gca_core.haystack.models import (
     EvaluationStatus,
     GateDecision,
     GeneChange,
-    GroundingStatus,
     HaystackOutputs,
     HaystackRun,
-    InferenceJob,
-    InferenceResult,
-    InferenceStatus,
     IterationConfig,
     IterationRecord,
     PromptCandidate,
@@ -41,6 +38,7 @@ from gca_core.haystack.prompts.refine import refine
 from gca_core.haystack.prompts.strategies import CandidatePool, PromptDraft, make_candidate_pool, run_strategies
 from gca_core.haystack.results.outputs import write_outputs
 from gca_core.haystack.understand import understand as understand
+from gca_core.inference.models import InferenceJob, InferenceResult, InferenceStatus
 from gca_core.inference.predictor import require_backend
 from gca_core.matrix.cells import read_h5ad
 from gca_core.matrix.compare import log_fold_change

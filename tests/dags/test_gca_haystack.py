@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from gca_core.haystack import steps
-from gca_core.haystack.models import HaystackRun, InferenceJob, IterationConfig
+from gca_core.haystack.models import HaystackRun, IterationConfig
 from gca_core.haystack.run import run_haystack
+from gca_core.inference.models import InferenceJob
 from gca_core.io import as_path, read_json
 from gca_core.runs.state import StateRef, read_state
 from tests.helpers.dag_runs import output, states

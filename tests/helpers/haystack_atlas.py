@@ -7,12 +7,11 @@ from typing import Any
 import pytest
 
 from gca_core.atlas.models import CellGroup, SearchHit, make_group_id
+from gca_core.grounding.models import GroundingScore, GroundingStatus
 from gca_core.haystack.context import HaystackContext, open_knowledge
 from gca_core.haystack.models import (
     CandidateEvaluation,
     EvaluationStatus,
-    GroundingScore,
-    GroundingStatus,
     HaystackRun,
     IterationConfig,
     IterationRecord,

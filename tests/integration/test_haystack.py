@@ -17,15 +17,9 @@ from gca_core.errors import CellRetrievalError, ConfigurationError, EvaluationEr
 from gca_core.haystack import steps
 from gca_core.haystack.context import HaystackContext, open_context
 from gca_core.haystack.demo.kang2018 import DemoFiles, prepare_demo
-from gca_core.haystack.models import (
-    EvaluationStatus,
-    HaystackOutputs,
-    InferenceResult,
-    InferenceStatus,
-    IterationConfig,
-    TerminationReason,
-)
+from gca_core.haystack.models import EvaluationStatus, HaystackOutputs, IterationConfig, TerminationReason
 from gca_core.haystack.run import infer, run_haystack
+from gca_core.inference.models import InferenceResult, InferenceStatus
 from gca_core.runs.models import RunPhase, RunStatus
 from gca_core.runs.state import StateRef
 

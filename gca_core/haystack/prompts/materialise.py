@@ -10,8 +10,9 @@ import pandas as pd
 
 from gca_core import io
 from gca_core.atlas import Atlas
-from gca_core.haystack.models import InferenceJob, InferenceRequest, IterationConfig, PromptCandidate
+from gca_core.haystack.models import IterationConfig, PromptCandidate
 from gca_core.inference.local import job_hash, write_job
+from gca_core.inference.models import InferenceJob, InferenceRequest
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -5,9 +5,10 @@ from hypothesis import strategies as st
 from benchmarks.bench_understanding import read_all, rows, share, wrong_errors
 from gca_core.errors import QueryParsingError
 from gca_core.haystack.context import HaystackContext, open_knowledge
-from gca_core.haystack.models import PerturbationType, StructuredQuery
+from gca_core.haystack.models import StructuredQuery
 from gca_core.haystack.question.rules import parse_question
 from gca_core.haystack.understand import understand
+from gca_core.knowledge.bundled.catalogue import PerturbationType
 from gca_core.knowledge.bundled.genetic import resolve_perturbation
 
 

@@ -1,11 +1,10 @@
 from collections.abc import Mapping
 
+from gca_core.grounding.models import GroundingScore, GroundingStatus
 from gca_core.haystack.context import HaystackContext
 from gca_core.haystack.models import (
     CandidateEvaluation,
     EvaluationStatus,
-    GroundingScore,
-    GroundingStatus,
     IterationConfig,
     IterationRecord,
     PromptCandidate,
