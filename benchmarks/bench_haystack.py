@@ -29,7 +29,7 @@ from gca_core.haystack.context import HaystackContext, open_context
 from gca_core.haystack.decide import best_of
 from gca_core.haystack.demo.holdout import TruthComparison, compare_changes, compare_with_truth, split_withheld
 from gca_core.haystack.models import HaystackRun, IterationConfig
-from gca_core.haystack.question.rules import expectation_of
+from gca_core.haystack.question.names import expectation_of
 from gca_core.haystack.run import run_haystack
 from gca_core.haystack.steps import load_run, predicted_change
 from gca_core.inference.resample import draw, solve_rates

@@ -35,7 +35,7 @@ from gca_core.errors import CellRetrievalError
 from gca_core.haystack.context import HaystackContext, open_context
 from gca_core.haystack.models import IterationConfig, PromptCandidate, Strategy, StructuredQuery
 from gca_core.haystack.prompts.ranking import make_candidates, rank_candidates
-from gca_core.haystack.prompts.strategies import make_pool, run_strategies
+from gca_core.haystack.prompts.strategies import make_candidate_pool, run_strategies
 from gca_core.haystack.question.rules import parse_question
 from gca_core.inference.resample import draw, solve_rates
 from gca_core.knowledge.bundled.catalogue import PerturbationCatalogue, load_catalogue
@@ -163,7 +163,7 @@ def propose(query: StructuredQuery, context: HaystackContext) -> dict[str, list[
     """The prompts of each strategy in its own order, and the ranked list; empty where nothing is found."""
     config = IterationConfig()
     try:
-        pool = make_pool(query, config, context)
+        pool = make_candidate_pool(query, config, context)
     except CellRetrievalError:
         return {name: [] for name in (*Strategy, "ranked")}
     drafts = run_strategies(pool, config)

@@ -30,8 +30,6 @@ from gca_core.matrix.cells import check_name
 
 log = logging.getLogger(__name__)
 
-__all__ = ["FILES", "AnnotationConfig", "AnnotationResult", "annotate_file"]
-
 # the data of the result is in the format of the input: one of the first two
 FILES = {
     "h5ad": "annotated.h5ad",

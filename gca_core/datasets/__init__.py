@@ -17,14 +17,6 @@ from gca_core.io import ChecksumState, checksum_state
 if TYPE_CHECKING:
     from anndata import AnnData
 
-__all__ = [
-    "DataFile",
-    "kang2018_mini",
-    "kang2018_mini_path",
-    "list_data_files",
-    "pbmc68k_reduced",
-]
-
 MANIFEST = "manifest.json"
 
 

@@ -34,7 +34,8 @@ from gca_core.latent.evaluation.evaluate import (
 )
 from gca_core.latent.evaluation.report import render_report
 from gca_core.latent.evaluation.visualize import png_bytes, training_figure, umap_embedding, umap_figure
-from gca_core.latent.model.adapter import TorchVAE, TrainingHistory
+from gca_core.latent.model.adapter import TorchVAE
+from gca_core.latent.model.fitting import TrainingHistory
 from gca_core.locks import check_earlier, sole_writer
 from gca_core.matrix.cells import write_cells
 from gca_core.progress import report_progress

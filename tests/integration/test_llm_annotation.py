@@ -12,11 +12,12 @@ import pytest
 from pydantic import SecretStr
 
 from gca_core.annotation.clusters import annotate_anndata
+from gca_core.annotation.config import AnnotationConfig
 from gca_core.annotation.labels.from_model import LlmAnnotator
 from gca_core.annotation.llm.models import LlmOptions
 from gca_core.annotation.markers.database import MarkerDatabase
 from gca_core.annotation.models import UNKNOWN, Annotation, Confidence, DatasetReport, FlagReason, Status
-from gca_core.annotation.run import AnnotationConfig, annotate_file
+from gca_core.annotation.run import annotate_file
 from gca_core.errors import ConfigurationError
 from gca_core.llm.chat import ChatClient
 from gca_core.llm.meter import Meter

@@ -21,15 +21,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-__all__ = [
-    "Correction",
-    "Corrections",
-    "Placement",
-    "apply_corrections",
-    "load_corrections",
-    "place_corrections",
-]
-
 CORRECTIONS_FILE = "corrections.json"
 FINGERPRINT_GENES = 20
 

@@ -30,8 +30,6 @@ from gca_core.locks import BRIEFLY, sole_writer
 if TYPE_CHECKING:
     from anndata import AnnData
 
-__all__ = ["ReviewOutcome", "apply_review"]
-
 ANNOTATED = ("annotated.h5ad", "annotated.zarr")
 
 

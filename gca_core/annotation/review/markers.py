@@ -12,8 +12,6 @@ from gca_core.annotation.scoring.marker_model import tissue_name
 from gca_core.errors import DataValidationError
 from gca_core.io import PathInput, write_text
 
-__all__ = ["review_markers", "write_review_markers"]
-
 SOURCE = "review"
 N_GENES = 15
 # expressed everywhere, and high where cells are stressed or small; they mark no type

@@ -14,8 +14,6 @@ from gca_core.io import PathInput, as_path, join_uri, read_text, write_text
 
 log = logging.getLogger(__name__)
 
-__all__ = ["refresh_review", "render_review_html", "write_review"]
-
 QUEUE_CSV, QUEUE_HTML = "review.csv", "review.html"
 
 

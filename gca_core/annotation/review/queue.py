@@ -11,8 +11,6 @@ from gca_core.annotation.models import Annotation, DatasetReport, Status
 from gca_core.errors import DataValidationError, complaints
 from gca_core.io import PathInput, as_path, content_hash, read_text
 
-__all__ = ["Entry", "Queue", "Run", "cluster_key", "collect_review"]
-
 REPORT, PAGE = "report.json", "report.html"
 HERE = "."
 

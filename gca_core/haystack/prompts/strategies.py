@@ -23,30 +23,14 @@ from gca_core.errors import CellRetrievalError
 from gca_core.haystack.context import HaystackContext
 from gca_core.haystack.models import IterationConfig, Strategy, StructuredQuery
 from gca_core.haystack.prompts.perturbation_similarity import (
-    SIMILARITY_WEIGHTS,
     Features,
     compare,
-    perturbation_similarity,
     shared,
 )
 from gca_core.knowledge.bundled.catalogue import PerturbationCatalogue, PerturbationEntry
 from gca_core.knowledge.bundled.genetic import changes_gene, resolve_perturbation
 from gca_core.knowledge.bundled.names import normalise_name
 from gca_core.llm.embeddings import similarity_threshold
-
-__all__ = [
-    "SIMILARITY_WEIGHTS",
-    "CandidatePool",
-    "PromptDraft",
-    "RelatedPerturbation",
-    "direct",
-    "draft_of_groups",
-    "make_candidate_pool",
-    "ontology",
-    "other_perturbation",
-    "perturbation_similarity",
-    "run_strategies",
-]
 
 MIN_SIMILARITY = 0.2
 # of a model that nobody has calibrated

@@ -18,7 +18,7 @@ from gca_core.io import as_uri, join_uri, read_json, staged
 from gca_core.latent.config import LatentConfig, used_config
 from gca_core.latent.data.adapter import LABEL_COLUMN
 from gca_core.latent.evaluation.visualize import png_bytes, training_figure, tsne_embedding, umap_embedding, umap_figure
-from gca_core.latent.model.adapter import TrainingHistory
+from gca_core.latent.model.fitting import TrainingHistory
 from gca_core.matrix.cells import read_h5ad
 
 log = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gca_core.latent.model.adapter import TrainingHistory
+from gca_core.latent.model.fitting import TrainingHistory
 
 # Okabe and Ito's colours, told apart also with impaired colour vision
 PALETTE = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#f0e442", "#000000")

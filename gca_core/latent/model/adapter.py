@@ -21,8 +21,6 @@ from gca_core.latent.model.likelihood import GAUSSIAN_TARGET_SUM, LIKELIHOODS, C
 from gca_core.latent.model.network import VAE, Architecture
 from gca_core.matrix.normalise import log_normalise
 
-__all__ = ["EpochRecord", "HeldOutLoss", "ModelAdapter", "TorchVAE", "TrainingHistory", "require_same_genes"]
-
 log = logging.getLogger(__name__)
 
 FloatArray = npt.NDArray[np.float32]

@@ -15,8 +15,8 @@ from gca_core.errors import ConfigurationError, DataValidationError
 from gca_core.io import read_json
 from gca_core.latent.data.adapter import DataAdapter
 from gca_core.latent.model import checkpoint, fitting
-from gca_core.latent.model.adapter import EpochRecord, TorchVAE
-from gca_core.latent.model.fitting import device_of
+from gca_core.latent.model.adapter import TorchVAE
+from gca_core.latent.model.fitting import EpochRecord, device_of
 from gca_core.latent.train import run_training
 from tests.helpers.latent_counts import Configure, Save, counts_with_groups
 

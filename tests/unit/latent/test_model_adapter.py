@@ -12,8 +12,8 @@ from sklearn.model_selection import cross_val_score
 from gca_core.errors import DataValidationError
 from gca_core.io import sha256_file
 from gca_core.latent.data.adapter import DataAdapter, Registry
-from gca_core.latent.model.adapter import EpochRecord, ModelAdapter, TorchVAE, require_same_genes
-from gca_core.latent.model.fitting import reproducible
+from gca_core.latent.model.adapter import ModelAdapter, TorchVAE, require_same_genes
+from gca_core.latent.model.fitting import EpochRecord, reproducible
 from gca_core.progress import Progress, listening
 from tests.helpers.latent_counts import Configure, Save, counts_with_groups
 
