@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 BENCH_STAMP := $(VENV)/.installed-bench
-EXTRAS := scanpy,vae,haystack,embedded,gcs,openai,observability,dev
+EXTRAS := scanpy,vae,haystack,embedded,google,openai,observability,dev
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help

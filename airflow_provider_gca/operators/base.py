@@ -228,16 +228,8 @@ def credentials_of(gcp_conn_id: str | None) -> Iterator[None]:
     if gcp_conn_id is None or gcp_conn_id in NOTHING:
         yield
         return
-    try:
-        from airflow.providers.google.common.hooks.base_google import (  # type: ignore[import-not-found,unused-ignore]
-            GoogleBaseHook,
-        )
-    except ImportError as error:
-        raise ConfigurationError(
-            f"the connection {gcp_conn_id!r} needs Airflow's Google provider ({error}); "
-            "install it with: pip install 'airflow-provider-gca[google]'"
-        ) from error
+    from airflow_provider_gca.hooks.batch import google_hook
     from gca_core.io import bucket_options
 
-    with bucket_options({"token": GoogleBaseHook(gcp_conn_id=gcp_conn_id).get_credentials()}):
+    with bucket_options({"token": google_hook(gcp_conn_id).get_credentials()}):
         yield

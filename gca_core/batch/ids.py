@@ -6,7 +6,8 @@ from typing import Any
 
 from gca_core.io import content_hash
 
-RUN_LABEL, JOB_LABEL = "gca-run", "gca-job"
+# underscores, since filters of lists take - for a minus
+RUN_LABEL, JOB_LABEL = "gca_run", "gca_job"
 _NAMESPACE = uuid.UUID("6f1d5f5e-3a55-5d0e-9d5c-0f1e6f4f2b7a")
 _PART = 24
 

@@ -121,10 +121,10 @@ class BatchConfig(BaseModel, frozen=True, extra="forbid"):
     @classmethod
     def _labels(cls, labels: dict[str, str]) -> dict[str, str]:
         for key, value in labels.items():
-            if not _LABEL_KEY.fullmatch(key) or not _LABEL_VALUE.fullmatch(value) or key.startswith(("goog", "gca-")):
+            if not _LABEL_KEY.fullmatch(key) or not _LABEL_VALUE.fullmatch(value) or key.startswith(("goog", "gca_")):
                 raise ValueError(
                     f"{key!r} is no label; expected up to 63 lower-case letters, digits, - and _, in the value, too, "
-                    "and no name that starts with goog or gca-"
+                    "and no name that starts with goog or gca_"
                 )
         refuse_secrets(labels.values(), where="a label")
         return labels

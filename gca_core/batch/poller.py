@@ -55,7 +55,7 @@ class Poller:
     def failed(self, error: Exception, now: datetime) -> Verdict:
         """A look that failed; a job that isn't there any more is an error at once."""
         self._failures += 1
-        if getattr(error, "code", None) == 404:
+        if 404 in (getattr(error, "code", None), getattr(error.__cause__, "code", None)):
             return Verdict("error", f"the job was deleted while it was watched: {error}", self.view)
         if self._failures > self.tolerated:
             return Verdict(

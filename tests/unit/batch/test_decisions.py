@@ -51,7 +51,7 @@ def test_the_gpu_follows_from_the_machine(given: dict[str, Any], gpu: str | None
         ({"plan": []}, "at least 1"),
         ({"plan": [{"region": "us-east1-b"}]}, "pattern"),
         ({"labels": {"Team": "x"}}, "lower-case"),
-        ({"labels": {"gca-run": "x"}}, "gca-"),
+        ({"labels": {"gca_run": "x"}}, "gca_"),
         ({"environment": {"OPENAI_API_KEY": "x"}}, "sounds like a secret"),
         ({"environment": {"ADDRESS": "postgresql://me:pass@host/db"}}, "looks like a key"),
         ({"environment": {"MODE": "sk-abcdefghijklmnopqrst"}}, "looks like a key"),
@@ -101,7 +101,7 @@ def test_the_spec_is_one_try_of_one_container() -> None:
     }
     assert spec["allocationPolicy"]["location"] == {"allowedLocations": ["regions/us-east1"]}
     assert spec["allocationPolicy"]["serviceAccount"] == {"email": "gpu@lab.iam"}
-    assert spec["labels"] == {"team": "x", "gca-run": "run", "gca-job": "gca-1"}
+    assert spec["labels"] == {"team": "x", "gca_run": "run", "gca_job": "gca-1"}
     assert spec["logsPolicy"] == {"destination": "CLOUD_LOGGING"}
     json.dumps(spec)
 
