@@ -60,6 +60,7 @@ def test_anything_else_shows_none(monkeypatch):
         (["scanpy", "annotate", "a.h5ad"], "seed: too low; name the clusters as cluster_key", "--seed: too low; "),
         (["scanpy", "annotate", "a.h5ad"], "no column 'cluster_key' in my_cluster_key.h5ad", "no column 'cluster_key'"),
         (["vae", "train", "a.h5ad"], "a.h5ad: counts_layer is needed, in cluster_key", "a.h5ad: --counts-layer is"),
+        (["vae", "map", "a"], "labels_key or batch_key is needed", "--label-column or --batch-column is needed"),
     ],
 )
 def test_errors_name_the_options_of_the_command(words, message, told, capsys):
