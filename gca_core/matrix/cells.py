@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -219,11 +219,12 @@ def write_cells(adata: AnnData, path: Path, kind: str = "h5ad", compression: str
     import anndata
 
     for table in (adata.obs, adata.var, *([] if adata.raw is None else [adata.raw.var])):
-        table.rename(columns={"_index": "index_"}, inplace=True)
+        table.rename(columns={"_index": _free("index_", table)}, inplace=True)
     for group in (adata.layers, adata.obsm, adata.varm, adata.obsp, adata.varp):
         for key in [key for key in group if key is not None and "/" in key]:
-            log.warning("%r is written as %r", key, key.replace("/", "_"))
-            group[key.replace("/", "_")] = group.pop(key)
+            name = _free(key.replace("/", "_"), group)
+            log.warning("%r is written as %r", key, name)
+            group[name] = group.pop(key)
     # versions that can't write them can't read them, either
     allowed = (
         {"allow_write_nullable_strings": True} if hasattr(anndata.settings, "allow_write_nullable_strings") else {}
@@ -233,6 +234,10 @@ def write_cells(adata: AnnData, path: Path, kind: str = "h5ad", compression: str
             adata.write_h5ad(path, compression=compression)
         else:
             adata.write_zarr(path)
+
+
+def _free(name: str, taken: Container[str]) -> str:
+    return _free(f"{name}_", taken) if name in taken else name
 
 
 def check_name(uri: str) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import anndata as ad
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,6 +16,8 @@ from typer.testing import CliRunner
 
 from gca_core.cli.main import app
 from gca_core.errors import ConfigurationError, DataValidationError
+from gca_core.inference.models import InferenceRequest
+from gca_core.inference.shift import ShiftPredictor
 from gca_core.io import as_path
 from gca_core.latent.config import make_config
 from gca_core.latent.data.synthetic import synthetic_cells
@@ -110,6 +113,25 @@ def test_new_cells_get_the_labels_of_their_neighbours(folder: Path, tmp_path: Pa
     assert table["label"].value_counts().to_dict() == result.labels
     assert cells.obs["transferred_label"].notna().sum() == result.n_labelled
     assert all(as_path(uri).exists() for uri in result.uris.values())
+
+
+@pytest.mark.parametrize("use", ["embed", "transfer", "predict"])
+def test_reserved_columns_of_the_cells_are_written_under_other_names(folder: Path, tmp_path: Path, use: str) -> None:
+    cells, path, out = synthetic_cells(60, seed=0), str(tmp_path / "cells.h5ad"), tmp_path / "latent.h5ad"
+    cells.obs = cells.obs.assign(index_="a", pair="p")
+    cells.write_h5ad(path)
+    with h5py.File(path, "r+") as file:
+        file["obs"].attrs["column-order"] = np.array([*file["obs"].attrs["column-order"], "_index"], dtype=object)
+    if use == "embed":
+        embed(path, str(folder / "run" / "model"), str(out))
+    elif use == "transfer":
+        transfer(folder, tmp_path, input_uri=path)
+    else:
+        places = {f"{side}_uri": path for side in ("prompt", "query", "control")}
+        ShiftPredictor().predict(InferenceRequest(candidate_id="c", output_uri=str(out), **places))
+    obs = ad.read_h5ad(out).obs
+    assert set(obs["index_"]) == {"a"}
+    assert list(obs["index__"]) == list(cells.obs_names)
 
 
 def test_nobody_answers_when_all_votes_are_needed_of_cells_between_types(folder: Path, tmp_path: Path) -> None:
