@@ -273,7 +273,9 @@ def test_missing_clusters_are_asked_once_more_and_invented_ones_dropped(ask, nam
     assert "hepatocyte" not in {a.primary_label for a in report.annotations}
 
 
-@pytest.mark.parametrize(("shift", "prefix", "taken"), [(1, "", True), (0, "", False), (0, "k", False)])
+@pytest.mark.parametrize(
+    ("shift", "prefix", "taken"), [(1, "", True), (1, " K", True), (0, "", False), (0, "k", False), (0, "K", False)]
+)
 def test_other_ids_never_give_a_cluster_the_label_of_another(ask, name_types, shift, prefix, taken):
     def respond(request: Request, _: int) -> Answer:
         ids = [n + shift if prefix == "" else f"{prefix}{n + shift}" for n in range(len(request.clusters))]

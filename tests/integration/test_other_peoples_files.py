@@ -23,7 +23,7 @@ from gca_core.atlas.ingest.source import CountSource, read_header
 from gca_core.errors import ConfigurationError, DataValidationError
 from gca_core.latent.config import make_config
 from gca_core.latent.data.sources import open_source
-from gca_core.matrix.cells import check_name, open_cells
+from gca_core.matrix.cells import check_name, open_cells, write_cells
 from gca_core.matrix.genes import gene_rows, unique_symbols, without_genome
 from gca_core.matrix.normalise import log_normalise
 from tests.helpers.blood import database, simulated
@@ -213,7 +213,12 @@ def test_a_layer_with_a_slash_is_found_by_its_name(cells: ad.AnnData, seen: Any,
     same_as_today(seen(tmp_path / "x.h5ad", "raw counts/all"), cells)
     with open_cells(str(tmp_path / "x.h5ad")) as file:
         assert read_header(file)["layers"] == ["raw counts/all"]
-        assert set(file.read(extras=True).obsm) == {"X_umap", "X_pca/harmony"}
+        found = file.read(extras=True)
+        assert set(found.obsm) == {"X_umap", "X_pca/harmony"}
+        found.layers["raw counts_all"] = np.zeros(found.shape)
+        write_cells(found, tmp_path / "y.h5ad")
+    again = ad.read_h5ad(tmp_path / "y.h5ad").layers
+    assert again["raw counts_all"].sum() == 0 < again["raw counts_all_"].sum()
 
 
 @pytest.mark.parametrize("where", ["X", "raw", "layer"])
@@ -280,7 +285,7 @@ def not_finite(cells: ad.AnnData, bad: float) -> ad.AnnData:
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_a_matrix_with_nan_is_named_and_stops_no_other(cells: ad.AnnData, database: Any, bad: float) -> None:
+def test_a_matrix_with_nan_is_named_and_stops_no_other(cells, database, caplog, bad):
     data = not_finite(cells, bad)
     with pytest.raises(DataValidationError, match="no matrix to annotate on: X is not finite: it holds NaN"):
         read_expression(data, database)
@@ -288,7 +293,10 @@ def test_a_matrix_with_nan_is_named_and_stops_no_other(cells: ad.AnnData, databa
         read_expression(data, database, layer="X")
     data.layers["velocity"] = data.X.copy()
     data.layers["counts"] = cells.X.copy()
+    caplog.clear()
     assert read_expression(data, database).source.startswith("layer 'counts' (counts")
+    named = [record.getMessage().split(":")[0] for record in caplog.records if "passed over" in record.getMessage()]
+    assert named == ["X is not finite", "layer 'velocity' is not finite"]
     data.raw = cells
     for layer in (None, "raw"):
         assert read_expression(data, database, layer=layer).source.startswith("raw (counts")

@@ -183,6 +183,8 @@ def choose_matrix(adata: AnnData, layer: str | None = None) -> ChosenMatrix:
 
 
 def _usable(place: Place | None) -> TypeGuard[Place]:
+    if place is not None and place.examined.kind is MatrixKind.NOT_FINITE:
+        log.warning("%s is %s; it is passed over", place.name, place.examined.kind.value)
     return place is not None and place.examined.kind in _USABLE
 
 

@@ -43,6 +43,10 @@ def _short_list(value: Any) -> Any:
     return value[:MAX_LIST] if isinstance(value, list) else value
 
 
+def _plain_id(value: Any) -> Any:
+    return str(value).strip().lower() if type(value) in {int, str} else value
+
+
 Label = Annotated[str, BeforeValidator(lambda v: clean_text(v, MAX_LABEL)), Field(min_length=1)]
 Text = Annotated[str, BeforeValidator(lambda v: "" if v is None else clean_text(v))]
 
@@ -75,7 +79,7 @@ class ClusterAnswer(_Answer):
 class IdentifiedAnswer(ClusterAnswer):
     """A :class:`ClusterAnswer` with the opaque id of its cluster."""
 
-    id: Annotated[str, BeforeValidator(lambda v: str(v) if type(v) is int else v), Field(min_length=1, max_length=40)]
+    id: Annotated[str, BeforeValidator(_plain_id), Field(min_length=1, max_length=40)]
 
 
 class BatchAnswer(_Answer):

@@ -153,7 +153,7 @@ def find_counts(adata: ad.AnnData, config: LatentConfig) -> Place:
     except DataValidationError as error:
         raise DataValidationError(f"{error}. {_advice(sample)}") from None
     if config.recover_counts:
-        log.info("counts are recovered from the log-normalised %s", source)
+        log.info("counts are recovered from the log-normalised %s; found %s", source, _places(sample))
     return named_place(adata, source)
 
 
