@@ -23,7 +23,7 @@ def get_provider_info() -> dict[str, Any]:
         "integrations": [{"integration-name": INTEGRATION, "tags": ["science"]}],
         "operators": modules("operators", "annotation", "atlas", "inference", "latent"),
         "sensors": modules("sensors", "grounding"),
-        "hooks": modules("hooks", "atlas", "llm"),
+        "hooks": modules("hooks", "atlas", "batch", "llm"),
         "triggers": modules("triggers", "grounding"),
         "connection-types": [form.provider_entry() for form in FORMS],
         "extra-links": [f"{_PACKAGE}.utils.results.ReportLink", f"{_PACKAGE}.utils.results.FigureLink"],

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any, Literal
 from urllib.parse import quote
 
@@ -99,7 +99,9 @@ class BatchConfig(BaseModel, frozen=True, extra="forbid"):
         max_run_duration_seconds: seconds after which Batch ends the job.
         queued_seconds: seconds without a machine after which the next attempt of the plan is made; None waits.
         environment: variables of the job; no secrets.
-        prices: USD per hour by machine type and provisioning model, ``{"a2-highgpu-1g": {"SPOT": 1.0}}``.
+        prices: USD per hour by machine type and provisioning model, ``{"a2-highgpu-1g": {"SPOT": 1.0}}``; none come
+            with the package, since they differ by region, month and contract.
+        prices_date: the day of these prices, for reports.
         max_cost_usd: no further job is started once the estimated cost might exceed this; needs ``prices``.
     """
 
@@ -115,6 +117,7 @@ class BatchConfig(BaseModel, frozen=True, extra="forbid"):
     queued_seconds: float | None = Field(default=900, gt=0)
     environment: dict[str, str] = Field(default_factory=dict)
     prices: dict[str, dict[Provisioning, float]] = Field(default_factory=dict)
+    prices_date: date | None = None
     max_cost_usd: float | None = Field(default=None, gt=0)
 
     @field_validator("labels")

@@ -34,7 +34,11 @@ def build_job(config: BatchConfig, argv: Sequence[str], attempt: Attempt, labels
         "provisioningModel": attempt.provisioning,
         "bootDisk": {"sizeGb": str(machine.boot_disk_gb)},
     }
+    container: dict[str, Any] = {"imageUri": config.image, "commands": list(argv)}
     if machine.gpu_type:
+        # Batch puts the driver there on its container-optimised machines, and leaves it to the job to mount it
+        container["volumes"] = [f"/var/lib/nvidia/{part}:/usr/local/nvidia/{part}" for part in ("lib64", "bin")]
+        container["options"] = "--privileged"
         policy["accelerators"] = [{"type": machine.gpu_type, "count": str(machine.gpu_count)}]
     allocation: dict[str, Any] = {
         # zones of one region; another region is another job
@@ -46,7 +50,7 @@ def build_job(config: BatchConfig, argv: Sequence[str], attempt: Attempt, labels
     if network := {n: v for n in ("network", "subnetwork") if (v := getattr(config, n))}:
         allocation["network"] = {"networkInterfaces": [network]}
     task = {
-        "runnables": [{"container": {"imageUri": config.image, "commands": list(argv)}}],
+        "runnables": [{"container": container}],
         "computeResource": {"cpuMilli": str(machine.cpu_milli), "memoryMib": str(machine.memory_mib)},
         "maxRunDuration": f"{config.max_run_duration_seconds}s",
         # an attempt is a job, so that each is seen and counted

@@ -86,9 +86,12 @@ def test_the_spec_is_one_try_of_one_container() -> None:
     asked = config(plan=PLAN, service_account="gpu@lab.iam", network="n", subnetwork="s", labels={"team": "x"})
     spec = build_job(asked, ["stack", "infer", "gs://lab/job.json"], PLAN[0], job_labels("run", "gca-1"))
     task = spec["taskGroups"][0]["taskSpec"]
-    assert task["runnables"] == [
-        {"container": {"imageUri": "reg/lab/stack:1", "commands": ["stack", "infer", "gs://lab/job.json"]}}
-    ]
+    container = task["runnables"][0]["container"]
+    assert (container["imageUri"], container["commands"]) == (
+        "reg/lab/stack:1",
+        ["stack", "infer", "gs://lab/job.json"],
+    )
+    assert container["volumes"][0] == "/var/lib/nvidia/lib64:/usr/local/nvidia/lib64"
     assert (task["maxRetryCount"], task["maxRunDuration"]) == (0, "1800s")
     assert task["computeResource"] == {"cpuMilli": "4000", "memoryMib": "87040"}
     (instance,) = spec["allocationPolicy"]["instances"]
