@@ -34,10 +34,6 @@ class Profile(StrEnum):
     PROD = "prod"
 
 
-def _default_home() -> Path:
-    return Path(platformdirs.user_data_dir("gca", appauthor=False))
-
-
 class Settings(BaseSettings):
     """What ``gca_core`` reads from the environment.
 
@@ -60,7 +56,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="GCA_", extra="ignore", frozen=True)
 
     profile: Profile = Profile.DEV
-    home: Path = Field(default_factory=_default_home)
+    home: Path = Field(default_factory=lambda: Path(platformdirs.user_data_dir("gca", appauthor=False)))
     atlas_dsn: SecretStr | None = None
     results_uri: str | None = None
     marker_db_path: str | None = None

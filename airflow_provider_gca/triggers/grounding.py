@@ -129,13 +129,11 @@ class GroundingTrigger(BaseTrigger):
                 if outcome.done:
                     return {"status": "success", "outcome": outcome.model_dump(mode="json")}
             if datetime.now(UTC) >= datetime.fromisoformat(self.end_time):
-                return {"status": "timeout", "message": self._too_late()}
+                late = f"run {self.run_id} did not reach {self.min_score:g} nor end before {self.end_time}"
+                return {"status": "timeout", "message": late}
             await asyncio.sleep(self.poll_interval)
 
     async def _open(self) -> RunStore:
         hook = AtlasHook(self.gca_atlas_conn_id)
         connection = await hook.find_connection_async()
         return await asyncio.to_thread(hook.run_store_of, connection)
-
-    def _too_late(self) -> str:
-        return f"run {self.run_id} did not reach {self.min_score:g} nor end before {self.end_time}"

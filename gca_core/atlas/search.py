@@ -132,7 +132,8 @@ def keep_indexes(connection: psycopg.Connection[Any]) -> None:
     for source in _SOURCES.values():
         row = connection.execute(f"select count(*) from {source.table}".encode()).fetchone()  # noqa: S608
         count = int(row[0]) if row else 0
-        present = _has_index(connection, source)
+        row = connection.execute("select to_regclass(%s) is not null", [_index_name(source)]).fetchone()
+        present = bool(row and row[0])
         if count < INDEX_FROM and present:
             connection.execute(f"drop index {_index_name(source)}".encode())
         elif count >= INDEX_FROM and not present:
@@ -322,11 +323,6 @@ def _build_index(connection: psycopg.Connection[Any], source: _Source, count: in
             f"(embedding vector_cosine_ops) with (m = {HNSW_M}, ef_construction = {HNSW_EF_CONSTRUCTION})".encode()
         )
     connection.execute(f"analyze {source.table}".encode())
-
-
-def _has_index(connection: psycopg.Connection[Any], source: _Source) -> bool:
-    row = connection.execute("select to_regclass(%s) is not null", [_index_name(source)]).fetchone()
-    return bool(row and row[0])
 
 
 def _index_name(source: _Source) -> str:

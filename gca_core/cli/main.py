@@ -7,9 +7,8 @@ import platform
 import shutil
 import sys
 from collections.abc import Sequence
-from enum import StrEnum
 from importlib import metadata
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -41,13 +40,6 @@ COMMANDS = {
 # columns of the terminal
 PANELS_FROM = 120
 log = logging.getLogger(__name__)
-
-
-class LogFormat(StrEnum):
-    """How the log is written."""
-
-    TEXT = "text"
-    JSON = "json"
 
 
 class LazyCommands(TyperGroup):
@@ -111,8 +103,9 @@ def configure(
         str, typer.Option(envvar="GCA_LOG_LEVEL", help="How much to say on stderr: DEBUG, INFO, WARNING or ERROR.")
     ] = "INFO",
     log_format: Annotated[
-        LogFormat, typer.Option(envvar="GCA_LOG_FORMAT", help="The log as text, or as a JSON object per line.")
-    ] = LogFormat.TEXT,
+        Literal["text", "json"],
+        typer.Option(envvar="GCA_LOG_FORMAT", help="The log as text, or as a JSON object per line."),
+    ] = "text",
     metrics_file: Annotated[
         str | None, typer.Option(envvar="GCA_METRICS_FILE", help="File for the counters of this command at its end.")
     ] = None,
@@ -134,13 +127,13 @@ def configure(
         context.call_on_close(lambda: _hand_on_metrics(metrics_file, metrics_gateway))
 
 
-def _handler(log_format: LogFormat) -> logging.Handler:
+def _handler(log_format: str) -> logging.Handler:
     from rich.logging import RichHandler
 
     from gca_core import observability
     from gca_core.cli.terminal import console
 
-    if log_format is LogFormat.JSON:
+    if log_format == "json":
         return observability.json_handler(sys.stderr)
     handler = RichHandler(console=console, show_path=False, rich_tracebacks=False)
     handler.setFormatter(observability.request_text_formatter())

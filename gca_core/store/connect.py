@@ -48,13 +48,10 @@ def connect(dsn: str, *, autocommit: bool = False) -> psycopg.Connection[TupleRo
             dsn, autocommit=autocommit, connect_timeout=timeout, application_name="gca", context=ADAPTERS
         )
     except psycopg.Error as error:
-        raise StoreError(f"PostgreSQL can't be reached as {where}: {_reason(error)}. {_advice(error)}") from None
+        reason = redact(" ".join(str(error).split()))
+        raise StoreError(f"PostgreSQL can't be reached as {where}: {reason}. {_advice(error)}") from None
     log.debug("connected as %s", where)
     return connection
-
-
-def _reason(error: psycopg.Error) -> str:
-    return redact(" ".join(str(error).split()))
 
 
 def _advice(error: psycopg.Error) -> str:

@@ -231,16 +231,13 @@ def _run(command: list[str], layout: Layout, timeout: float) -> None:
 
 def _settings(layout: Layout) -> dict[str, str]:
     """Settings on the server's command line: no file in its folder is written."""
-    # a list separated by commas, so its one member is quoted within
-    socket_dir = '"' + str(layout.socket_dir).replace('"', '""') + '"'
-    return {**_SETTINGS, "shared_buffers": f"{_buffer_megabytes()}MB", "unix_socket_directories": socket_dir}
-
-
-def _buffer_megabytes() -> int:
-    """Memory for pages of the database: an eighth of the machine's, 128 to 2,048 MB; it is taken as it is used."""
     import psutil
 
-    return min(max(int(psutil.virtual_memory().total / 8 / 2**20), 128), 2048)
+    # an eighth of the machine's memory for pages of the database; it is taken as it is used
+    buffers = min(max(int(psutil.virtual_memory().total / 8 / 2**20), 128), 2048)
+    # a list separated by commas, so its one member is quoted within
+    socket_dir = '"' + str(layout.socket_dir).replace('"', '""') + '"'
+    return {**_SETTINGS, "shared_buffers": f"{buffers}MB", "unix_socket_directories": socket_dir}
 
 
 def _bootstrap(layout: Layout, passwords: dict[str, str]) -> None:

@@ -111,7 +111,10 @@ def read_vocabulary(source: str | os.PathLike[str], ontology: CellOntology | Non
     if name in BUNDLED:
         data = (resources.files("gca_core.annotation") / "data" / f"{name}.tsv").read_bytes()
     else:
-        data = _content(name)
+        try:
+            data = read_asset(name, what="vocabulary")
+        except DataValidationError as error:
+            raise DataValidationError(f"{error}. bundled are: {', '.join(BUNDLED)}") from None
     try:
         rows = list(_rows(decode_table(data, name=name)))
     except DataValidationError as error:
@@ -144,13 +147,6 @@ def tell_unnamed(annotations: Sequence[Annotation], vocabulary: Vocabulary) -> N
             vocabulary.name,
             ", ".join(unnamed),
         )
-
-
-def _content(name: str) -> bytes:
-    try:
-        return read_asset(name, what="vocabulary")
-    except DataValidationError as error:
-        raise DataValidationError(f"{error}. bundled are: {', '.join(BUNDLED)}") from None
 
 
 def _rows(text: str) -> Iterator[Pair]:

@@ -76,21 +76,16 @@ def annotate(
     models = {} if validating else options.models_of(found, **given)
     with options.at_work(found):
         start_on(config)
-        result = _validate(config) if validating else _annotate(config, models)
+        if validating:
+            from gca_core.annotation.validate import validate_file
+
+            result = validate_file(config)
+        else:
+            from gca_core.annotation.run import annotate_file
+
+            result = annotate_file(config, **models)
     _show(result, as_json=as_json, judged=validating)
     options.end(result.n_flagged, fail_on_flagged=fail_on_flagged)
-
-
-def _annotate(config: AnnotationConfig, models: dict[str, Any]) -> AnnotationResult:
-    from gca_core.annotation.run import annotate_file
-
-    return annotate_file(config, **models)
-
-
-def _validate(config: AnnotationConfig) -> AnnotationResult:
-    from gca_core.annotation.validate import validate_file
-
-    return validate_file(config)
 
 
 def _show(result: AnnotationResult, *, as_json: bool, judged: bool) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from gca_core.atlas.models import IngestConfig
+from gca_core.atlas.models import CellsKind, EntityKind, IngestConfig
 from gca_core.cli.fields import with_fields
 from gca_core.cli.terminal import progress_shown, start_on
 
@@ -18,22 +17,6 @@ if TYPE_CHECKING:
     from gca_core.atlas import Atlas, IngestReport
 
 app = typer.Typer(no_args_is_help=True)
-
-
-class SearchKind(StrEnum):
-    """What a search looks for."""
-
-    group = "group"
-    perturbation = "perturbation"
-    cell_type = "cell_type"
-
-
-class CellsChoice(StrEnum):
-    """Whose cells are written."""
-
-    prompt = "prompt"
-    control = "control"
-    query = "query"
 
 
 FIELDS = tuple(name for name in IngestConfig.model_fields if name not in ("input_uri", "dataset", "perturbation_names"))
@@ -163,9 +146,7 @@ def search(
     text: Annotated[
         str, typer.Argument(help='What to look for: a name, or words like "type I interferon, monocytes".')
     ],
-    kind: Annotated[
-        SearchKind, typer.Option(help="What is searched: groups, perturbations or cell types.")
-    ] = SearchKind.group,
+    kind: Annotated[EntityKind, typer.Option(help="What is searched: groups, perturbations or cell types.")] = "group",
     dataset: Annotated[str | None, typer.Option(help="In this dataset.")] = None,
     perturbation: Annotated[str | None, typer.Option(help="With this perturbation; synonyms are known.")] = None,
     cell_type: Annotated[
@@ -188,7 +169,7 @@ def search(
         )
     hits = atlas.semantic(
         embeddings.embed_query(text),
-        kind=kind.value,
+        kind=kind,
         limit=limit,
         dataset=dataset,
         perturbations=None if perturbation is None else _perturbations(atlas, perturbation),
@@ -211,7 +192,7 @@ def search(
             table.add_row(name.name, name.label, name.kind.replace("_", " "), f"{name.similarity:.2f}")
         _show(table)
         typer.echo("")
-    table = Table("similarity", kind.value.replace("_", " "), "id", **_PLAIN)
+    table = Table("similarity", kind.replace("_", " "), "id", **_PLAIN)
     for hit in hits:
         table.add_row(f"{hit.similarity:.3f}", hit.label, hit.id)
     _show(table)
@@ -224,9 +205,9 @@ def materialise(
     group_ids: Annotated[list[str], typer.Argument(metavar="GROUP...", help="Ids of groups, as 'list' shows them.")],
     output: Annotated[str, typer.Option(help="The h5ad file to write.")],
     kind: Annotated[
-        CellsChoice,
+        CellsKind,
         typer.Option(help="prompt: the groups' cells; control: those of their controls; query: of control groups."),
-    ] = CellsChoice.prompt,
+    ] = "prompt",
     cell_budget: Annotated[int | None, typer.Option(min=1, help="Cells at most. [default: all]")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the choice of cells.")] = 0,
     as_json: AsJson = False,
@@ -235,10 +216,10 @@ def materialise(
     from gca_core import io
     from gca_core.atlas import open_atlas
 
-    cells = open_atlas().materialise(group_ids, cell_budget=cell_budget, seed=seed, kind=kind.value)
+    cells = open_atlas().materialise(group_ids, cell_budget=cell_budget, seed=seed, kind=kind)
     with io.staged(output) as path:
         cells.write_h5ad(path, compression="gzip")
-    figures = {"output": io.as_uri(output), "n_cells": cells.n_obs, "n_genes": cells.n_vars, "kind": kind.value}
+    figures = {"output": io.as_uri(output), "n_cells": cells.n_obs, "n_genes": cells.n_vars, "kind": kind}
     typer.echo(
         json.dumps(figures, indent=2) if as_json else f"wrote {cells.n_obs} cells x {cells.n_vars} genes to {output}"
     )

@@ -67,7 +67,8 @@ def build_snapshot(folder: Path, output: Path) -> list[Built]:
     """
     if not folder.is_dir():
         raise DataValidationError(f"there is no folder {str(folder)!r}; give the one that holds the downloaded files")
-    found = {part: _newest(folder, part.source_glob) for part in PARTS}
+    # the newest, by its name
+    found = {part: max(folder.glob(part.source_glob), default=None, key=lambda path: path.name) for part in PARTS}
     if not any(found.values()):
         names = ", ".join(part.source_glob for part in PARTS)
         raise DataValidationError(f"{str(folder)!r} holds none of the sources: {names}")
@@ -118,10 +119,6 @@ def _build(part: Part, path: Path | None, output: Path) -> Built:
         version,
     )
     return Built(part.file, path.name, target.stat().st_size)
-
-
-def _newest(folder: Path, pattern: str) -> Path | None:
-    return max(folder.glob(pattern), default=None, key=lambda path: path.name)
 
 
 def _record(

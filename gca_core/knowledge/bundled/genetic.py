@@ -249,11 +249,8 @@ def _agreed(
     votes: Counter[tuple[str, str]] = Counter()
     for entry, direction in acting:
         expected: tuple[ExpectedPathway, ...] = getattr(entry, field)
-        votes.update((p.name, p.direction if direction == kind.direction else _turned(p.direction)) for p in expected)
+        seen = {"up": "up", "down": "down"} if direction == kind.direction else {"up": "down", "down": "up"}
+        votes.update((p.name, seen[p.direction]) for p in expected)
     needed = MIN_AGREEMENT * len(acting)
     best = sorted((key for key, count in votes.items() if count >= needed), key=lambda key: (-votes[key], key))
     return [{"name": name, "direction": direction} for name, direction in best[:MAX_PATHWAYS]]
-
-
-def _turned(direction: str) -> str:
-    return "down" if direction == "up" else "up"

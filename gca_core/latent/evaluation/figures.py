@@ -65,7 +65,10 @@ def draw_run(
             log.info("computing the %s", TITLES[name])
             coordinates[name] = _coordinates(name, cells, seed=used, reuse=used == config.seed)
             figures[name] = umap_figure(coordinates[name], groups, title=title, method=TITLES[name])
-    uris = {name: _write_png(join_uri(run_uri, "figures", f"{name}.png"), figure) for name, figure in figures.items()}
+    uris = {
+        name: write_bytes(join_uri(run_uri, "figures", f"{name}.png"), png_bytes(figure))
+        for name, figure in figures.items()
+    }
     if keep_coordinates and coordinates:
         uris["coordinates"] = _write_coordinates(run_uri, cells.obs_names, coordinates)
     return uris
@@ -106,12 +109,6 @@ def _coordinates(name: str, cells: ad.AnnData, *, seed: int, reuse: bool) -> npt
     if reuse and "X_umap" in cells.obsm:
         return np.asarray(cells.obsm["X_umap"], dtype=np.float32)
     return umap_embedding(np.asarray(cells.X), seed=seed)
-
-
-def _write_png(uri: str, figure: Figure) -> str:
-    with staged(uri) as target:
-        target.write_bytes(png_bytes(figure))
-    return as_uri(uri)
 
 
 def _write_coordinates(run_uri: str, names: pd.Index[Any], coordinates: Mapping[str, npt.NDArray[np.float32]]) -> str:
