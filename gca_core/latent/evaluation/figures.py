@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from pydantic import ValidationError
 
 from gca_core.errors import ConfigurationError, DataValidationError
-from gca_core.io import as_uri, join_uri, read_json, staged
+from gca_core.io import as_uri, join_uri, read_json, staged, write_bytes
 from gca_core.latent.config import LatentConfig, used_config
 from gca_core.latent.data.adapter import LABEL_COLUMN
 from gca_core.latent.evaluation.visualize import png_bytes, training_figure, tsne_embedding, umap_embedding, umap_figure
