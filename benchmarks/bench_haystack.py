@@ -22,6 +22,7 @@ from scipy.stats import spearmanr
 from gca_core import io
 from gca_core.atlas import IngestConfig, open_atlas
 from gca_core.atlas.ingest import ingest
+from gca_core.atlas.ingest.names import NameResolver
 from gca_core.config import Settings, load_settings
 from gca_core.datasets import kang2018_mini
 from gca_core.grounding.score import score_prediction
@@ -117,8 +118,7 @@ def withheld_run(
             config,
             open_atlas(settings, role="admin"),
             embed=context.embed,
-            resolve_cell_type=ontology.resolve,
-            label_of=ontology.label,
+            resolver=NameResolver(ontology.resolve, label_cell_type=ontology.label),
             embedding_model=context.embedding_model,
         )
     question = f"How would {identifier} respond to {PERTURBATION}?"

@@ -29,6 +29,7 @@ import scipy.sparse as sp
 from gca_core import io
 from gca_core.atlas import Atlas, IngestConfig, open_atlas
 from gca_core.atlas.ingest import ingest
+from gca_core.atlas.ingest.names import NameResolver
 from gca_core.atlas.models import CellGroup
 from gca_core.config import Settings, load_settings
 from gca_core.errors import CellRetrievalError
@@ -152,11 +153,9 @@ def take_in(path: Path, settings: Settings, context: HaystackContext) -> None:
         input_uri=str(path), dataset=DATASET, perturbation_column="perturbation", control_value="ctrl",
         cell_type_column="cell_type", cell_type_id_column="cell_type_id",
     )  # fmt: skip
-    ontology = context.ontology
-    ingest(
-        config, open_atlas(settings, role="admin"), embed=context.embed, resolve_cell_type=ontology.resolve,
-        label_of=ontology.label, embedding_model=context.embedding_model,
-    )  # fmt: skip
+    resolver = NameResolver(context.ontology.resolve, label_cell_type=context.ontology.label)
+    admin = open_atlas(settings, role="admin")
+    ingest(config, admin, embed=context.embed, resolver=resolver, embedding_model=context.embedding_model)
 
 
 def propose(query: StructuredQuery, context: HaystackContext) -> dict[str, list[PromptCandidate]]:

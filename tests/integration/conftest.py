@@ -11,6 +11,7 @@ import pytest
 
 from gca_core.atlas import Atlas, IngestConfig, IngestReport, open_atlas
 from gca_core.atlas.ingest import ingest
+from gca_core.atlas.ingest.names import NameResolver
 from gca_core.config import Settings, load_settings
 from gca_core.llm.embeddings import HashedTextEmbeddings
 from gca_core.store import embedded
@@ -66,7 +67,7 @@ def take_in(admin_atlas: Atlas) -> Callable[[IngestConfig], IngestReport]:
 
     def run(config: IngestConfig) -> IngestReport:
         embeddings = HashedTextEmbeddings()
-        return ingest(config, admin_atlas, embed=embeddings.embed_documents, resolve_cell_type=CELL_TYPES.get)
+        return ingest(config, admin_atlas, embed=embeddings.embed_documents, resolver=NameResolver(CELL_TYPES.get))
 
     return run
 

@@ -13,6 +13,7 @@ import scipy.sparse as sp
 
 from gca_core.atlas import Atlas, IngestConfig, IngestReport, open_atlas, reader
 from gca_core.atlas.ingest import ingest
+from gca_core.atlas.ingest.names import NameResolver
 from gca_core.atlas.models import make_group_id
 from gca_core.config import Settings
 from gca_core.errors import CellRetrievalError, ConfigurationError, DataValidationError, StoreError
@@ -286,19 +287,19 @@ def test_a_files_own_word_never_renames_what_other_datasets_hold(admin_atlas, at
         return {hit.label for hit in hits}
 
     own = ("granulocyte one", "granulocyte two")
-    ingested("labelled first", own, "TNF", resolve_cell_type=words.get)
+    ingested("labelled first", own, "TNF", resolver=NameResolver(words.get))
     assert shown("labelled first") == {"TNF in granulocyte one", "TNF in granulocyte two"}
     other = {"gr. 1": "CL:0000775", "gr. 2": "CL:0000771"}
-    second = ingested("labelled second", ("gr. 1", "gr. 2"), "IL-6", resolve_cell_type=other.get)
+    second = ingested("labelled second", ("gr. 1", "gr. 2"), "IL-6", resolver=NameResolver(other.get))
     assert second.cell_types == {"CL:0000775": "granulocyte one", "CL:0000771": "granulocyte two"}
     assert shown("labelled second") == {"IL-6 in granulocyte one", "IL-6 in granulocyte two"}
     assert atlas.find_names("gr. 2", kind="cell_type")[0].id == "CL:0000771"
     # the ontology's word goes before the files' and reaches every dataset and its texts
-    third = ingested("labelled third", own, "TNF", resolve_cell_type=words.get, label_of=ids.__getitem__)
+    third = ingested("labelled third", own, "TNF", resolver=NameResolver(words.get, label_cell_type=ids.__getitem__))
     assert third.cell_types == ids
     assert shown("labelled first") == {"TNF in neutrophil", "TNF in eosinophil"}
     assert shown("labelled second") == {"IL-6 in neutrophil", "IL-6 in eosinophil"}
-    ingested("labelled second", ("gr. 1", "gr. 2"), "IL-1", resolve_cell_type=other.get)
+    ingested("labelled second", ("gr. 1", "gr. 2"), "IL-1", resolver=NameResolver(other.get))
     assert {x[1] for name in ("first", "second") for x in atlas.cell_types(f"labelled {name}")} == {*ids.values()}
 
 
@@ -318,11 +319,11 @@ def test_datasets_with_other_genes_meet_in_those_they_share(take_in: TakeIn, atl
 
 
 def test_two_ingests_of_the_same_at_once_agree(admin_atlas: Atlas, atlas: Atlas, cells_file: Path) -> None:
-    embeddings, config = HashedTextEmbeddings(), ingest_config(cells_file, "twice")
+    embed, config = HashedTextEmbeddings().embed_documents, ingest_config(cells_file, "twice")
     reports: list[IngestReport] = []
 
     def run() -> None:
-        reports.append(ingest(config, admin_atlas, embed=embeddings.embed_documents, resolve_cell_type=CELL_TYPES.get))
+        reports.append(ingest(config, admin_atlas, embed=embed, resolver=NameResolver(CELL_TYPES.get)))
 
     threads = [threading.Thread(target=run) for _ in range(2)]
     for thread in threads:
@@ -346,6 +347,7 @@ import os, signal, sys
 from gca_core.atlas import IngestConfig, open_atlas
 from gca_core.atlas.ingest import run as module
 from gca_core.atlas.ingest import rows, store
+from gca_core.atlas.ingest.names import NameResolver
 from gca_core.config import load_settings
 from gca_core.llm.embeddings import HashedTextEmbeddings
 def die(*args, **named): os.kill(os.getpid(), signal.SIGKILL)
@@ -353,7 +355,7 @@ setattr(store if {moment!r} == "write_groups" else rows, {moment!r}, die)
 atlas = open_atlas(load_settings(home=sys.argv[1]), role="admin")
 table = {CELL_TYPES!r}
 module.ingest(IngestConfig.model_validate_json(sys.argv[2]), atlas, embed=HashedTextEmbeddings().embed_documents,
-              resolve_cell_type=table.get)
+              resolver=NameResolver(table.get))
 """
     process = in_python(code, str(settings.home), config.model_dump_json())
     _, err = process.communicate(timeout=60)
@@ -366,23 +368,20 @@ module.ingest(IngestConfig.model_validate_json(sys.argv[2]), atlas, embed=Hashed
 
 
 def test_vectors_of_two_models_are_not_mixed(small: IngestReport, admin_atlas: Atlas, cells_file: Path) -> None:
-    embed = HashedTextEmbeddings().embed_documents
-    options = {"embed": embed, "resolve_cell_type": CELL_TYPES.get}
+    resolver = NameResolver(CELL_TYPES.get)
+    embed, short = HashedTextEmbeddings().embed_documents, HashedTextEmbeddings(8).embed_documents
     with pytest.raises(ConfigurationError, match="hashed-text-1536"):
-        ingest(ingest_config(cells_file, "other-model"), admin_atlas, embedding_model="another", **options)  # type: ignore[arg-type]
+        config = ingest_config(cells_file, "other-model")
+        ingest(config, admin_atlas, embed=embed, resolver=resolver, embedding_model="another")
     with pytest.raises(ConfigurationError, match="1536"):
-        ingest(
-            ingest_config(cells_file, "short", perturbation_names={"stim": "never embedded before"}),
-            admin_atlas,
-            embed=HashedTextEmbeddings(8).embed_documents,
-            resolve_cell_type=CELL_TYPES.get,
-        )
+        config = ingest_config(cells_file, "short", perturbation_names={"stim": "never embedded before"})
+        ingest(config, admin_atlas, embed=short, resolver=resolver)
 
 
 def test_the_app_role_may_not_ingest(atlas: Atlas, cells_file: Path) -> None:
     embed = HashedTextEmbeddings().embed_documents
     with pytest.raises(StoreError, match="permission denied"):
-        ingest(ingest_config(cells_file, "by-app"), atlas, embed=embed, resolve_cell_type=CELL_TYPES.get)
+        ingest(ingest_config(cells_file, "by-app"), atlas, embed=embed, resolver=NameResolver(CELL_TYPES.get))
     assert "by-app" not in {info.dataset for info in atlas.datasets()}
 
 

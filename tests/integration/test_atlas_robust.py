@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from gca_core.atlas import Atlas, IngestConfig, IngestReport, open_atlas
+from gca_core.atlas.ingest.names import NameResolver
 from gca_core.atlas.remove import drop_dataset
 from gca_core.config import Settings
 from gca_core.errors import CellRetrievalError, StoreError
@@ -34,6 +35,7 @@ import sys, time
 from gca_core.atlas import IngestConfig, open_atlas
 from gca_core.atlas.ingest import checkpoint as progress
 from gca_core.atlas.ingest import source
+from gca_core.atlas.ingest.names import NameResolver
 from gca_core.atlas.ingest import ingest
 from gca_core.config import load_settings
 from gca_core.llm.embeddings import HashedTextEmbeddings
@@ -47,7 +49,7 @@ def slowly(self, row):
 progress.IngestCheckpoint.advance = slowly
 atlas = open_atlas(load_settings(home=sys.argv[1]), role="admin")
 report = ingest(IngestConfig.model_validate_json(sys.argv[2]), atlas, embed=HashedTextEmbeddings().embed_documents,
-                resolve_cell_type={CELL_TYPES!r}.get)
+                resolver=NameResolver({CELL_TYPES!r}.get))
 print(report.model_dump_json())
 """
 
@@ -145,7 +147,7 @@ def test_hostile_names_are_only_names_everywhere(admin_atlas, atlas, agent, host
     embeddings = HashedTextEmbeddings()
     types = CELL_TYPES | {HOSTILE: "CL:0000451"}
     config = ingest_config(hostile_file, HOSTILE, perturbation_names={})
-    report = ingest(config, admin_atlas, embed=embeddings.embed_documents, resolve_cell_type=types.get)
+    report = ingest(config, admin_atlas, embed=embeddings.embed_documents, resolver=NameResolver(types.get))
     assert report.perturbations == [HOSTILE, "ctrl"]
     assert ("CL:0000451", HOSTILE) in atlas.cell_types(HOSTILE)
     names = {str(row[1]) for row in rows_of(atlas, HOSTILE)}

@@ -5,7 +5,7 @@ import shutil
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,14 +15,13 @@ from gca_core import io
 from gca_core.atlas.expression import CELLS_FILE, GROUPS_FILE, QUALITY, STORE_VERSION, ExpressionStore
 from gca_core.atlas.ingest import rows, store
 from gca_core.atlas.ingest.checkpoint import IngestCheckpoint
-from gca_core.atlas.ingest.names import NameResolver, Resolve
+from gca_core.atlas.ingest.names import NameResolver
 from gca_core.atlas.ingest.plan import IngestPlan, check_columns, make_plan
 from gca_core.atlas.ingest.presets import apply_preset
 from gca_core.atlas.ingest.rows import Embed
 from gca_core.atlas.ingest.source import CountSource, read_header
 from gca_core.atlas.models import IngestConfig, IngestReport
 from gca_core.atlas.reader import Atlas
-from gca_core.errors import ConfigurationError
 from gca_core.matrix.cells import open_cells
 from gca_core.store.connect import connect
 
@@ -36,9 +35,7 @@ def ingest(
     atlas: Atlas,
     *,
     embed: Embed,
-    resolver: NameResolver | None = None,
-    resolve_cell_type: Resolve | None = None,
-    label_of: Callable[[str], str] | None = None,
+    resolver: NameResolver,
     embedding_model: str = "hashed-text-1536",
 ) -> IngestReport:
     """Read a file, sort its cells into groups, and make them searchable.
@@ -53,8 +50,6 @@ def ingest(
         atlas: opened with the role ``admin``.
         embed: from texts to vectors of 1536 numbers.
         resolver: what the file's words mean; see :func:`gca_core.atlas.ingest.names.load_name_resolver`.
-        resolve_cell_type: instead of a resolver, from a label to a Cell Ontology id, or None.
-        label_of: with it, from an id to the label to store.
         embedding_model: the name of what ``embed`` does; an atlas holds vectors of one model only.
 
     Raises:
@@ -64,13 +59,12 @@ def ingest(
     """
     config.check_input()
     began = time.monotonic()
-    words = resolver or _resolver(resolve_cell_type, label_of)
     with open_cells(config.input_uri, what="h5ad file") as file, rows.locked(atlas.dsn, config.dataset):
         config = apply_preset(config, **read_header(file))
         source = CountSource(file, config.layer, config.gene_column)
         check_columns(source.columns, config)
         table = source.table([name for name in config.columns().values() if name is not None])
-        plan = make_plan(table, config, words)
+        plan = make_plan(table, config, resolver)
         digest = _content_hash(file.path, config, plan)
         found = _known(atlas, config.dataset, digest)
         if found is not None:
@@ -89,7 +83,7 @@ def ingest(
         report = _report(config, plan, source, digest, store_uri, embedding_model)
         seconds = round(time.monotonic() - began, 3)
         report = report.model_copy(update={"seconds": seconds, "resumed_at": resumed_at})
-        report = rows.write_rows(atlas.dsn, report, plan, cells, embed=embed, resolver=words)
+        report = rows.write_rows(atlas.dsn, report, plan, cells, embed=embed, resolver=resolver)
         _prune(store_uri)
     log.info(
         "ingested %d cells in %d groups as %s in %.1f s",
@@ -99,14 +93,6 @@ def ingest(
         report.seconds,
     )
     return report
-
-
-def _resolver(resolve_cell_type: Resolve | None, label_of: Callable[[str], str] | None) -> NameResolver:
-    if resolve_cell_type is None:
-        raise ConfigurationError(
-            "ingest needs a resolver, or resolve_cell_type; load_name_resolver() has the bundled one"
-        )
-    return NameResolver(resolve_cell_type, label_cell_type=label_of)
 
 
 def _content_hash(path: Path, config: IngestConfig, plan: IngestPlan) -> str:

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from gca_core import io
 from gca_core.atlas import open_atlas
 from gca_core.atlas.ingest import ingest
+from gca_core.atlas.ingest.names import NameResolver
 from gca_core.atlas.models import IngestConfig
 from gca_core.config import Settings
 from gca_core.errors import CellRetrievalError
@@ -92,8 +93,7 @@ def prepare_demo(query: StructuredQuery, context: HaystackContext, settings: Set
         files.ingest_config(),
         open_atlas(settings, role="admin"),
         embed=lambda texts: context.embed(texts),
-        resolve_cell_type=context.ontology.resolve,
-        label_of=context.ontology.label,
+        resolver=NameResolver(context.ontology.resolve, label_cell_type=context.ontology.label),
         embedding_model=context.embedding_model,
     )
     return files
