@@ -21,10 +21,12 @@ def get_provider_info() -> dict[str, Any]:
         "description": "Cell-type annotation, latent models and HAYSTACK perturbation prediction for single-cell data.",
         "versions": [__version__],
         "integrations": [{"integration-name": INTEGRATION, "tags": ["science"]}],
-        "operators": modules("operators", "annotation", "atlas", "inference", "latent"),
+        "operators": modules("operators", "annotation", "atlas", "batch", "inference", "latent"),
         "sensors": modules("sensors", "grounding"),
         "hooks": modules("hooks", "atlas", "batch", "llm"),
-        "triggers": modules("triggers", "grounding"),
+        "triggers": modules("triggers", "batch", "grounding"),
         "connection-types": [form.provider_entry() for form in FORMS],
-        "extra-links": [f"{_PACKAGE}.utils.results.ReportLink", f"{_PACKAGE}.utils.results.FigureLink"],
+        "extra-links": [
+            f"{_PACKAGE}.utils.results.{name}Link" for name in ("Report", "Figure", "BatchJob", "BatchLogs")
+        ],
     }

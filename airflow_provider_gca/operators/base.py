@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -125,6 +125,9 @@ class GcaOperator(BaseOperator):
 
     def execute(self, context: Context) -> Any:
         """Do the work, tell Airflow of the results, and return them as JSON."""
+        return self._finish(context, self.work)
+
+    def _finish(self, context: Context, work: Callable[[Context], Any]) -> Any:
         from pydantic_core import to_jsonable_python
 
         from gca_core.observability import bind_request
@@ -137,7 +140,7 @@ class GcaOperator(BaseOperator):
                     raise ConfigurationError(
                         f"{type(self).__name__}: mapped tasks share {self.output_field}; {ONE_EACH}"
                     )
-                result = to_jsonable_python(self.work(context))
+                result = to_jsonable_python(work(context))
         finally:
             self._running = False
         self._result = result

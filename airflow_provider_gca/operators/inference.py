@@ -5,17 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_provider_gca.operators.base import GcaOperator
+from airflow_provider_gca.operators.batch import BatchCommand, BatchOperator
 from airflow_provider_gca.utils.failures import AirflowException
-from airflow_provider_gca.utils.fields import (
-    check_literals,
-    is_literal,
-    make_model,
-    require_choice,
-    require_positive,
-    require_text,
-)
-from gca_core.errors import ConfigurationError, InferenceError
+from airflow_provider_gca.utils.fields import check_literals, is_literal, make_model, require_choice, require_text
+from gca_core.errors import BatchError, ConfigurationError, InferenceError
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -23,35 +16,91 @@ if TYPE_CHECKING:
     from gca_core.inference.local import LocalJob
     from gca_core.inference.models import InferenceRequest, InferenceResult
 
-EXECUTIONS = ("local",)
 FAIL_MODES = ("all", "any", "never")
-DEFAULT_TIMEOUT_SECONDS = 1800.0
 
 
-class StackBatchOperator(GcaOperator):
-    """Run one inference job: a file of requests that one process works through.
+class StackBatchOperator(BatchOperator):
+    """Predict perturbed cells: one inference job, a file of requests that one process works through.
+
+    ``requests`` is a list with a mapping for each prediction, the fields of
+    :class:`gca_core.inference.InferenceRequest`:
+
+    | field | type | default | |
+    |---|---|---|---|
+    | `candidate_id` | text | | names the answer; different for each request |
+    | `prompt_uri` | text | | h5ad of perturbed cells, raw counts, with `obs["pair"]` |
+    | `control_uri` | text | | h5ad of the prompt's control cells, with the same pairs |
+    | `query_uri` | text | | h5ad of unperturbed cells of the type that is asked about, raw counts |
+    | `output_uri` | text | | where the predicted cells go |
+    | `backend` | text | `shift` | `shift`, or `stack` where arc-stack is installed, as in the inference image |
+    | `checkpoint` | text | none | weights of a model backend |
+    | `gene_list_uri` | text | none | JSON or text list of the genes that the model knows |
+    | `diffusion_steps` | 1 and more | 5 | generation steps T of a model backend |
+    | `batch_size` | 1 and more | 32 | windows per forward pass of a model backend |
+    | `seeds` | list of whole numbers | `[0]` | one prediction each |
+    | `pair_weights` | mapping of pairs to numbers | equal | a pair's share in the averaged change |
+
+    Four candidates of one question, each a job of its own on Google Batch; with all of them in one ``requests`` list,
+    one machine would serve them one after the other:
+
+    ```python
+    folder = "gs://lab/results/monocytes-ifnb"
+    candidates = ["direct", "ontology", "mechanistic", "semantic"]
+    StackBatchOperator.partial(
+        task_id="predict",
+        gcp_conn_id="google_cloud_default",
+        batch={
+            "image": "us-east1-docker.pkg.dev/lab-project/gca/stack:0.1.0",
+            "plan": [
+                {"provisioning": "SPOT", "region": "us-east1"},
+                {"provisioning": "STANDARD", "region": "us-central1"},
+            ],
+            "service_account": "gca-inference@lab-project.iam.gserviceaccount.com",
+        },
+    ).expand_kwargs(
+        [
+            {
+                "job_uri": f"{folder}/{name}/job.json",
+                "requests": [
+                    {
+                        "candidate_id": name,
+                        "prompt_uri": f"{folder}/{name}/prompt.h5ad",
+                        "control_uri": f"{folder}/{name}/control.h5ad",
+                        "query_uri": f"{folder}/query.h5ad",
+                        "output_uri": f"{folder}/{name}/prediction.h5ad",
+                        "backend": "stack",
+                        "checkpoint": "gs://lab/models/stack/model.ckpt",
+                        "gene_list_uri": "gs://lab/models/stack/genes.json",
+                        "seeds": [0, 1, 2],
+                    }
+                ],
+            }
+            for name in candidates
+        ]
+    )
+    ```
+
+    Returns a row per request, in the order of the requests:
+    ``{"candidate_id", "status", "prediction_uri", "duration_seconds", "metrics", "error", "backend", "model"}``. The
+    rows come from the file ``results.json`` beside the job file. A request that failed is a row with ``status`` and
+    ``error``; a job that ends without any answer fails the task, whatever ``fail_when`` says.
 
     With ``execution="local"`` the job's entrypoint, the same that runs on a GPU machine, is a subprocess of
     the task (:mod:`gca_core.inference.local`). Its log lines appear in the task's log, and it ends with the
-    task: when the task is cleared, marked or timed out, and also when the task's process is killed. Returns
-    one result per request, as JSON, in the order of the requests; a request that failed is a row with
-    ``status`` and ``error``.
-
-    ``gcp_conn_id`` opens the job's own file and results; the subprocess opens the cells with the worker's credentials.
-
-    A job that ends without any answer fails the task, whatever ``fail_when`` says.
+    task: when the task is cleared, marked or timed out, and also when the task's process is killed. ``gcp_conn_id``
+    then opens the job's own file and results; the subprocess opens the cells with the worker's credentials.
 
     Args:
         requests: inference requests, as JSON.
         job_uri: where the job file goes; its results lie beside it.
         job_id: the job's name; by default a hash of what is asked.
-        execution: ``local``.
-        timeout_seconds: the job is ended after that time.
+        timeout_seconds: how long a job may take, then it is ended: half an hour where None; on Google Batch, with
+            waiting for a machine and further attempts, six hours.
         fail_when: the task fails when ``all`` requests failed (the default), when ``any`` did, or ``never``.
     """
 
     output_field = "job_uri"
-    template_fields_renderers: ClassVar[dict[str, str]] = {"requests": "json"}
+    template_fields_renderers: ClassVar[dict[str, str]] = {"requests": "json", "batch": "json"}
     ui_color = "#efe3d0"
 
     def __init__(
@@ -60,42 +109,26 @@ class StackBatchOperator(GcaOperator):
         requests: Sequence[Mapping[str, Any]],
         job_uri: str,
         job_id: str | None = None,
-        execution: str = "local",
-        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
         fail_when: str = "all",
         **kwargs: Any,
     ) -> None:
         self.requests = requests
         self.job_uri = job_uri
         self.job_id = job_id
-        self.execution = execution
-        self.timeout_seconds = timeout_seconds
         self.fail_when = fail_when
         self._job: LocalJob | None = None
-        self._killed = False
         super().__init__(**kwargs)
 
     def _check(self) -> None:
+        super()._check()
         name = type(self).__name__
-        if is_literal(self.execution) and self.execution not in EXECUTIONS:
-            raise ConfigurationError(
-                f"{name}: execution is {self.execution!r}; this version runs jobs with {', '.join(EXECUTIONS)} only, "
-                "Google Batch comes with a later one"
-            )
         require_text(name, job_uri=self.job_uri)
         require_choice(name, FAIL_MODES, fail_when=self.fail_when)
-        require_positive(name, timeout_seconds=self.timeout_seconds)
         known = isinstance(self.requests, list | tuple) and is_literal(self.requests)
         for position, request in enumerate(self.requests if known else ()):
             from gca_core.inference.models import InferenceRequest
 
             check_literals(f"{name}: request {position}", InferenceRequest, request)
-
-    def work(self, context: Context) -> Any:  # noqa: ARG002
-        """Run the job."""
-        results = self._run()
-        self._judge(results)
-        return results
 
     def inputs(self) -> list[str]:
         """Cells of prompts, controls and queries."""
@@ -110,13 +143,16 @@ class StackBatchOperator(GcaOperator):
         return {"n_requests": len(result), "n_succeeded": len(self.outputs(result))}
 
     def on_kill(self) -> None:
-        """End the job's whole process group."""
+        """End the job's whole process group, or cancel it on Google Batch."""
+        if self._service is not None:
+            super().on_kill()
         self._killed = True
         if self._job is not None:
             self._job.cancel()
 
-    def _run(self) -> list[InferenceResult]:
-        from gca_core.inference.local import LocalJob, write_job
+    def run_local(self, context: Context) -> list[InferenceResult]:  # noqa: ARG002
+        """Run the job in a subprocess."""
+        from gca_core.inference.local import DEFAULT_TIMEOUT, LocalJob, write_job
 
         self._check()
         write_job(self._requests(), self.job_uri, job_id=self.job_id)
@@ -126,10 +162,82 @@ class StackBatchOperator(GcaOperator):
         if self._killed:
             self._job.cancel()
             raise AirflowException("the task was killed; so was its inference job")
-        results = self._job.wait(float(self.timeout_seconds))
+        results = self._job.wait(float(self.timeout_seconds or DEFAULT_TIMEOUT))
         if self._killed:
             raise AirflowException("the task was killed; so was its inference job")
-        return results
+        return self._judged(results)
+
+    def command(self) -> BatchCommand:
+        """The job's entrypoint in the image."""
+        requests = self._requests()
+        asked = [request.model_dump(mode="json") for request in requests]
+        named = {
+            uri for r in requests for uri in (r.prompt_uri, r.control_uri, r.query_uri, r.checkpoint, r.gene_list_uri)
+        }
+        outputs = tuple(request.output_uri for request in requests)
+        return BatchCommand(("stack", "infer"), self.job_uri, asked, tuple(sorted(filter(None, named))), outputs)
+
+    def write_inputs(self) -> None:
+        """Write the job file; results of an earlier attempt go."""
+        from gca_core import io
+        from gca_core.inference.job import results_uri
+        from gca_core.inference.local import job_hash, write_job
+
+        requests = self._requests()
+        names = ("prompt_uri", "control_uri", "query_uri", "output_uri", "checkpoint", "gene_list_uri")
+        placed = [
+            r.model_copy(update={name: self.place(uri) for name in names if (uri := getattr(r, name))})
+            for r in requests
+        ]
+        job_uri = self.place(self.job_uri)
+        io.as_path(results_uri(job_uri)).unlink(missing_ok=True)
+        write_job(placed, job_uri, job_id=self.job_id or job_hash(requests))
+
+    def collect(self) -> list[InferenceResult]:
+        """The rows of ``results.json``, one per request."""
+        return self._rows("the job succeeded, but its results.json lacks an answer")
+
+    def give_up(self, reason: str) -> list[InferenceResult]:
+        """The rows of ``results.json`` where some requests were answered before the job failed."""
+        return self._rows(reason)
+
+    def _rows(self, missing: str) -> list[InferenceResult]:
+        from gca_core.inference.local import job_hash, read_answers
+        from gca_core.inference.models import InferenceResult, InferenceStatus
+
+        requests = self._requests()
+        job_id = self.job_id or job_hash(requests)
+        answers = self._fetched(requests, job_id) or read_answers(self.job_uri, job_id)
+        if not answers:
+            raise BatchError(missing)
+        if len(answers) < len(requests):
+            self.log.warning("%s", missing)
+        failed = {"status": InferenceStatus.FAILED, "error": missing}
+        return self._judged(
+            [
+                answers.get(r.candidate_id) or InferenceResult(candidate_id=r.candidate_id, backend=r.backend, **failed)
+                for r in requests
+            ]
+        )
+
+    def _fetched(self, requests: Sequence[InferenceRequest], job_id: str) -> dict[str, InferenceResult]:
+        """Answers in the staging folder, with their predictions' final places; kept beside the job's own file."""
+        place = self.place(self.job_uri)
+        if place == self.job_uri:
+            return {}
+        from gca_core import io
+        from gca_core.inference.job import results_uri
+        from gca_core.inference.local import read_answers
+        from gca_core.inference.models import JobResults
+
+        finals = {self.place(r.output_uri): io.as_uri(r.output_uri) for r in requests}
+        answers = {
+            name: row.model_copy(update={"prediction_uri": finals.get(row.prediction_uri or "")})
+            for name, row in read_answers(place, job_id).items()
+        }
+        if answers:
+            io.write_json(results_uri(self.job_uri), JobResults(job_id=job_id, results=tuple(answers.values())))
+        return answers
 
     def _requests(self) -> list[InferenceRequest]:
         from gca_core.inference.models import InferenceRequest
@@ -139,7 +247,7 @@ class StackBatchOperator(GcaOperator):
             raise ConfigurationError(f"{name}: requests has to be a list with at least one request")
         return [make_model(f"{name}: request {i}", InferenceRequest, entry) for i, entry in enumerate(self.requests)]
 
-    def _judge(self, results: Sequence[InferenceResult]) -> None:
+    def _judged(self, results: Sequence[InferenceResult]) -> list[InferenceResult]:
         failed = [result for result in results if result.status != "succeeded"]
         for result in failed:
             self.log.warning("%s %s: %s", result.candidate_id, result.status.value, result.error)
@@ -148,3 +256,4 @@ class StackBatchOperator(GcaOperator):
             raise InferenceError(
                 f"{len(failed)} of {len(results)} requests failed, the first, {first.candidate_id}, with: {first.error}"
             )
+        return list(results)

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_gca.operators.base import GcaOperator
+from airflow_provider_gca.operators.batch import BatchCommand, BatchOperator
 from airflow_provider_gca.utils.fields import given, make_model
-from airflow_provider_gca.utils.results import FigureLink, ReportLink
+from airflow_provider_gca.utils.results import BatchJobLink, BatchLogsLink, FigureLink, ReportLink
 from gca_core.latent.config import LatentConfig
 from gca_core.latent.transfer.config import TransferConfig
 
@@ -15,16 +16,17 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 
-class TrainVAEOperator(GcaOperator):
+class TrainVAEOperator(BatchOperator):
     """Train a VAE on counts, score its latent space beside PCA and genes, and write what came out.
 
-    Runs :func:`gca_core.latent.run_training` in the worker's process; the options are the fields of
-    :class:`gca_core.latent.LatentConfig`. Returns its result: metrics, URIs of what was written (metrics, checkpoint,
-    latent, umap, config, report and more) and seconds. The task's ``Report`` button leads to the HTML report,
-    ``Figure`` to the UMAP.
+    Runs :func:`gca_core.latent.run_training` in the worker's process, or with ``execution="batch"`` the command
+    ``gca vae train`` on a machine of Google Batch, ``input_uri`` and ``output_uri`` in buckets; the options are the
+    fields of :class:`gca_core.latent.LatentConfig`. Returns its result: metrics, URIs of what was written (metrics,
+    checkpoint, latent, umap, config, report and more) and seconds. The task's ``Report`` button leads to the HTML
+    report, ``Figure`` to the UMAP.
 
-    Options come from, lowest first: the defaults, the worker's machine profile, ``config`` as a mapping or file,
-    ``GCA_VAE__*`` variables, and the other arguments.
+    Options come from, lowest first: the defaults, the machine profile, ``config`` as a mapping or file,
+    ``GCA_VAE__*`` variables, and the other arguments. A job on Google Batch reads them from ``<output_uri>.job.json``.
 
     With ``asset_alias`` the checkpoint, the latent cells and the metrics become events of assets.
 
@@ -34,8 +36,8 @@ class TrainVAEOperator(GcaOperator):
 
     config_type = LatentConfig
     asset_names = ("checkpoint", "latent", "metrics")
-    template_fields_renderers: ClassVar[dict[str, str]] = {"config": "json", "label_map": "json"}
-    operator_extra_links = (ReportLink(), FigureLink())
+    template_fields_renderers: ClassVar[dict[str, str]] = {"config": "json", "label_map": "json", "batch": "json"}
+    operator_extra_links = (ReportLink(), FigureLink(), BatchJobLink(), BatchLogsLink())
     ui_color = "#dfe9d8"
 
     def __init__(self, *, config: str | Mapping[str, Any] | None = None, **kwargs: Any) -> None:
@@ -50,16 +52,49 @@ class TrainVAEOperator(GcaOperator):
         unknown = {"labels_key": "{{ config }}"} if isinstance(self.config, str) else {}
         return {**self._mapping(), **self.values(), **unknown}
 
-    def work(self, context: Context) -> Any:  # noqa: ARG002
+    def _config(self, defaults: Mapping[str, Any]) -> LatentConfig:
+        from gca_core.latent.config import load_config
+
+        source = self.config if isinstance(self.config, str) and given({"config": self.config}) else None
+        return load_config(source, defaults={**defaults, **given(self._mapping())}, **self.values())
+
+    def run_local(self, context: Context) -> Any:  # noqa: ARG002
         """Train."""
         from gca_core.latent import run_training
-        from gca_core.latent.config import load_config
         from gca_core.machine import find_profile, training_options
 
         profile = find_profile()
-        defaults = {**(training_options(profile) if profile else {}), **given(self._mapping())}
-        source = self.config if isinstance(self.config, str) and given({"config": self.config}) else None
-        return run_training(load_config(source, defaults=defaults, **self.values()))
+        return run_training(self._config(training_options(profile) if profile else {}))
+
+    def command(self) -> BatchCommand:
+        """``gca vae train`` with the options in a file."""
+        config = self._config({})
+        uri = f"{config.output_uri.rstrip('/')}.job.json"
+        # options that nobody gave are the machine's to choose
+        asked = config.model_dump(mode="json", exclude_unset=True)
+        return BatchCommand(("vae", "train", "--config"), uri, asked, (config.input_uri,), (config.output_uri,))
+
+    def write_inputs(self) -> None:
+        """Check what can be checked without a machine, and write the file of options."""
+        from gca_core.io import write_json
+        from gca_core.latent.train import RESULT
+        from gca_core.locks import check_earlier
+
+        config, command = self._config({}), self.command()
+        config.check_input()
+        check_earlier(config.output_uri, RESULT, overwrite=config.overwrite)
+        places = {name: self.place(getattr(config, name)) for name in ("input_uri", "output_uri")}
+        write_json(self.place(command.uri), {**command.asked, **places})
+
+    def collect(self) -> Any:
+        """What the job wrote last, with the final places of its files."""
+        from gca_core.io import as_uri, join_uri, read_json
+        from gca_core.latent.train import RESULT
+
+        folder = self._config({}).output_uri
+        result = read_json(join_uri(folder, RESULT), what="job's result")
+        uris = {name: uri.replace(self.place(folder), as_uri(folder)) for name, uri in result["uris"].items()}
+        return {**result, "uris": uris}
 
     def metrics(self, result: Any) -> dict[str, Any]:
         """The scores, and which model it is."""

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import TaskGroup, TriggerRule, XComArg, get_current_context, task
 
 from airflow_provider_gca.hooks.atlas import AtlasHook
-from airflow_provider_gca.operators.inference import DEFAULT_TIMEOUT_SECONDS, StackBatchOperator
+from airflow_provider_gca.operators.batch import cancel_run_jobs, on_batch
+from airflow_provider_gca.operators.inference import StackBatchOperator
 from airflow_provider_gca.utils.failures import AirflowSkipException, fails_as_task
-from airflow_provider_gca.utils.fields import NOTHING, check_literals, is_literal, make_model, require_text
+from airflow_provider_gca.utils.fields import NOTHING, as_mapping, check_literals, is_literal, make_model, require_text
 from gca_core.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -29,6 +30,9 @@ log = logging.getLogger(__name__)
 MAX_BOUND = 10
 # a candidate may fail without its run; mapped tasks carry their index behind their name
 _TOLERATED = re.compile(r"\.(infer|evaluate)(_\d+)?$")
+# a bound of candidates_per_iteration
+ALL_CANDIDATES = 50
+LOOP_LABEL = "loop"
 QUIET = {"show_return_value_in_logs": False}
 Json = dict[str, Any]
 
@@ -43,6 +47,11 @@ def haystack_run_id(dag_id: str, dag_run_id: str, group_id: str) -> str:
     from gca_core.io import safe_name
 
     return safe_name(f"{dag_id}.{group_id}.{dag_run_id}")
+
+
+def loop_label(group_id: str) -> str:
+    """A loop's id as the value of a label."""
+    return re.sub(r"[^a-z0-9_-]", "-", group_id.lower())[-63:]
 
 
 def checked_bound(max_iterations: int | str | None, bound: int) -> int:
@@ -260,11 +269,27 @@ def _text(value: str | None) -> str | None:
 
 
 @step()
-def cancel_leftovers(group_id: str, gca_atlas_conn_id: str) -> None:
-    """Close the run's record when something else than ``finalize`` ended the run.
+def cancel_leftovers(
+    group_id: str,
+    gca_atlas_conn_id: str,
+    batch: Json | None = None,
+    gcp_conn_id: str | None = None,
+    impersonation_chain: str | list[str] | None = None,
+) -> None:
+    """Cancel the loop's jobs on Google Batch that still run, and close the run's record where ``finalize`` didn't.
 
     Local jobs end with the task that started them, so no process is left to stop here.
     """
+    try:
+        if batch is not None:
+            mine = {LOOP_LABEL: loop_label(group_id)}
+            names = cancel_run_jobs(get_current_context(), batch, gcp_conn_id, impersonation_chain, labels=mine)
+            log.info("jobs that were cancelled: %s", ", ".join(names) or "none")
+    finally:
+        _close_record(group_id, gca_atlas_conn_id)
+
+
+def _close_record(group_id: str, gca_atlas_conn_id: str) -> None:
     from gca_core.runs.models import RunStatus
 
     run_id = _own_run_id(group_id)
@@ -319,8 +344,10 @@ def haystack_loop(
     config: Mapping[str, Any] | None = None,
     results_uri: str | XComArg | None = None,
     gca_atlas_conn_id: str = AtlasHook.default_conn_name,
-    execution: str = "local",
-    job_timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+    execution: str | None = None,
+    batch: Mapping[str, Any] | None = None,
+    gcp_conn_id: str | None = None,
+    job_timeout_seconds: float | None = None,
     infer_arguments: Mapping[str, Any] | None = None,
 ) -> HaystackLoop:
     """Add understand, start, the iterations, finalize, notify and a teardown to the DAG that is being built.
@@ -343,8 +370,12 @@ def haystack_loop(
         config: other fields of :class:`gca_core.haystack.models.IterationConfig`.
         results_uri: folder for the run's results; None means ``haystack/<run id>`` under the results root.
         gca_atlas_conn_id: connection of the atlas.
-        execution: how :class:`StackBatchOperator` runs jobs.
-        job_timeout_seconds: a job is ended after that time.
+        execution: where :class:`StackBatchOperator` runs jobs, ``local`` or ``batch``; None means Google Batch where
+            both ``batch`` and ``gcp_conn_id`` are given. There one job serves all candidates of an iteration, if
+            ``candidates_per_job`` doesn't say otherwise, and ``results_uri`` has to be a ``gs://`` folder.
+        batch: where and how jobs run: the fields of :class:`gca_core.batch.BatchConfig`.
+        gcp_conn_id: connection to Google Cloud for the jobs.
+        job_timeout_seconds: a job is ended after that time; None means that operator's default.
         infer_arguments: arguments for every ``infer`` task, such as ``pool``, ``queue``, ``retries``.
 
     Raises:
@@ -353,12 +384,22 @@ def haystack_loop(
     asked = {"question": question, "cell_type": cell_type, "perturbation": perturbation, "kind": kind}
     _check(iterations, max_iterations, asked, config)
     common = {"gca_atlas_conn_id": gca_atlas_conn_id}
-    infer = {"execution": execution, "timeout_seconds": job_timeout_seconds, **(infer_arguments or {})}
+    more = dict(infer_arguments or {})
+    cloud: Json = {}
+    if on_batch(execution, batch, gcp_conn_id):
+        jobs = as_mapping("haystack_loop", "batch", batch)
+        config = {"candidates_per_job": ALL_CANDIDATES, **(config or {})}
+        cloud = {"gcp_conn_id": gcp_conn_id, "impersonation_chain": more.pop("impersonation_chain", None)}
     with TaskGroup(group_id=group_id) as group:
+        name = str(group.group_id)
+        if cloud:
+            # two loops of one DAG run are told apart when what is left of one is cancelled
+            cloud["batch"] = {**jobs, "labels": {**jobs.get("labels", {}), LOOP_LABEL: loop_label(name)}}
+        infer = {"execution": "batch" if cloud else "local", "timeout_seconds": job_timeout_seconds, **cloud, **more}
         query = understand(**asked, dataset=dataset, **common)
         started = start(
             query=query,
-            group_id=group.group_id,
+            group_id=name,
             bound=iterations,
             max_iterations=max_iterations,
             config=dict(config or {}),
@@ -373,7 +414,7 @@ def haystack_loop(
         outputs = finalize(states=states, **common)
         must_not_fail >> outputs
         told = notify(outputs=outputs)
-        stopped = cancel_leftovers(group_id=group.group_id, **common)
+        stopped = cancel_leftovers(group_id=name, **cloud, **common)
         told >> stopped.as_teardown()
     return HaystackLoop(group=group, outputs=outputs, run_id=started["run_id"])
 

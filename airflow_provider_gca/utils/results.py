@@ -46,6 +46,28 @@ class FigureLink(BaseOperatorLink):
         return browsable(getattr(operator, "figure_uri", None))
 
 
+class BatchJobLink(BaseOperatorLink):
+    """Links to the job's page in the Google Cloud console, from its submission on."""
+
+    name = "Batch job"
+    xcom_key = "gca_batch_job_link"
+
+    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:  # noqa: ARG002
+        """The page, or an empty text where the task ran locally."""
+        return getattr(operator, "batch_job_url", None) or ""
+
+
+class BatchLogsLink(BaseOperatorLink):
+    """Links to the job's log in the Logs Explorer, as :class:`BatchJobLink` does to the job."""
+
+    name = "Batch log"
+    xcom_key = "gca_batch_logs_link"
+
+    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:  # noqa: ARG002
+        """The page, or an empty text where the task ran locally."""
+        return getattr(operator, "batch_logs_url", None) or ""
+
+
 def browsable(uri: str | None) -> str:
     """``gs://`` objects open through the Cloud Console's storage page; other URIs stay as they are."""
     if not uri:

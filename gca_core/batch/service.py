@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, cast, get_args
@@ -139,9 +139,16 @@ class BatchService:
         return found
 
     def cancel_run(
-        self, project: str, regions: Iterable[str], run: str, *, wait_seconds: float = 120.0, poll_seconds: float = 2.0
+        self,
+        project: str,
+        regions: Iterable[str],
+        run: str,
+        *,
+        labels: Mapping[str, str] | None = None,
+        wait_seconds: float = 120.0,
+        poll_seconds: float = 2.0,
     ) -> list[str]:
-        """Cancel what still runs of a run, wait until nothing does, and return the names.
+        """Cancel what still runs of a run, or of its jobs with these labels, wait until nothing does; return the names.
 
         Raises:
             BatchError: some still run after ``wait_seconds``.
@@ -149,7 +156,10 @@ class BatchService:
         deadline = time.monotonic() + wait_seconds
         regions = tuple(regions)
         cancelled: dict[str, None] = {}
-        while active := [view for view in self.list_run(project, regions, run) if not view.over]:
+        wanted = dict(labels or {}).items()
+        while active := [
+            view for view in self.list_run(project, regions, run) if not view.over and wanted <= view.labels.items()
+        ]:
             for view in active:
                 if view.state not in ENDING:
                     self.cancel(view.name)

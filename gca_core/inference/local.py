@@ -39,6 +39,15 @@ def job_hash(requests: Sequence[InferenceRequest]) -> str:
     return f"j-{io.content_hash(asked)[:12]}"
 
 
+def read_answers(job_uri: str, job_id: str) -> dict[str, InferenceResult]:
+    """What was answered of a job so far, by candidate; nothing where its results aren't there, or are another job's."""
+    try:
+        found = JobResults.model_validate(io.read_json(results_uri(job_uri), what="results file"))
+    except DataValidationError:
+        return {}
+    return {answer.candidate_id: answer for answer in found.results} if found.job_id == job_id else {}
+
+
 class LocalJob:
     """A job in a subprocess of its own process group.
 
@@ -128,18 +137,11 @@ class LocalJob:
                 time.sleep(0.02)
 
     def _collect(self, status: int | None, stopped: str) -> list[InferenceResult]:
-        answers = {answer.candidate_id: answer for answer in self._answers()}
+        answers = read_answers(self.job_uri, self.job.job_id)
         if not answers and not stopped:
             tail = " | ".join(self._lines[-_LAST_LINES:]) or "no output"
             raise InferenceError(f"the inference job {self.job.job_id} ended with status {status}: {tail}")
         return [answers.get(r.candidate_id) or self._unanswered(r, status, stopped) for r in self.job.requests]
-
-    def _answers(self) -> tuple[InferenceResult, ...]:
-        try:
-            found = JobResults.model_validate(io.read_json(results_uri(self.job_uri), what="results file"))
-        except DataValidationError:
-            return ()
-        return found.results if found.job_id == self.job.job_id else ()
 
     def _unanswered(self, request: InferenceRequest, status: int | None, stopped: str) -> InferenceResult:
         return InferenceResult(

@@ -10,7 +10,7 @@ import pytest
 from airflow_provider_gca.operators.annotation import AnnotateAnnDataOperator
 from gca_core.io import as_path
 from tests.helpers.blood import MIXTURE
-from tests.helpers.dag_runs import asset_events, output, states
+from tests.helpers.dag_runs import asset_events, output, states, stored
 from tests.helpers.llm_cells import TABLE, blood_markers, simulated_blood
 from tests.helpers.llm_loopback import LoopbackServer, name_by_markers, say
 
@@ -36,22 +36,6 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackServer]:
         connection = {"conn_type": "gca_llm", "password": SECRET, "extra": extra}
         monkeypatch.setenv("AIRFLOW_CONN_LOOPBACK", json.dumps(connection))
         yield found
-
-
-def stored(dag_run: Any) -> str:
-    """All that Airflow keeps of a run's tasks: XComs, rendered fields and asset events."""
-    from airflow.models.renderedtifields import RenderedTaskInstanceFields
-    from airflow.models.xcom import XComModel
-    from airflow.utils.session import create_session
-    from sqlalchemy import select
-
-    with create_session() as session:
-        xcoms = session.scalars(XComModel.get_many(run_id=dag_run.run_id, dag_ids=dag_run.dag_id)).all()
-        query = select(RenderedTaskInstanceFields).where(RenderedTaskInstanceFields.run_id == dag_run.run_id)
-        fields = session.scalars(query).all()
-        assert fields
-        kept = [*(str(row.value) for row in xcoms), *(json.dumps(row.rendered_fields) for row in fields)]
-    return "\n".join([*kept, *(json.dumps(event.extra) for event in asset_events(dag_run))])
 
 
 def test_the_model_of_a_connection_is_asked_and_its_key_goes_nowhere_else(run_dag, cells, server, caplog, capfd):

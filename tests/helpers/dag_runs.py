@@ -1,5 +1,6 @@
 """What a run of a DAG left in Airflow's database."""
 
+import json
 from typing import Any
 
 
@@ -34,3 +35,19 @@ def asset_events(dag_run: Any) -> list[Any]:
             select(AssetEvent).options(joinedload(AssetEvent.asset)).where(AssetEvent.source_run_id == dag_run.run_id)
         )
         return list(session.scalars(query).all())
+
+
+def stored(dag_run: Any) -> str:
+    """All that Airflow keeps of a run's tasks: XComs, rendered fields and asset events."""
+    from airflow.models.renderedtifields import RenderedTaskInstanceFields
+    from airflow.models.xcom import XComModel
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    with create_session() as session:
+        xcoms = session.scalars(XComModel.get_many(run_id=dag_run.run_id, dag_ids=dag_run.dag_id)).all()
+        query = select(RenderedTaskInstanceFields).where(RenderedTaskInstanceFields.run_id == dag_run.run_id)
+        fields = session.scalars(query).all()
+        assert fields
+        kept = [*(str(row.value) for row in xcoms), *(json.dumps(row.rendered_fields) for row in fields)]
+    return "\n".join([*kept, *(json.dumps(event.extra) for event in asset_events(dag_run))])

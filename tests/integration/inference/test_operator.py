@@ -6,36 +6,29 @@ from pathlib import Path
 from typing import Any
 
 import anndata as ad
-import numpy as np
-import pandas as pd
 import psutil
 import pytest
-import scipy.sparse as sp
 
 from airflow_provider_gca.operators.inference import StackBatchOperator
 from airflow_provider_gca.utils.failures import AirflowException, AirflowFailException
 from gca_core import io
 from gca_core.errors import ConfigurationError
+from tests.helpers.batch_jobs import cells
 
 pytestmark = pytest.mark.usefixtures("airflow_home")
 
 
-def cells(path: Path, rate: float, n_cells: int = 30, *, n_genes: int = 40) -> str:
-    generator = np.random.default_rng(1)
-    rates = np.full(n_genes, 2.0)
-    rates[:5] *= rate
-    counts = sp.csr_matrix(generator.poisson(rates, size=(n_cells, n_genes)).astype(np.float32))
-    obs = pd.DataFrame({"pair": pd.Categorical(["p"] * n_cells)}, index=[f"c{i}" for i in range(n_cells)])
-    ad.AnnData(counts, obs=obs, var=pd.DataFrame(index=[f"G{i}" for i in range(n_genes)])).write_h5ad(path)
+def written(path: Path, rate: float, **shape: int) -> str:
+    cells(rate, **shape).write_h5ad(path)
     return path.as_uri()
 
 
 @pytest.fixture
 def request_for(tmp_path: Path) -> Any:
     uris = {
-        "prompt_uri": cells(tmp_path / "prompt.h5ad", 4.0),
-        "control_uri": cells(tmp_path / "control.h5ad", 1.0),
-        "query_uri": cells(tmp_path / "query.h5ad", 1.0),
+        "prompt_uri": written(tmp_path / "prompt.h5ad", 4.0),
+        "control_uri": written(tmp_path / "control.h5ad", 1.0),
+        "query_uri": written(tmp_path / "query.h5ad", 1.0),
     }
 
     def make(candidate: str, **changes: Any) -> dict[str, Any]:
@@ -80,11 +73,6 @@ def test_one_failure_of_several_fails_the_task_in_mode_any(tmp_path: Path, reque
         operator(tmp_path, requests, fail_when="any").execute({})
 
 
-def test_another_execution_than_local_is_refused_when_the_dag_is_built(tmp_path: Path, request_for: Any) -> None:
-    with pytest.raises(ConfigurationError, match="'google_batch'; this version runs jobs with local only"):
-        operator(tmp_path, [request_for("a")], execution="google_batch")
-
-
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
@@ -112,7 +100,7 @@ def test_what_a_template_made_is_checked_when_the_task_runs(tmp_path: Path, requ
 
 def slow_request(tmp_path: Path, request_for: Any) -> dict[str, Any]:
     """A request that takes many seconds and little memory."""
-    large = cells(tmp_path / "large.h5ad", 1.0, 4_000, n_genes=300)
+    large = written(tmp_path / "large.h5ad", 1.0, n_cells=4_000, n_genes=300)
     uris = dict.fromkeys(("prompt_uri", "control_uri", "query_uri"), large)
     return request_for("slow", seeds=list(range(100)), **uris)
 
