@@ -31,7 +31,7 @@ _NO_CAPACITY = re.compile(
     r"quota|resource_pool_exhausted|stockout|enough resources|capacity|unavailable", re.IGNORECASE
 )
 _LABEL_KEY, _LABEL_VALUE = re.compile(r"[a-z][a-z0-9_-]{0,62}"), re.compile(r"[a-z0-9_-]{0,63}")
-_SECRET_NAME = re.compile(r"key|token|secret|passw|credential|dsn", re.IGNORECASE)
+_SECRET_NAME = re.compile(r"(?:^|_)(?:key|token|secret|credential|dsn)s?(?:_|$)|passw|apikey", re.IGNORECASE)
 _SECRET = re.compile(
     r"\bsk-[\w-]{16,}|\bAIza[\w-]{30,}|\bya29\.|\bgh[pousr]_\w{20,}|PRIVATE KEY-|\beyJ[\w-]{10,}\.|://[^/\s:@]*:[^/\s@]+@"
 )

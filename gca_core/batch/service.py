@@ -189,10 +189,11 @@ class BatchService:
         import requests
         from google.api_core import exceptions as api
         from google.api_core.retry import Retry, if_exception_type
+        from google.auth.exceptions import TransportError
 
         may_pass = if_exception_type(
             api.TooManyRequests, api.InternalServerError, api.BadGateway, api.ServiceUnavailable, api.GatewayTimeout,
-            requests.ConnectionError, requests.Timeout,
+            requests.ConnectionError, requests.Timeout, TransportError,
         )  # fmt: skip
         bound = min(self.retry_seconds, seconds or self.retry_seconds)
         return Retry(may_pass, initial=FIRST_WAIT, maximum=LONGEST_WAIT, multiplier=2.0, timeout=bound)
@@ -221,7 +222,7 @@ def _in_words(doing: str) -> Iterator[None]:
         if isinstance(error, TransportError):
             raise BatchError(f"could not {doing}: {error}") from error
         raise ConfigurationError(f"no valid credentials to {doing}: {error}; check the Google connection") from error
-    except api.BadRequest as error:
+    except (api.BadRequest, api.NotFound) as error:
         raise ConfigurationError(f"Google Batch can't {doing}: {error.message}") from error
     except (api.GoogleAPIError, requests.RequestException) as error:
         cause = getattr(error, "cause", None) or error

@@ -53,6 +53,7 @@ def test_the_gpu_follows_from_the_machine(given: dict[str, Any], gpu: str | None
         ({"labels": {"Team": "x"}}, "lower-case"),
         ({"labels": {"gca_run": "x"}}, "gca_"),
         ({"environment": {"OPENAI_API_KEY": "x"}}, "sounds like a secret"),
+        ({"environment": {"PGPASSWORD": "x"}}, "sounds like a secret"),
         ({"environment": {"ADDRESS": "postgresql://me:pass@host/db"}}, "looks like a key"),
         ({"environment": {"MODE": "sk-abcdefghijklmnopqrst"}}, "looks like a key"),
         ({"max_cost_usd": 5}, "prices="),
@@ -120,6 +121,7 @@ def test_a_machine_without_gpu_gets_no_drivers_and_no_secret_enters_a_command() 
 
 def test_the_fingerprint_is_of_the_outcome_alone() -> None:
     base = fingerprint(config(), ["a"])
+    assert config(environment={"TOKENIZERS_PARALLELISM": "false"})
     assert base == fingerprint(config(plan=PLAN, labels={"a": "b"}, max_cost_usd=5, prices=PRICES), ["a"])
     others = {fingerprint(config(image="reg/other"), ["a"]), fingerprint(config(environment={"A": "b"}), ["a"])}
     assert len(others | {base, fingerprint(config(), ["b"])}) == 4
