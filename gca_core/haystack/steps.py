@@ -39,9 +39,8 @@ from gca_core.haystack.prompts.strategies import CandidatePool, PromptDraft, mak
 from gca_core.haystack.results.outputs import write_outputs
 from gca_core.haystack.understand import understand as understand
 from gca_core.inference.models import InferenceJob, InferenceResult, InferenceStatus
+from gca_core.inference.prediction import change, read_prediction
 from gca_core.inference.predictor import require_backend
-from gca_core.matrix.cells import read_h5ad
-from gca_core.matrix.compare import log_fold_change
 from gca_core.runs.models import Claim, IterationRow, RunPhase, RunRow, RunStatus
 from gca_core.runs.state import StateRef, read_state, write_state
 
@@ -249,17 +248,16 @@ def read_proposal(run: HaystackRun, iteration: int) -> Proposal:
     return Proposal.model_validate(io.read_json(_proposal_uri(run, iteration), what="proposal"))
 
 
-def predicted_change(prediction_uri: str, control_uri: str) -> tuple[np.ndarray, list[str]]:
+def predicted_change(prediction_uri: str, query_uri: str) -> tuple[np.ndarray, list[str]]:
     """Change of mean log1p(CP10k) of predicted against control cells, (n_genes,), and the genes.
+
+    The control is the one in the prediction's file, which a model backend generates, or else the query.
 
     Raises:
         EvaluationError: the files hold different genes.
     """
-    predicted = read_h5ad(prediction_uri, what="prediction")
-    control = read_h5ad(control_uri, what="control file")
-    if not predicted.var_names.equals(control.var_names):
-        raise EvaluationError("the prediction and its control hold different genes; run the inference again")
-    return log_fold_change(predicted.X, control.X), predicted.var_names.astype(str).tolist()
+    predicted, control = read_prediction(prediction_uri, query_uri)
+    return change(predicted, control), predicted.var_names.astype(str).tolist()
 
 
 def largest_changes(lfc: np.ndarray, genes: Sequence[str], k: int = TOP_GENES) -> tuple[GeneChange, ...]:

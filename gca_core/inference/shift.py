@@ -10,14 +10,14 @@ from dataclasses import dataclass
 import anndata as ad
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import scipy.sparse as sp
 
-from gca_core import __version__, io
+from gca_core import __version__
 from gca_core.errors import DataValidationError
 from gca_core.inference.models import InferenceRequest
+from gca_core.inference.prediction import average, write_prediction
 from gca_core.inference.resample import draw, solve_rates
-from gca_core.matrix.cells import read_h5ad, write_cells
+from gca_core.matrix.cells import read_h5ad
 from gca_core.matrix.compare import pearson
 from gca_core.matrix.normalise import log_normalise
 from gca_core.matrix.places import only_genes, require_counts
@@ -65,11 +65,10 @@ class ShiftPredictor:
         means = _mean_log(counts)
         target = np.maximum(means + shift, 0.0)
         rates = solve_rates(counts, target)
-        draws = [draw(counts, rates, np.random.default_rng(seed)) for seed in request.seeds]
-        predicted = sp.csr_matrix(sp.vstack(draws))
-        realised = _mean_log(predicted) - means
+        predicted = average(draw(counts, rates, np.random.default_rng(seed)) for seed in request.seeds)
+        realised = _mean(predicted.log) - means
         metrics = {
-            "n_cells": float(predicted.shape[0]),
+            "n_cells": float(inputs.query.n_obs),
             "n_pairs": float(inputs.prompt.obs[PAIR].nunique()),
             "n_genes_shared": float((place >= 0).sum()),
             "n_genes_clipped": float(np.count_nonzero(means + shift < 0)),
@@ -77,7 +76,8 @@ class ShiftPredictor:
             "realised_pearson": pearson(realised, shift) if np.ptp(shift) > 0 and np.ptp(realised) > 0 else 0.0,
             "realised_rmse": float(np.sqrt(np.mean((realised - (target - means)) ** 2))),
         }
-        _write(inputs.query, predicted, request, metrics, self.model)
+        record = {"model": self.model, "metrics": metrics}
+        write_prediction(inputs.query, predicted, request, genes=place >= 0, record=record)
         return metrics
 
 
@@ -133,28 +133,8 @@ def _check(inputs: _Inputs, request: InferenceRequest) -> None:
 
 
 def _mean_log(counts: sp.csr_matrix) -> Array:
-    return np.asarray(log_normalise(counts, dtype=np.float64).mean(axis=0), dtype=np.float64).ravel()
+    return _mean(log_normalise(counts, dtype=np.float64))
 
 
-def _write(
-    query: ad.AnnData, predicted: sp.csr_matrix, request: InferenceRequest, metrics: dict[str, float], model: str
-) -> None:
-    parts = []
-    for seed in request.seeds:
-        part = query.obs.copy()
-        part["source_cell"] = part.index.astype(str)
-        part["prediction_seed"] = seed
-        part.index = [f"{name}-p{seed}" for name in part["source_cell"]]
-        parts.append(part)
-    result = ad.AnnData(predicted.astype(np.float32), obs=pd.concat(parts), var=query.var[[]].copy())
-    result.uns["gca"] = {
-        "kind": "prediction",
-        "candidate_id": request.candidate_id,
-        "backend": request.backend,
-        "model": model,
-        "seeds": list(request.seeds),
-        "metrics": metrics,
-        "note": "generated cells are not replicates: rank genes by effect size",
-    }
-    with io.staged(request.output_uri) as path:
-        write_cells(result, path)
+def _mean(log: sp.csr_matrix) -> Array:
+    return np.asarray(log.mean(axis=0, dtype=np.float64)).ravel()

@@ -8,8 +8,10 @@ import numpy as np
 from pydantic import BaseModel
 
 from gca_core.errors import DataValidationError
+from gca_core.inference.prediction import LOG, change
 from gca_core.matrix.cells import read_h5ad
 from gca_core.matrix.compare import de_overlap, log_fold_change, pearson
+from gca_core.matrix.normalise import log_normalise
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -77,11 +79,13 @@ def compare_with_truth(prediction_uri: str, truth: AnnData, control: AnnData) ->
     result = read_h5ad(prediction_uri, what="result")
     if "haystack" not in result.obs:
         raise DataValidationError(f"{prediction_uri!r} has no obs['haystack']; pass the result.h5ad of a run")
-    genes = [gene for gene in truth.var_names if gene in set(result.var_names)]
+    if LOG not in result.layers:
+        result.layers[LOG] = log_normalise(result.X)
+    place = truth.var_names.get_indexer(result.var_names)
+    shared = place >= 0
     kind = result.obs["haystack"].to_numpy()
-    aligned = result[:, genes]
-    predicted = log_fold_change(aligned[kind == "prediction"].X, aligned[kind == "control"].X)
-    true = log_fold_change(truth[:, genes].X, control[:, genes].X)
+    predicted = change(result[kind == "prediction"], result[kind == "control"])[shared]
+    true = log_fold_change(truth.X, control[:, truth.var_names].X)[place[shared]]
     return compare_changes(predicted, true, n_true_cells=truth.n_obs, n_control_cells=control.n_obs)
 
 

@@ -26,8 +26,8 @@ from gca_core.haystack.models import (
 )
 from gca_core.haystack.prompts.strategies import CandidatePool, make_candidate_pool
 from gca_core.haystack.results.report import draw_figure, render_report
-from gca_core.matrix.cells import read_h5ad
-from gca_core.matrix.compare import log_fold_change, pearson
+from gca_core.inference.prediction import change, read_prediction
+from gca_core.matrix.compare import pearson
 
 if TYPE_CHECKING:
     from gca_core.haystack.context import HaystackContext
@@ -77,15 +77,14 @@ def write_outputs(
 
 
 def write_anndata(run: HaystackRun, best: CandidateEvaluation, uri: str) -> str:
-    """Predicted and control cells in one file, told apart by ``obs["haystack"]``; X holds counts."""
-    predicted, control = (
-        read_h5ad(best.prediction_uri or "", what="prediction"),
-        read_h5ad(best.query_uri or "", what="query"),
-    )
+    """Predicted and control cells in one file, told apart by ``obs["haystack"]``: counts in X, and ``log1p``."""
+    predicted, control = read_prediction(best.prediction_uri or "", best.query_uri or "")
+    lfc = change(predicted, control)
     predicted.obs[KIND], control.obs[KIND] = "prediction", "control"
-    both = ad.concat([predicted, control], join="inner", merge="same")
+    for cells in (predicted, control):
+        cells.obs_names = [f"{name}-{kind}" for name, kind in zip(cells.obs_names, cells.obs[KIND], strict=True)]
+    both = ad.concat([predicted, control], join="inner", merge="unique")
     both.obs[KIND] = pd.Categorical(both.obs[KIND], categories=["control", "prediction"])
-    lfc = _changes(predicted, control)
     both.var["predicted_change"] = lfc
     both.uns["gca"] = {
         "run_id": run.run_id,
@@ -115,10 +114,10 @@ def make_baseline(run: HaystackRun, best: CandidateEvaluation, context: Haystack
     if shift is None:
         return Baseline(available=False, description="the atlas has no other type under this perturbation")
     lfc, genes, n_groups = shift
-    predicted = read_h5ad(best.prediction_uri or "", what="prediction")
+    predicted, control = read_prediction(best.prediction_uri or "", best.query_uri or "")
     place = pd.Index(genes).get_indexer(predicted.var_names)
     shared = place >= 0
-    ours = _changes(predicted, read_h5ad(best.query_uri or "", what="query"))[shared]
+    ours = change(predicted, control)[shared]
     theirs = lfc[place[shared]]
     names = [str(name) for name in predicted.var_names[shared]]
     order = np.argsort(-np.abs(theirs), kind="stable")[:TOP_GENES]
@@ -145,10 +144,6 @@ def mean_shift(pool: CandidatePool, context: HaystackContext) -> tuple[npt.NDArr
     labels = np.array([g.cell_type_id for g in groups])
     per_type = np.array([changes[labels == t].mean(axis=0) for t in types])
     return per_type.mean(axis=0), genes, len(groups)
-
-
-def _changes(predicted: ad.AnnData, control: ad.AnnData) -> npt.NDArray[np.float64]:
-    return log_fold_change(predicted.X, control.X)
 
 
 def _log(run: HaystackRun, outputs: HaystackOutputs, detail: str, baseline: Baseline) -> dict[str, Any]:

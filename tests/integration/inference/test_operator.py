@@ -47,7 +47,7 @@ def test_runs_the_job_and_returns_a_row_per_request(tmp_path: Path, request_for:
     task = operator(tmp_path, [request_for("a"), request_for("b", seeds=[0, 1])])
     results = task.execute({})
     assert [(row["candidate_id"], row["status"]) for row in results] == [("a", "succeeded"), ("b", "succeeded")]
-    assert ad.read_h5ad(io.as_path(results[1]["prediction_uri"])).n_obs == 60
+    assert ad.read_h5ad(io.as_path(results[1]["prediction_uri"])).n_obs == 30
 
 
 def test_a_failed_request_is_a_row_that_says_why(tmp_path: Path, request_for: Any) -> None:

@@ -7,10 +7,13 @@ import pytest
 import scipy.sparse as sp
 
 from gca_core.errors import ConfigurationError, DataValidationError
+from gca_core.haystack.steps import predicted_change
 from gca_core.inference.models import InferenceRequest
+from gca_core.inference.prediction import average, write_prediction
 from gca_core.inference.predictor import load_predictor, require_backend
 from gca_core.inference.shift import ShiftPredictor, paired_shift
 from gca_core.matrix.compare import log_fold_change, pearson
+from gca_core.matrix.normalise import log_normalise
 from tests.helpers.inference_requests import make_cells, with_pairs
 
 MakeRequest = Callable[..., InferenceRequest]
@@ -27,14 +30,32 @@ def test_a_prediction_carries_the_prompts_response(make_request: MakeRequest) ->
     assert (predicted.X.data == np.rint(predicted.X.data)).all()
 
 
-def test_a_prediction_says_where_it_comes_from(make_request: MakeRequest) -> None:
-    request = make_request(seeds=(3, 4))
-    ShiftPredictor().predict(request)
-    predicted = ad.read_h5ad(request.output_uri)
-    assert predicted.n_obs == 300
-    assert sorted(predicted.obs["prediction_seed"].unique()) == [3, 4]
+def test_a_prediction_is_of_the_querys_cells_and_averages_its_seeds_in_log_space(make_request: MakeRequest) -> None:
+    logs = []
+    for seeds in ((3,), (4,), (3, 4)):
+        request = make_request(seeds=seeds)
+        ShiftPredictor().predict(request)
+        predicted = ad.read_h5ad(request.output_uri)
+        logs.append(predicted.layers["log1p"].toarray())
+    query = ad.read_h5ad(request.query_uri)
+    assert predicted.obs_names.equals(query.obs_names)
+    assert predicted.var_names.equals(query.var_names)
+    assert np.allclose(logs[2], (logs[0] + logs[1]) / 2, atol=1e-6)
+    assert np.allclose(log_normalise(predicted.X).toarray(), logs[0], atol=1e-6)
     assert predicted.uns["gca"]["backend"] == "shift"
+    assert predicted.uns["gca"]["control"] == "query"
     assert predicted.uns["gca"]["model"].startswith("mean-shift")
+
+
+def test_the_change_is_taken_against_the_control_that_a_backend_generated(make_request: MakeRequest) -> None:
+    request = make_request()
+    query = ad.read_h5ad(request.query_uri)
+    raised, none = (make_cells(150, 3, raised=slice(0, width)).X for width in (20, 0))
+    drawn = [average([X]) for X in (raised, none)]
+    genes = np.ones(query.n_vars, dtype=bool)
+    write_prediction(query, drawn[0], request, genes=genes, record={}, control=drawn[1])
+    change, _ = predicted_change(request.output_uri, "/nowhere/query.h5ad")
+    assert np.allclose(change, log_fold_change(raised, none), atol=1e-5)
 
 
 def test_the_same_request_gives_the_same_bytes(make_request: MakeRequest, tmp_path: Path) -> None:
