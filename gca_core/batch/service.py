@@ -72,7 +72,7 @@ class BatchService:
 
     def submit(self, config: BatchConfig, attempt: Attempt, job_id: str, body: dict[str, Any]) -> JobView:
         """Create a job, or return the one of this id that is there already."""
-        from google.api_core.exceptions import Conflict
+        from google.api_core.exceptions import Conflict, NotFound
         from google.cloud import batch_v1
 
         name = f"{_parent(config.project_id, attempt.region)}/jobs/{job_id}"
@@ -88,6 +88,10 @@ class BatchService:
             except Conflict:
                 # over gRPC its subclass AlreadyExists
                 return self._look(name)
+            except NotFound as error:
+                raise ConfigurationError(
+                    f"Google Batch knows no {request.parent}: {error.message}; check project_id and the plan's regions"
+                ) from error
 
     def get(self, name: str) -> JobView:
         """One look at a job, not repeated: a :class:`Poller` counts those that fail."""
@@ -222,7 +226,7 @@ def _in_words(doing: str) -> Iterator[None]:
         if isinstance(error, TransportError):
             raise BatchError(f"could not {doing}: {error}") from error
         raise ConfigurationError(f"no valid credentials to {doing}: {error}; check the Google connection") from error
-    except (api.BadRequest, api.NotFound) as error:
+    except api.BadRequest as error:
         raise ConfigurationError(f"Google Batch can't {doing}: {error.message}") from error
     except (api.GoogleAPIError, requests.RequestException) as error:
         cause = getattr(error, "cause", None) or error

@@ -179,7 +179,11 @@ def test_an_attempt_that_was_deleted_hides_no_other(
 
 @pytest.mark.parametrize(
     ("code", "error", "words"),
-    [(403, ConfigurationError, "roles/batch.jobsEditor"), (400, ConfigurationError, "as ordered")],
+    [
+        (403, ConfigurationError, "roles/batch.jobsEditor"),
+        (400, ConfigurationError, "as ordered"),
+        (404, ConfigurationError, "regions"),
+    ],
 )
 def test_what_is_refused_says_what_to_do(
     server: BatchServer, service: BatchService, submit: Submitter, code: int, error: type[Exception], words: str
