@@ -40,7 +40,7 @@ def check_budget(config: BatchConfig, views: Sequence[JobView], attempt: Attempt
         dated = "" if config.prices_date is None else f", by the prices of {config.prices_date}"
         raise ConfigurationError(
             f"{len(views)} jobs are estimated at {spent:.2f} USD so far, and one more ({attempt.provisioning}) may "
-            f"cost {more:.2f} USD{dated}: over max_cost_usd={config.max_cost_usd:g}; raise it, or lower "
+            f"cost {more:.2f} USD{dated}, over max_cost_usd={config.max_cost_usd:g}; raise it, or lower "
             "max_run_duration_seconds"
         )
     return spent + more
