@@ -3,10 +3,15 @@
 The atlas is built from the bundled Kang 2018 cells, without the stimulated cells of the type that is asked about.
 The loop proposes prompts, predicts, scores and refines within three unrolled, gated iterations; at the end the
 prediction is compared with the cells that were put aside, which nothing before had seen.
+
+Inference runs on the worker; or, where the variable ``GCA_HAYSTACK_BATCH`` of the DAG processor and the workers says
+where and how (JSON, the fields of ``gca_core.batch.BatchConfig``), on Google Batch, with the results in a bucket.
 """
 
 from __future__ import annotations
 
+import json
+import os
 from typing import Any
 
 from airflow.sdk import Param, dag, task
@@ -17,6 +22,7 @@ from airflow_provider_gca.utils.failures import fails_as_task
 
 ITERATIONS = 3
 PERTURBATION = "interferon beta"
+BATCH = json.loads(os.environ.get("GCA_HAYSTACK_BATCH") or "null")
 
 
 @dag(
@@ -123,6 +129,9 @@ def gca_haystack() -> None:
             "ontology_distance": "{{ params.ontology_distance }}",
             "seed": "{{ params.seed }}",
         },
+        execution="batch" if BATCH else "local",
+        batch=BATCH,
+        gcp_conn_id="google_cloud_default",
     )
     # [END howto_task_group_haystack]
     ingest >> loop.group
