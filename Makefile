@@ -8,7 +8,7 @@ EXTRAS := scanpy,vae,haystack,embedded,google,openai,observability,dev
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint format bench bench-annotation bench-latent bench-atlas docs build constraints clean
+.PHONY: help setup demo test test-slow lint format bench bench-annotation bench-latent bench-atlas bench-inference docs build constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -61,6 +61,9 @@ bench-latent: $(BENCH_STAMP) ## the latent part of it: cells, peers, time and me
 
 bench-atlas: $(STAMP) ## the atlas: recall and time of searches, ingest, memory
 	$(BIN)/python benchmarks/bench_atlas.py
+
+bench-inference: $(STAMP) ## what the operator adds to a job on Google Batch
+	@$(BIN)/python benchmarks/bench_batch.py
 
 docs: $(STAMP) ## build the documentation into site/
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet && echo "the documentation is in site/"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -25,7 +24,7 @@ from airflow_provider_gca.utils.fields import (
     require_positive,
 )
 from airflow_provider_gca.utils.results import BatchJobLink, BatchLogsLink
-from gca_core.errors import BatchError, ConfigurationError
+from gca_core.errors import BatchError, ConfigurationError, GcaError
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -115,7 +114,8 @@ class BatchOperator(GcaOperator):
     service account: nothing secret is in the job.
 
     Args:
-        execution: ``local`` or ``batch``; None means Batch where both ``gcp_conn_id`` and ``batch`` are given.
+        execution: ``local``; or ``batch``, with Google's default connection where ``gcp_conn_id`` is None. None means
+            Batch where both ``gcp_conn_id`` and ``batch`` are given.
         batch: where and how jobs run: the fields of :class:`gca_core.batch.BatchConfig`. ``image`` is needed;
             ``project_id`` is the connection's where it isn't given.
         impersonation_chain: service accounts to act as, towards Google Batch.
@@ -157,6 +157,9 @@ class BatchOperator(GcaOperator):
         self._job_name: str | None = None
         self._killed = False
         super().__init__(**kwargs)
+        if execution == "batch" and self.gcp_conn_id is None:
+            # one account for the jobs and their files
+            self.gcp_conn_id = DEFAULT_CONNECTION
 
     def _check(self) -> None:
         from gca_core.batch.models import BatchConfig
@@ -212,8 +215,10 @@ class BatchOperator(GcaOperator):
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """As Airflow's; a trigger that failed leaves no job behind where no further try would go on with it."""
         if next_method == "__fail__" and is_last_try(context):
-            with suppress(Exception), as_task_failure():
+            try:
                 self._cancel_attempts(context)
+            except GcaError as failure:
+                self.log.error("the job may still run: %s", failure)
         return super().resume_execution(next_method, next_kwargs, context)
 
     def on_kill(self) -> None:
@@ -234,8 +239,10 @@ class BatchOperator(GcaOperator):
             # a further try goes on with a job that still runs; the last one leaves none
             final = is_last_try(context) or isinstance(error, ConfigurationError)
             if final and self._service is not None and self._job_name is not None and not self._killed:
-                with suppress(Exception):
+                try:
                     self._service.cancel(self._job_name)
+                except GcaError as failure:
+                    self.log.error("%s may still run: %s", self._job_name, failure)
             raise
 
     def _on_batch(self, context: Context, carried: Mapping[str, Any], event: Mapping[str, Any] | None) -> Any:

@@ -195,13 +195,13 @@ class StackBatchOperator(BatchOperator):
 
     def collect(self) -> list[InferenceResult]:
         """The rows of ``results.json``, one per request."""
-        return self._rows("the job succeeded, but its results.json lacks an answer")
+        return self._rows("the job succeeded, but its results.json lacks an answer", "")
 
     def give_up(self, reason: str) -> list[InferenceResult]:
         """The rows of ``results.json`` where some requests were answered before the job failed."""
-        return self._rows(reason)
+        return self._rows(reason, f"; {reason}")
 
-    def _rows(self, missing: str) -> list[InferenceResult]:
+    def _rows(self, missing: str, reason: str) -> list[InferenceResult]:
         from gca_core.inference.local import job_hash, read_answers
         from gca_core.inference.models import InferenceResult, InferenceStatus
 
@@ -217,7 +217,8 @@ class StackBatchOperator(BatchOperator):
             [
                 answers.get(r.candidate_id) or InferenceResult(candidate_id=r.candidate_id, backend=r.backend, **failed)
                 for r in requests
-            ]
+            ],
+            reason,
         )
 
     def _fetched(self, requests: Sequence[InferenceRequest], job_id: str) -> dict[str, InferenceResult]:
@@ -247,13 +248,14 @@ class StackBatchOperator(BatchOperator):
             raise ConfigurationError(f"{name}: requests has to be a list with at least one request")
         return [make_model(f"{name}: request {i}", InferenceRequest, entry) for i, entry in enumerate(self.requests)]
 
-    def _judged(self, results: Sequence[InferenceResult]) -> list[InferenceResult]:
+    def _judged(self, results: Sequence[InferenceResult], reason: str = "") -> list[InferenceResult]:
         failed = [result for result in results if result.status != "succeeded"]
         for result in failed:
             self.log.warning("%s %s: %s", result.candidate_id, result.status.value, result.error)
         if (self.fail_when == "any" and failed) or (self.fail_when == "all" and len(failed) == len(results)):
             first = failed[0]
             raise InferenceError(
-                f"{len(failed)} of {len(results)} requests failed, the first, {first.candidate_id}, with: {first.error}"
+                f"{len(failed)} of {len(results)} requests failed, the first, {first.candidate_id}, with: "
+                f"{first.error}{reason}"
             )
         return list(results)

@@ -46,8 +46,11 @@ rows = [
     {"candidate_id": r["candidate_id"], "status": "succeeded", "prediction_uri": r["output_uri"], "backend": "shift"}
     for r in job["requests"][: None if code == 0 else 1 if code == 1 else 0]
 ]
+if "WORDS" in os.environ:
+    rows = [{"candidate_id": r["candidate_id"], "status": "failed", "error": os.environ["WORDS"], "backend": "shift"}
+            for r in job["requests"]]
 written = {job_name.replace("job.json", "results.json"): json.dumps({"job_id": job["job_id"], "results": rows})}
-written |= {row["prediction_uri"].removeprefix("gs://lab/"): "cells" for row in rows}
+written |= {row["prediction_uri"].removeprefix("gs://lab/"): "cells" for row in rows if "prediction_uri" in row}
 for name, text in written.items():
     urllib.request.urlopen(urllib.request.Request(f"{server}/resumed/{quote(name)}", text.encode()))
 sys.exit(code)

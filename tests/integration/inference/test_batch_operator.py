@@ -1,6 +1,7 @@
 """The operator, its trigger and the teardown against a loopback Batch, and what may go wrong between them."""
 
 import asyncio
+import json
 import threading
 import time
 from collections.abc import Callable
@@ -9,12 +10,13 @@ from typing import Any
 
 import pytest
 from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+from airflow.triggers.base import BaseTrigger
 
 from airflow_provider_gca.operators.batch import CancelRunJobsOperator
 from airflow_provider_gca.operators.inference import StackBatchOperator
 from airflow_provider_gca.utils.failures import AirflowException, AirflowFailException
 from gca_core.errors import ConfigurationError
-from tests.helpers.batch_jobs import CLOUD, Play, batch, make_job, quick, wait_for
+from tests.helpers.batch_jobs import CLOUD, SECRET, Play, batch, make_job, quick, wait_for
 from tests.helpers.batch_loopback import LOST, BatchServer
 from tests.helpers.gcs_loopback import Bucket, bucket
 
@@ -62,6 +64,7 @@ def test_a_job_is_submitted_told_of_and_read(quick: BatchServer, job: Job, defer
     assert play.xcoms["batch_job"] == quick.jobs[0].job.name
     assert quick.jobs[0].id in play.xcoms["gca_batch_job_link"]
     assert quick.jobs[0].job.uid in play.xcoms["gca_batch_logs_link"]
+    assert SECRET not in json.dumps([play.xcoms, quick.described(), str(quick.jobs[0].job)])
 
 
 def test_a_try_after_success_takes_the_answer_and_starts_nothing(quick: BatchServer, job: Job) -> None:
@@ -228,12 +231,19 @@ def test_a_worker_that_is_killed_cancels_the_job_it_waits_for(quick: BatchServer
         ({"r": {"t_0": "running"}}, "RUNNING"),
     ],
 )
-def test_a_killed_trigger_cancels_the_job_only_where_its_task_has_ended(quick, job, told, state, monkeypatch):
+# Airflow 3.1 knows no on_kill of triggers
+@pytest.mark.parametrize("hooked", [True, False])
+def test_a_killed_trigger_cancels_the_job_only_where_its_task_has_ended(quick, job, told, state, hooked, monkeypatch):
     quick.hold()
     trigger = Play(task_of(job), map_index=0).begin()
     until(lambda: quick.jobs[0].state == "RUNNING")
     monkeypatch.setattr(RuntimeTaskInstance, "get_task_states", staticmethod(lambda **_: told))
-    asyncio.run(trigger.on_kill())
+    if hooked:
+        asyncio.run(trigger.on_kill())
+    else:
+        monkeypatch.delattr(BaseTrigger, "on_kill")
+        with pytest.raises(TimeoutError):
+            asyncio.run(asyncio.wait_for(anext(trigger.run()), 0.3))
     until(lambda: quick.jobs[0].state == state)
     quick.release()
     until(lambda: over(quick))
@@ -249,6 +259,13 @@ def test_the_teardown_cancels_the_jobs_of_its_run_alone(quick: BatchServer, job:
     assert [state for _, state in histories(quick)] == ["CANCELLED", "RUNNING"]
     assert teardown.execute(mine.context) == []
     assert teardown.execute(other.context) == names[1:]
+
+
+def test_a_task_whose_requests_all_failed_says_why_and_where_the_log_is(quick: BatchServer, job: Job) -> None:
+    batch = {**CLOUD["batch"], "environment": {"EXIT": "5", "WORDS": "the bucket is gone"}}
+    with pytest.raises(AirflowException, match=r"1 of 1 .*the bucket is gone; .*exit code 5; .*log: https://"):
+        Play(task_of(job, batch=batch)).run()
+    assert quick.n_created == 1
 
 
 def test_a_run_stops_before_it_may_cost_more_than_it_should(quick: BatchServer, make_job: Callable[..., Job]) -> None:
