@@ -8,7 +8,7 @@ EXTRAS := scanpy,vae,haystack,embedded,google,openai,observability,dev
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint format bench bench-annotation bench-latent bench-atlas bench-inference docs build constraints clean
+.PHONY: help setup demo test test-slow test-live lint format bench bench-annotation bench-latent bench-atlas bench-inference docs build constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -28,10 +28,13 @@ demo: $(STAMP) ## run the three example DAGs on real data and print what came ou
 	@$(BIN)/python scripts/demo.py
 
 test: $(STAMP) ## the tests, under five minutes
-	$(PYTEST) -m 'not slow' -n 2 --dist loadfile
+	$(PYTEST) -m 'not slow' -n 2 --dist loadfile --ignore=tests/live
 
 test-slow: $(STAMP) ## the slower suites
-	$(PYTEST) -m slow
+	$(PYTEST) -m slow --ignore=tests/live
+
+test-live: $(STAMP) ## faults in an Airflow that really runs, its processes killed one by one
+	$(PYTEST) tests/live
 
 lint: $(STAMP) ## ruff, mypy --strict and the import contracts
 	$(BIN)/ruff check .
