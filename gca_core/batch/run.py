@@ -10,7 +10,7 @@ from gca_core.batch.costs import check_budget
 from gca_core.batch.ids import attempt_id, job_key, job_labels, run_label
 from gca_core.batch.models import BatchConfig, JobView, Machine, explain
 from gca_core.batch.poller import Poller, Verdict
-from gca_core.batch.service import BatchService
+from gca_core.batch.service import BatchService, job_name
 from gca_core.batch.spec import build_job, fingerprint
 from gca_core.errors import BatchError, GcaError
 
@@ -52,55 +52,58 @@ def run_gca_on_batch(
     key = job_key(run, "", list(argv), fingerprint(config, argv))
     labels = job_labels(run_label("gca", run), key)
     deadline = datetime.now(UTC) + timedelta(seconds=timeout_seconds)
-    tried, queued = 0, False
-    while True:
-        found = service.find_attempts(config, key)
-        step = next_step(found, config.plan, tried, queued_too_long=queued)
-        match step:
-            case Take(view):
-                return view
-            case GiveUp(view, reason):
-                raise BatchError(reason)
-            case Submit(number):
-                attempt = config.plan[number % len(config.plan)]
-                check_budget(config, found, attempt)
-                body = build_job(config, argv, attempt, labels)
-                view = service.submit(config, attempt, attempt_id(key, number), body)
-                log.info("submitted %s", explain(view))
-                tried += 1
-            case Reattach(view, counts):
-                log.info("found %s", explain(view))
-                tried += counts
-        more = tried < len(config.plan)
-        verdict = _watch(service, view, Poller(deadline, queued_seconds=config.queued_seconds if more else None),
-                         poll_seconds, on_view)  # fmt: skip
-        queued = verdict.kind == "queued"
-        if queued:
-            log.warning("%s; the next attempt of the plan is made", verdict.message)
-            service.cancel(view.name)
-            _watch(service, view, Poller(deadline), poll_seconds, on_view)
-        elif verdict.kind != "over":
-            service.cancel(view.name)
-            raise BatchError(f"{verdict.message}; the job was cancelled")
+    tried, queued, name = 0, False, ""
+    try:
+        while True:
+            found = service.find_attempts(config, key)
+            step = next_step(found, config.plan, tried, queued_too_long=queued)
+            name = ""
+            match step:
+                case Take(view):
+                    return view
+                case GiveUp(view, reason):
+                    raise BatchError(reason)
+                case Submit(number):
+                    attempt = config.plan[number % len(config.plan)]
+                    check_budget(config, found, attempt)
+                    job_id, body = attempt_id(key, number), build_job(config, argv, attempt, labels)
+                    # known before it is there, so that what interrupts the request finds it
+                    name = job_name(config.project_id, attempt.region, job_id)
+                    log.info("submitting %s, %s in %s", job_id, attempt.provisioning, attempt.region)
+                    service.submit(config, attempt, job_id, body)
+                    tried += 1
+                case Reattach(view, counts):
+                    log.info("found %s", explain(view))
+                    name = view.name
+                    tried += counts
+            seconds = config.queued_seconds if tried < len(config.plan) else None
+            verdict = _watch(service, name, Poller(deadline, queued_seconds=seconds), poll_seconds, on_view)
+            queued = verdict.kind == "queued"
+            if queued:
+                log.warning("%s; the next attempt of the plan is made", verdict.message)
+                service.cancel(name)
+                verdict = _watch(service, name, Poller(deadline), poll_seconds, on_view)
+            if verdict.kind != "over":
+                raise BatchError(f"{verdict.message}; the job was cancelled")
+    except BaseException:
+        if name:
+            service.cancel(name)
+        raise
 
 
 def _watch(
-    service: BatchService, view: JobView, poller: Poller, poll_seconds: float, on_view: Callable[[JobView], None] | None
+    service: BatchService, name: str, poller: Poller, poll_seconds: float, on_view: Callable[[JobView], None] | None
 ) -> Verdict:
-    try:
-        while True:
-            try:
-                view = service.get(view.name)
-            except GcaError as error:
-                verdict = poller.failed(error, datetime.now(UTC))
-                log.warning("%s", verdict.message)
-            else:
-                verdict = poller.seen(view, datetime.now(UTC))
-                if on_view is not None:
-                    on_view(view)
-            if verdict.kind != "wait":
-                return verdict
-            time.sleep(poll_seconds)
-    except BaseException:
-        service.cancel(view.name)
-        raise
+    while True:
+        try:
+            view = service.get(name)
+        except GcaError as error:
+            verdict = poller.failed(error, datetime.now(UTC))
+            log.warning("%s", verdict.message)
+        else:
+            verdict = poller.seen(view, datetime.now(UTC))
+            if on_view is not None:
+                on_view(view)
+        if verdict.kind != "wait":
+            return verdict
+        time.sleep(poll_seconds)

@@ -75,7 +75,7 @@ class BatchService:
         from google.api_core.exceptions import Conflict, NotFound
         from google.cloud import batch_v1
 
-        name = f"{_parent(config.project_id, attempt.region)}/jobs/{job_id}"
+        name = job_name(config.project_id, attempt.region, job_id)
         request = batch_v1.CreateJobRequest(
             parent=_parent(config.project_id, attempt.region),
             job_id=job_id,
@@ -179,7 +179,7 @@ class BatchService:
     def _find(self, project: str, region: str, key: str, number: int) -> JobView | None:
         from google.api_core.exceptions import NotFound
 
-        name = f"{_parent(project, region)}/jobs/{attempt_id(key, number)}"
+        name = job_name(project, region, attempt_id(key, number))
         with _in_words(f"look for {name}"):
             try:
                 return self._look(name)
@@ -205,6 +205,11 @@ class BatchService:
 
 def _parent(project: str, region: str) -> str:
     return f"projects/{project}/locations/{region}"
+
+
+def job_name(project: str, region: str, job_id: str) -> str:
+    """The full name of a job."""
+    return f"{_parent(project, region)}/jobs/{job_id}"
 
 
 @contextmanager

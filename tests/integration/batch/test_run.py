@@ -96,6 +96,29 @@ def test_what_is_given_up_here_is_cancelled_there(server: BatchServer, service: 
     assert [record.state for record in server.jobs] == ["CANCELLED"]
 
 
+def test_what_interrupts_a_request_whose_answer_was_lost_leaves_no_job(
+    server: BatchServer, service: BatchService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.fail_next("CreateJob", 503, 1, True)
+    waits = iter([KeyboardInterrupt()])
+    sleep = time.sleep
+
+    def interrupted(seconds: float) -> None:
+        if server.n_created and (found := next(waits, None)) is not None:
+            raise found
+        sleep(seconds)
+
+    monkeypatch.setattr("google.api_core.retry.retry_unary.time.sleep", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(service, "sleep", "30")
+    monkeypatch.undo()
+    assert server.n_created == 1
+    deadline = time.monotonic() + 5
+    while server.running():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 def test_two_who_ask_at_once_share_a_job(server: BatchServer, service: BatchService) -> None:
     done: list[JobView] = []
     threads = [threading.Thread(target=lambda: done.append(run(service, "sleep", "0.3"))) for _ in range(4)]
