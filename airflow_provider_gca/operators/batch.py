@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from airflow.sdk import BaseOperator, TriggerRule
+from airflow.sdk import BaseHook, BaseOperator, TriggerRule
 
 from airflow_provider_gca.operators.base import GcaOperator
-from airflow_provider_gca.utils.failures import AirflowException, as_task_failure
+from airflow_provider_gca.utils.failures import AirflowException, AirflowNotFoundException, as_task_failure
 from airflow_provider_gca.utils.fields import (
     NOTHING,
     as_flag,
@@ -115,7 +115,7 @@ class BatchOperator(GcaOperator):
 
     Args:
         execution: ``local``; or ``batch``, with Google's default connection where ``gcp_conn_id`` is None. None means
-            Batch where both ``gcp_conn_id`` and ``batch`` are given.
+            Batch where both ``gcp_conn_id`` and ``batch`` are given and the connection exists.
         batch: where and how jobs run: the fields of :class:`gca_core.batch.BatchConfig`. ``image`` is needed;
             ``project_id`` is the connection's where it isn't given.
         impersonation_chain: service accounts to act as, towards Google Batch.
@@ -124,7 +124,7 @@ class BatchOperator(GcaOperator):
         timeout_seconds: how long a job may take; on Batch with waiting for a machine and further attempts, six hours
             where None. It is cancelled then. ``batch["max_run_duration_seconds"]`` bounds its time on the machine.
         staging_uri: a ``gs://`` folder through which files of this machine go to the job and back.
-        cancel_on_kill: cancel the job when the task is killed, or marked as failed or success.
+        cancel_on_kill: cancel the job when the task is killed on its worker, or is marked as failed or success.
     """
 
     operator_extra_links: Any = (BatchJobLink(), BatchLogsLink())
@@ -176,6 +176,15 @@ class BatchOperator(GcaOperator):
             values = {"project_id": "{{ of the connection }}", **given_within(as_mapping(name, "batch", self.batch))}
             check_literals(f"{name}: batch", BatchConfig, values)
         super()._check()
+
+    def _finish(self, context: Context, work: Callable[[Context], Any]) -> Any:
+        if self.execution in (None, *NOTHING) and on_batch(None, self.batch, self.gcp_conn_id):
+            try:
+                BaseHook.get_connection(str(self.gcp_conn_id))
+            except AirflowNotFoundException:
+                self.log.info("there is no connection %s: the work is done here", self.gcp_conn_id)
+                self.gcp_conn_id = None
+        return super()._finish(context, work)
 
     def run_local(self, context: Context) -> Any:
         """Do the work on this machine."""
@@ -341,7 +350,8 @@ class BatchOperator(GcaOperator):
         from gca_core.batch.costs import estimate_usd
 
         if (cost := estimate_usd(view, config.prices)) is not None:
-            self.log.info("estimated cost of %s: %.2f USD for %.0f s", view.job_id, cost, view.run_seconds)
+            dated = f", by prices of {config.prices_date}" if config.prices_date else ""
+            self.log.info("estimated cost of %s: %.2f USD for %.0f s%s", view.job_id, cost, view.run_seconds, dated)
 
     def _require_alive(self, words: str) -> None:
         if self._killed:
@@ -371,7 +381,7 @@ class BatchOperator(GcaOperator):
                 verdict = poller.failed(error, datetime.now(UTC))
             if verdict.kind != "wait":
                 return verdict
-            if as_flag(type(self).__name__, "deferrable", self.deferrable):
+            if "ti" in context and as_flag(type(self).__name__, "deferrable", self.deferrable):
                 self._defer(context, name, carried, queued_seconds)
             if verdict.message != told:
                 self.log.info("%s", verdict.message)

@@ -67,6 +67,11 @@ def test_a_job_is_submitted_told_of_and_read(quick: BatchServer, job: Job, defer
     assert SECRET not in json.dumps([play.xcoms, quick.described(), str(quick.jobs[0].job)])
 
 
+def test_without_airflow_around_it_the_operator_waits_itself(quick: BatchServer, job: Job) -> None:
+    assert task_of(job)().execute({})[0]["status"] == "succeeded"
+    assert quick.n_created == 1
+
+
 def test_a_try_after_success_takes_the_answer_and_starts_nothing(quick: BatchServer, job: Job) -> None:
     first = Play(task_of(job)).run()
     assert Play(task_of(job), try_number=2).run() == first

@@ -57,6 +57,11 @@ def test_a_failed_request_is_a_row_that_says_why(tmp_path: Path, request_for: An
     assert "nowhere.h5ad" in results[0]["error"]
 
 
+def test_a_dag_for_google_batch_runs_here_where_there_is_no_connection(tmp_path: Path, request_for: Any) -> None:
+    task = operator(tmp_path, [request_for("a")], gcp_conn_id="nobody", batch={"image": "stack:1"})
+    assert task.execute({})[0]["status"] == "succeeded"
+
+
 @pytest.mark.parametrize(("mode", "fails"), [("all", True), ("any", True), ("never", False)])
 def test_the_mode_says_whether_all_failed_fails_the_task(tmp_path, request_for, mode, fails):
     task = operator(tmp_path, [request_for("bad", backend="no-such-backend")], fail_when=mode)
