@@ -4,11 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 BENCH_STAMP := $(VENV)/.installed-bench
+STACK_STAMP := .venv-stack/.installed
 EXTRAS := scanpy,vae,haystack,embedded,google,openai,observability,dev
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-live lint format bench bench-annotation bench-latent bench-atlas bench-inference docs build constraints clean
+.PHONY: help setup demo test test-slow test-live test-stack lint format bench bench-annotation bench-latent bench-atlas bench-inference docs build constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -35,6 +36,17 @@ test-slow: $(STAMP) ## the slower suites
 
 test-live: $(STAMP) ## faults in an Airflow that really runs, its processes killed one by one
 	$(PYTEST) tests/live
+
+# what needs arc-stack, in an environment like that of docker/stack: without Airflow
+$(STACK_STAMP): docker/stack/requirements.txt docker/stack/install.sh constraints.txt
+	@echo "setting up .venv-stack (a few minutes the first time)"
+	@test -x .venv-stack/bin/python || $(PYTHON) -m venv .venv-stack
+	@docker/stack/install.sh .venv-stack/bin/python
+	@.venv-stack/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt pytest
+	@touch $@
+
+test-stack: $(STACK_STAMP) ## the tests of the backend stack, on a small checkpoint that is trained once
+	PYTHONPATH=$(CURDIR) .venv-stack/bin/python -P -m pytest -c tests/stack/pytest.ini tests/stack
 
 lint: $(STAMP) ## ruff, mypy --strict and the import contracts
 	$(BIN)/ruff check .
@@ -84,5 +96,5 @@ constraints: ## resolve constraints.txt anew, for Python 3.11 to 3.13
 
 clean: ## remove what the other targets made, except .venv
 	@if test -x $(BIN)/gca && test -d .demo/home; then $(BIN)/gca db remove --yes --home .demo/home; fi
-	rm -rf .demo build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .demo .stack-cache build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

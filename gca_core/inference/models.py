@@ -15,6 +15,16 @@ class InferenceStatus(StrEnum):
     CANCELLED = "cancelled"
 
 
+class FailureKind(StrEnum):
+    """What a failure is of, so that whoever sent the job knows whether another try can help."""
+
+    BAD_INPUT = "bad_input"
+    OUT_OF_MEMORY = "out_of_memory"
+    MISSING_MODEL = "missing_model"
+    STORAGE = "storage"
+    OTHER = "other"
+
+
 class InferenceRequest(BaseModel, frozen=True):
     """One prediction: how would the query cells look after what was done to the prompt cells?
 
@@ -29,8 +39,9 @@ class InferenceRequest(BaseModel, frozen=True):
         gene_list_uri: JSON or text list of the genes a model backend knows.
         diffusion_steps: generation steps T of a model backend.
         batch_size: windows per forward pass of a model backend.
-        seeds: one prediction per seed; each seed gives as many cells as the query holds.
-        pair_weights: weight of each pair in the averaged shift; equal where empty.
+        seeds: one draw of the query's cells per seed; their log1p(CP10k) is averaged, and X holds the first draw.
+        pair_weights: weight of each pair in the averaged shift, and share of its cells in a model's prompt; equal where
+            empty.
     """
 
     candidate_id: str = Field(min_length=1)
@@ -56,6 +67,7 @@ class InferenceResult(BaseModel, frozen=True):
     duration_seconds: float = 0.0
     metrics: dict[str, float] = Field(default_factory=dict)
     error: str | None = None
+    failure: FailureKind | None = None
     backend: str
     model: str = ""
 

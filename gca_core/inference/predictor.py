@@ -9,8 +9,12 @@ from gca_core.errors import ConfigurationError
 from gca_core.inference.models import InferenceRequest
 
 # backend to module:class, imported when asked for
-BACKENDS: Mapping[str, str] = MappingProxyType({"shift": "gca_core.inference.shift:ShiftPredictor"})
-EXTRAS: Mapping[str, str] = MappingProxyType({"stack": "stack"})
+BACKENDS: Mapping[str, str] = MappingProxyType(
+    {
+        "shift": "gca_core.inference.shift:ShiftPredictor",
+        "stack": "gca_core.inference.stack.predictor:StackPredictor",
+    }
+)
 
 
 @runtime_checkable
@@ -43,26 +47,15 @@ class Predictor(Protocol):
         ...
 
 
-def available_backends() -> tuple[str, ...]:
-    """Names of the backends that can run here."""
-    return tuple(sorted(BACKENDS))
-
-
 def require_backend(name: str) -> str:
-    """``name``, when there is such a backend.
+    """``name``, when there is such a backend; what it needs may be installed elsewhere, where its jobs run.
 
     Raises:
         ConfigurationError: there isn't; says what is there.
     """
-    if name in BACKENDS:
-        return name
-    here = ", ".join(available_backends())
-    if name in EXTRAS:
-        raise ConfigurationError(
-            f"the backend {name!r} can't run in this version: its adapter comes with the extra "
-            f"'airflow-provider-gca[{EXTRAS[name]}]' in a later one; available here: {here}"
-        )
-    raise ConfigurationError(f"there is no inference backend {name!r}; available here: {here}")
+    if name not in BACKENDS:
+        raise ConfigurationError(f"there is no inference backend {name!r}; there are: {', '.join(sorted(BACKENDS))}")
+    return name
 
 
 def load_predictor(name: str) -> Predictor:

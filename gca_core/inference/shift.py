@@ -5,32 +5,21 @@ taken within each pair and averaged over pairs, so that a pair with many cells o
 mix its composition into another's response. Fast, deterministic, and hard to beat.
 """
 
-from dataclasses import dataclass
-
 import anndata as ad
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
 from gca_core import __version__
-from gca_core.errors import DataValidationError
+from gca_core.inference.inputs import PAIR, read_inputs
 from gca_core.inference.models import InferenceRequest
 from gca_core.inference.prediction import average, write_prediction
 from gca_core.inference.resample import draw, solve_rates
-from gca_core.matrix.cells import read_h5ad
 from gca_core.matrix.compare import pearson
 from gca_core.matrix.normalise import log_normalise
-from gca_core.matrix.places import only_genes, require_counts
+from gca_core.matrix.places import require_counts
 
-PAIR = "pair"
 Array = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class _Inputs:
-    prompt: ad.AnnData
-    control: ad.AnnData
-    query: ad.AnnData
 
 
 class ShiftPredictor:
@@ -47,7 +36,7 @@ class ShiftPredictor:
         Raises:
             DataValidationError: a file is missing or doesn't fit.
         """
-        _check(_read(request), request)
+        read_inputs(request)
 
     def predict(self, request: InferenceRequest) -> dict[str, float]:
         """Write the predicted cells and return the figures of the shift.
@@ -55,8 +44,7 @@ class ShiftPredictor:
         Raises:
             DataValidationError: a file is missing or doesn't fit.
         """
-        inputs = _read(request)
-        _check(inputs, request)
+        inputs = read_inputs(request)
         shift = paired_shift(inputs.prompt, inputs.control, request.pair_weights)
         # genes that the prompt lacks stay unchanged
         place = inputs.prompt.var_names.get_indexer(inputs.query.var_names)
@@ -100,36 +88,6 @@ def paired_shift(prompt: ad.AnnData, control: ad.AnnData, weights: dict[str, flo
         ]
     )
     return np.asarray(share @ shifts / share.sum())
-
-
-def _read(request: InferenceRequest) -> _Inputs:
-    names = ("prompt", "control", "query")
-    files = {name: read_h5ad(getattr(request, f"{name}_uri"), what=f"{name} file") for name in names}
-    return _Inputs(**{name: only_genes(file) for name, file in files.items()})
-
-
-def _check(inputs: _Inputs, request: InferenceRequest) -> None:
-    for name in ("prompt", "control", "query"):
-        data: ad.AnnData = getattr(inputs, name)
-        if not data.n_obs or not data.n_vars:
-            raise DataValidationError(f"the {name} file holds {data.n_obs} cells and {data.n_vars} genes; needs both")
-        if not data.var_names.is_unique:
-            raise DataValidationError(f"the gene names of the {name} file are not unique; make them so first")
-        require_counts(data)
-    for name in ("prompt", "control"):
-        if PAIR not in getattr(inputs, name).obs:
-            raise DataValidationError(f"the {name} file lacks obs[{PAIR!r}], which matches it to the other side")
-    if not inputs.prompt.var_names.equals(inputs.control.var_names):
-        raise DataValidationError("the prompt and control files hold different genes; take both from one dataset")
-    if not inputs.query.var_names.isin(inputs.prompt.var_names).any():
-        raise DataValidationError("the query and the prompt share no gene; check that both use gene symbols")
-    treated = set(inputs.prompt.obs[PAIR].astype(str))
-    untreated = set(inputs.control.obs[PAIR].astype(str))
-    if treated != untreated:
-        odd = ", ".join(sorted(treated ^ untreated))
-        raise DataValidationError(f"these pairs are on one side only: {odd}; every pair needs prompt and control cells")
-    if request.pair_weights and sum(request.pair_weights.get(pair, 0.0) for pair in treated) <= 0:
-        raise DataValidationError("the pair weights give no pair of the prompt a positive weight")
 
 
 def _mean_log(counts: sp.csr_matrix) -> Array:

@@ -10,7 +10,7 @@ from gca_core.errors import ConfigurationError, DataValidationError
 from gca_core.haystack.steps import predicted_change
 from gca_core.inference.models import InferenceRequest
 from gca_core.inference.prediction import average, write_prediction
-from gca_core.inference.predictor import load_predictor, require_backend
+from gca_core.inference.predictor import require_backend
 from gca_core.inference.shift import ShiftPredictor, paired_shift
 from gca_core.matrix.compare import log_fold_change, pearson
 from gca_core.matrix.normalise import log_normalise
@@ -132,11 +132,6 @@ def test_a_prediction_that_fails_leaves_no_file(make_request: MakeRequest) -> No
     with pytest.raises(DataValidationError, match="positive weight"):
         ShiftPredictor().predict(request)
     assert not Path(request.output_uri).exists()
-
-
-def test_the_stack_backend_names_its_extra() -> None:
-    with pytest.raises(ConfigurationError, match=r"\[stack\].*available here: shift"):
-        load_predictor("stack")
 
 
 def test_an_unknown_backend_is_refused() -> None:
