@@ -77,7 +77,8 @@ bench-latent: $(BENCH_STAMP) ## the latent part of it: cells, peers, time and me
 bench-atlas: $(STAMP) ## the atlas: recall and time of searches, ingest, memory
 	$(BIN)/python benchmarks/bench_atlas.py
 
-bench-inference: $(STAMP) ## what the operator adds to a job on Google Batch
+bench-inference: $(STAMP) ## shift's time and memory, Kang 2018, and what the operator adds to a job on Google Batch
+	@$(BIN)/python benchmarks/bench_inference.py
 	@$(BIN)/python benchmarks/bench_batch.py
 
 docs: $(STAMP) ## build the documentation into site/
