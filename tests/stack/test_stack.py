@@ -90,7 +90,7 @@ def test_queries_smaller_than_a_window_are_padded_and_trimmed(make_request, n_qu
 def test_genes_and_cells_that_the_model_would_drop_stay(make_request):
     request = make_request()
     query = ad.read_h5ad(request.query_uri)
-    query.var_names = [f"other-{name}" if i % 2 else name.lower() for i, name in enumerate(query.var_names)]
+    query.var_names = [f"other-{name}" if i % 2 else name for i, name in enumerate(query.var_names)]
     query.obs["organism"] = "Mus musculus"
     query.raw = query[:, :10].copy()
     query.write_h5ad(request.query_uri)

@@ -60,7 +60,7 @@ def generate(
         genes: the model's, in its order.
         prompt: cells as :func:`as_cells` makes them.
         query: the same.
-        steps: diffusion steps T.
+        steps: diffusion steps T; a single cell takes one.
         batch_size: windows per forward pass.
         seed: of sampling and of the order of the prompt's cells.
     """
@@ -72,7 +72,8 @@ def generate(
             prompt,
             padded,
             str(write_pickled(genes, Path(folder))),
-            num_steps=steps,
+            # copies of one cell tie in every step, and arc-stack then has none left to accept
+            num_steps=1 if query.n_obs == 1 else steps,
             prompt_ratio=PROMPT_RATIO,
             context_ratio=CONTEXT_RATIO,
             mode=MODE,
