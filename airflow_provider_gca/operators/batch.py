@@ -124,7 +124,8 @@ class BatchOperator(GcaOperator):
         timeout_seconds: how long a job may take; on Batch with waiting for a machine and further attempts, six hours
             where None. It is cancelled then. ``batch["max_run_duration_seconds"]`` bounds its time on the machine.
         staging_uri: a ``gs://`` folder through which files of this machine go to the job and back.
-        cancel_on_kill: cancel the job when the task is killed on its worker, or is marked as failed or success.
+        cancel_on_kill: cancel the job when the task is killed on its worker, or is marked as failed or success. A task
+            marked before the triggerer has taken it over leaves its job to :class:`CancelRunJobsOperator`.
     """
 
     operator_extra_links: Any = (BatchJobLink(), BatchLogsLink())

@@ -47,7 +47,7 @@ SECONDS = {
         "trigger_timeout_check_interval": 1,
     },
     "triggerer": {"job_heartbeat_sec": 1, "triggerer_health_check_threshold": 10},
-    "workers": {"min_heartbeat_interval": 1},
+    "workers": {"min_heartbeat_interval": 1, "missing_dag_retry_delay": 2},
 }
 
 

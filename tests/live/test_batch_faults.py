@@ -68,12 +68,21 @@ def test_a_worker_told_to_end_cancels_the_job_and_the_next_try_submits_another(a
     assert states(batch) == ["CANCELLED", "SUCCEEDED"]
 
 
-@pytest.mark.parametrize("variant", ["deferred", "deferred_torn_down", "waiting"])
-@pytest.mark.parametrize("state", ["failed", "success"])
+@pytest.mark.parametrize(("variant", "state"), [("deferred", "failed"), ("deferred", "success"), ("waiting", "failed")])
 def test_the_job_of_a_run_that_is_marked_is_cancelled(airflow, batch, begin, variant: str, state: str) -> None:
     run, _ = begin(variant)
+    if variant == "deferred":
+        airflow.wait(lambda: ".trigger." in airflow.log(run), 60, "the triggerer to watch it", run)
     airflow.mark_run(run, state)
     airflow.wait(lambda: states(batch) == ["CANCELLED"], 30, "the job to be cancelled", run)
+
+
+def test_a_teardown_cancels_the_job_of_a_run_marked_while_no_triggerer_is_there(airflow, batch, begin) -> None:
+    airflow.end_one("triggerer")
+    run, _ = begin("deferred_torn_down")
+    airflow.mark_run(run, "failed")
+    airflow.wait(lambda: states(batch) == ["CANCELLED"], 30, "the job to be cancelled", run)
+    airflow.start_one("triggerer")
 
 
 @pytest.mark.parametrize("variant", ["deferred", "waiting"])

@@ -7,8 +7,9 @@ from airflow.sdk import DAG, Param
 
 from airflow_provider_gca.operators.batch import CancelRunJobsOperator
 from airflow_provider_gca.operators.inference import StackBatchOperator
-from tests.helpers.batch_jobs import CLOUD
 
+PLAN = [{"provisioning": "SPOT", "region": "us-east1"}, {"provisioning": "STANDARD", "region": "us-central1"}]
+CLOUD = {"gcp_conn_id": "cloud", "batch": {"image": "us-docker.pkg.dev/lab/gca/stack:1", "plan": PLAN}}
 VARIANTS: dict[str, dict[str, Any]] = {
     "deferred": {},
     "deferred_once": {"retries": 0},
