@@ -4,7 +4,7 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -60,23 +60,24 @@ PLAN = [{"provisioning": "SPOT", "region": "us-east1"}, {"provisioning": "STANDA
 CLOUD = {"gcp_conn_id": "cloud", "batch": {"image": "us-docker.pkg.dev/lab/gca/stack:1", "plan": PLAN}}
 
 
-def cells(rate: float, n_cells: int = 30, n_genes: int = 40) -> ad.AnnData:
+def cells(rate: float, n_cells: int = 30, n_genes: int = 40, genes: Sequence[str] = ()) -> ad.AnnData:
     """Counts whose first five genes are ``rate`` times as high."""
-    rates = np.full(n_genes, 2.0)
+    genes = genes or [f"G{i}" for i in range(n_genes)]
+    rates = np.full(len(genes), 2.0)
     rates[:5] *= rate
-    counts = np.random.default_rng(1).poisson(rates, size=(n_cells, n_genes)).astype(np.float32)
+    counts = np.random.default_rng(1).poisson(rates, size=(n_cells, len(genes))).astype(np.float32)
     obs = pd.DataFrame({"pair": pd.Categorical(["p"] * n_cells)}, index=[f"c{i}" for i in range(n_cells)])
-    return ad.AnnData(sp.csr_matrix(counts), obs=obs, var=pd.DataFrame(index=[f"G{i}" for i in range(n_genes)]))
+    return ad.AnnData(sp.csr_matrix(counts), obs=obs, var=pd.DataFrame(index=list(genes)))
 
 
 @pytest.fixture
 def make_job(bucket: Bucket, tmp_path: Path) -> Callable[..., dict[str, Any]]:
     """Arguments of a task with one candidate, whose cells are in the bucket; a candidate's rate is its own."""
 
-    def make(candidate: str, rate: float = 4.0, **changes: Any) -> dict[str, Any]:
+    def make(candidate: str, rate: float = 4.0, genes: Sequence[str] = (), **changes: Any) -> dict[str, Any]:
         folder = f"gs://lab/{candidate}"
         for name, height in {"prompt": rate, "control": 1.0, "query": 1.0}.items():
-            cells(height).write_h5ad(tmp_path / "cells.h5ad")
+            cells(height, genes=genes).write_h5ad(tmp_path / "cells.h5ad")
             bucket.put(f"{candidate}/{name}.h5ad", (tmp_path / "cells.h5ad").read_bytes(), {})
         uris = {f"{name}_uri": f"{folder}/{name}.h5ad" for name in ("prompt", "control", "query")}
         request = {"candidate_id": candidate, "output_uri": f"{folder}/prediction.h5ad", "seeds": [3], **uris}
