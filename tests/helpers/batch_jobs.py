@@ -55,7 +55,6 @@ for name, text in written.items():
     urllib.request.urlopen(urllib.request.Request(f"{server}/resumed/{quote(name)}", text.encode()))
 sys.exit(code)
 """
-INFER = [sys.executable, "-c", "import sys; from gca_core.inference.job import main; sys.exit(main(sys.argv[3:]))"]
 PLAN = [{"provisioning": "SPOT", "region": "us-east1"}, {"provisioning": "STANDARD", "region": "us-central1"}]
 CLOUD = {"gcp_conn_id": "cloud", "batch": {"image": "us-docker.pkg.dev/lab/gca/stack:1", "plan": PLAN}}
 
@@ -89,10 +88,7 @@ def make_job(bucket: Bucket, tmp_path: Path) -> Callable[..., dict[str, Any]]:
 @pytest.fixture
 def batch(bucket: Bucket, airflow_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[BatchServer]:
     """The loopback Batch, behind the connection ``cloud``, whose key is a secret; its jobs see the loopback bucket."""
-    with batch_server(
-        [sys.executable, "-c", "import sys; from gca_core.inference.job import main; sys.exit(main(sys.argv[3:]))"],
-        environment=storage_of(bucket.url),
-    ) as server:
+    with batch_server(environment=storage_of(bucket.url)) as server:
         connection = json.loads(server.connection)
         connection |= {"password": SECRET, "extra": {**connection["extra"], "private_key": SECRET}}
         monkeypatch.setenv("AIRFLOW_CONN_CLOUD", json.dumps(connection))

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.batch_jobs import INFER
 from tests.helpers.batch_loopback import BatchServer, batch_server, storage_of
 from tests.helpers.gcs_loopback import Bucket, gcs
 from tests.helpers.live_airflow import MARK, LiveAirflow, live_airflow
@@ -21,7 +20,7 @@ def bucket() -> Iterator[Bucket]:
 @pytest.fixture(scope="session")
 def batch_service(bucket: Bucket) -> Iterator[BatchServer]:
     """The loopback Batch behind the connection ``cloud``."""
-    with batch_server(INFER, environment=storage_of(bucket.url)) as server:
+    with batch_server(environment=storage_of(bucket.url)) as server:
         yield server
 
 

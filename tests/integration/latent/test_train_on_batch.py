@@ -8,7 +8,7 @@ import pytest
 from airflow_provider_gca.operators.latent import TrainVAEOperator
 from airflow_provider_gca.utils.failures import AirflowFailException
 from tests.helpers.batch_jobs import CLOUD, Play, batch
-from tests.helpers.batch_loopback import GCA, BatchServer
+from tests.helpers.batch_loopback import BatchServer
 from tests.helpers.gcs_loopback import Bucket, bucket
 from tests.helpers.latent_counts import counts_with_groups
 
@@ -20,7 +20,6 @@ __all__ = ["batch", "bucket"]
 def test_the_command_trains_on_a_machine_and_its_result_comes_back(
     batch: BatchServer, bucket: Bucket, tmp_path: Path, staged: bool
 ) -> None:
-    batch.command = list(GCA)
     counts_with_groups().write_h5ad(tmp_path / "cells.h5ad")
     bucket.put("cells.h5ad", (tmp_path / "cells.h5ad").read_bytes(), {})
     places: dict[str, Any] = {"input_uri": "gs://lab/cells.h5ad", "output_uri": "gs://lab/vae"}
