@@ -68,7 +68,7 @@ def run_haystack(
     """
     settings = settings or load_settings()
     config = config or IterationConfig(seed=settings.seed)
-    require_backend(config.backend)
+    require_backend(config.backend, config.checkpoint, config.gene_list_uri)
     context = context or open_context(settings)
     query = steps.understand(
         question, context, cell_type=cell_type, perturbation=perturbation, kind=kind, dataset=dataset

@@ -77,7 +77,7 @@ def start_run(
         ConfigurationError: the backend can't run here.
         StoreError: the run is at work already; the database can't be reached.
     """
-    require_backend(config.backend)
+    require_backend(config.backend, config.checkpoint, config.gene_list_uri)
     uri = io.as_uri(results_uri)
     run = HaystackRun(run_id=run_id, results_uri=uri, query=query, config=config, provenance=context.provenance(config))
     row = RunRow(

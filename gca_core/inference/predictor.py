@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Protocol, runtime_checkable
 
-from gca_core.errors import ConfigurationError
+from gca_core.errors import ConfigurationError, MissingModelError
 from gca_core.inference.models import InferenceRequest
 
 # backend to module:class, imported when asked for
@@ -14,6 +14,11 @@ BACKENDS: Mapping[str, str] = MappingProxyType(
         "shift": "gca_core.inference.shift:ShiftPredictor",
         "stack": "gca_core.inference.stack.predictor:StackPredictor",
     }
+)
+MODEL_BACKENDS = frozenset({"stack"})
+NEEDS_MODEL = (
+    "the backend 'stack' needs a checkpoint and its gene list; name both (checkpoint and gene_list_uri, on the command "
+    "line --model and --genelist)"
 )
 
 
@@ -47,14 +52,21 @@ class Predictor(Protocol):
         ...
 
 
-def require_backend(name: str) -> str:
-    """``name``, when there is such a backend; what it needs may be installed elsewhere, where its jobs run.
+def require_backend(name: str, *model: str | None) -> str:
+    """``name``, when there is such a backend; its package may be installed elsewhere, where its jobs run.
+
+    Args:
+        name: of a backend.
+        model: checkpoint and gene list, which a model backend needs; not looked at where they aren't given.
 
     Raises:
         ConfigurationError: there isn't; says what is there.
+        MissingModelError: the checkpoint or the gene list is None.
     """
     if name not in BACKENDS:
         raise ConfigurationError(f"there is no inference backend {name!r}; there are: {', '.join(sorted(BACKENDS))}")
+    if name in MODEL_BACKENDS and None in model:
+        raise MissingModelError(NEEDS_MODEL)
     return name
 
 

@@ -32,8 +32,16 @@ Question = Annotated[
 Dataset = Annotated[str | None, typer.Option(help="Use this dataset of the atlas alone.")]
 Demo = Annotated[bool, typer.Option("--demo", help="Build the atlas from the bundled data, with the answer put aside.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
-SPELLING = {"score_threshold": ("--threshold",), "candidates_per_iteration": ("--candidates",)}
-RUN = ("max_iterations", "score_threshold", "candidates_per_iteration", "ontology_distance", "backend", "seed")
+SPELLING = {
+    "score_threshold": ("--threshold",),
+    "candidates_per_iteration": ("--candidates",),
+    "checkpoint": ("--model",),
+    "gene_list_uri": ("--genelist",),
+}
+RUN = (
+    "max_iterations", "score_threshold", "candidates_per_iteration", "ontology_distance", "backend", "checkpoint",
+    "gene_list_uri", "diffusion_steps", "seed",
+)  # fmt: skip
 PROPOSED = ("candidates_per_iteration", "ontology_distance")
 
 
@@ -117,7 +125,7 @@ def run(
 
     settings, names = load_settings(), asked(**given)
     config = bounds(given, seed=settings.seed)
-    require_backend(config.backend)
+    require_backend(config.backend, config.checkpoint, config.gene_list_uri)
     if output and not overwrite:
         check_earlier(output, RESULT, overwrite=False)
     context, files = opened(question, names, settings, demo=demo, dataset=dataset)

@@ -17,6 +17,7 @@ from gca_core.errors import DataValidationError, MissingModelError
 from gca_core.inference.inputs import PAIR, Inputs, read_inputs
 from gca_core.inference.models import InferenceRequest
 from gca_core.inference.prediction import average, write_prediction
+from gca_core.inference.predictor import NEEDS_MODEL
 from gca_core.inference.stack.checkpoint import load_model, require_stack
 from gca_core.inference.stack.generate import MODE, as_cells, generate, query_slots, with_halving
 from gca_core.inference.stack.genes import read_gene_list
@@ -102,10 +103,7 @@ class StackPredictor:
 
     def _load(self, request: InferenceRequest) -> _Loaded:
         if request.checkpoint is None or request.gene_list_uri is None:
-            raise MissingModelError(
-                "the backend 'stack' needs a checkpoint and its gene list; name both (checkpoint and gene_list_uri, on "
-                "the command line --model and --genelist)"
-            )
+            raise MissingModelError(NEEDS_MODEL)
         if self._loaded is None or self._loaded.source != (request.checkpoint, request.gene_list_uri):
             self._loaded = None
             require_stack("stack.model_loading")

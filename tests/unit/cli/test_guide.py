@@ -17,7 +17,9 @@ def find(group, name: str):
 
 
 def options_of(command) -> set[str]:
-    return {name for p in command.params for name in (*p.opts, *p.secondary_opts) if name.startswith("--")}
+    return {
+        name for p in command.params for name in (*p.opts, *p.secondary_opts) if name.startswith("--") and not p.hidden
+    }
 
 
 def with_names(command, *words: str):
