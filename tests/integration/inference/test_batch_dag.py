@@ -23,6 +23,7 @@ def predicted(bucket: Bucket, uri: str) -> ad.AnnData:
     return ad.read_h5ad(io.BytesIO(bucket.objects[uri.removeprefix("gs://lab/")][0]))
 
 
+@pytest.mark.slow
 def test_four_mapped_candidates_are_four_jobs_and_equal_to_local_runs(
     run_jobs: Any, make_job: Any, batch: BatchServer, bucket: Bucket, tmp_path: Path, caplog: Any, capfd: Any
 ) -> None:
