@@ -18,7 +18,7 @@ from gca_core.annotation.scoring.parameters import TOP_GENES
 
 
 class Metrics(BaseModel, frozen=True):
-    """What the confidence is made of; the lineage is all types of the label's, see ``MarkerModel.kin``.
+    """What the confidence is made of; the lineage is all types of the label's, see ``MarkerModel.same_lineage``.
 
     Attributes:
         coherence: share of the known top genes, ten at most, that mark the label's type or one above it.
