@@ -13,18 +13,16 @@ signatures are; nothing of it, or of the weights, was chosen by what comes out h
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import anndata as ad
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import scipy.sparse as sp
+from haystack_data import CONTROL, cytokine_cells, cytokine_signatures, measured
 
 from gca_core import io
 from gca_core.atlas import Atlas, IngestConfig, open_atlas
@@ -38,18 +36,11 @@ from gca_core.haystack.models import IterationConfig, PromptCandidate, Strategy,
 from gca_core.haystack.prompts.ranking import make_candidates, rank_candidates
 from gca_core.haystack.prompts.strategies import make_candidate_pool, run_strategies
 from gca_core.haystack.question.rules import parse_question
-from gca_core.inference.resample import draw, solve_rates
 from gca_core.knowledge.bundled.catalogue import PerturbationCatalogue, load_catalogue
-from gca_core.matrix.compare import log_fold_change, pearson
-from gca_core.matrix.normalise import log_normalise
+from gca_core.matrix.compare import pearson
 from gca_core.store import embedded
 
-ROOT = Path(__file__).resolve().parents[1]
-DATA = Path(os.environ.get("GCA_BENCH_DATA", ROOT.parent / "shared" / "data"))
-CONTROLS = DATA / "cells" / "kang2018_ifnb_9069x14053_counts.h5ad"
-SIGNATURES = DATA / "signatures" / "cytokine_response_22.tsv.gz"
-TYPES = {"CD14+ Monocytes": "CL:0002057", "CD4 T cells": "CL:0000624", "B cells": "CL:0000236"}
-CELLS, SEED, PERMUTATIONS, RESAMPLES = 60, 0, 20, 10_000
+SEED, PERMUTATIONS, RESAMPLES = 0, 20, 10_000
 DATASET, TARGET = "cytokines", "CD14+ monocytes"
 # which cytokines a textbook puts together: by structure and receptor, without the catalogue
 FAMILIES = {
@@ -119,38 +110,9 @@ class Truth:
         return self.percentile(asked, self.response_of(candidate, groups))
 
 
-def make_atlas_file(signatures: pd.DataFrame, names: Mapping[str, str], path: Path) -> float:
-    """Control cells, and cells with each cytokine's response applied; returns how well the responses show in them."""
-    cells = ad.read_h5ad(CONTROLS)
-    cells = cells[(cells.obs["condition"] == "ctrl").to_numpy()]
-    genes = [gene for gene in signatures.index if gene in set(cells.var_names)]
-    rng = np.random.default_rng(SEED)
-    blocks, obs, seen = [], [], []
-    for label, identifier in TYPES.items():
-        own = cells[(cells.obs["cell_type"] == label).to_numpy()][:, genes]
-        picked = rng.choice(own.n_obs, size=min(own.n_obs, 4 * CELLS), replace=False)
-        control = sp.csr_matrix(own.X[np.sort(picked)])
-        blocks.append(control)
-        obs += [("ctrl", label, identifier)] * control.shape[0]
-        means = np.asarray(log_normalise(control).mean(axis=0)).ravel()
-        for column, name in names.items():
-            base = sp.csr_matrix(control[np.sort(rng.choice(control.shape[0], size=CELLS, replace=False))])
-            change = signatures.loc[genes, column].to_numpy()
-            rates = solve_rates(base, np.maximum(means + change, 0.0))
-            made = draw(base, rates, rng)
-            seen.append(pearson(log_fold_change(made, control), np.maximum(means + change, 0.0) - means))
-            blocks.append(sp.csr_matrix(made))
-            obs += [(name, label, identifier)] * made.shape[0]
-    table = pd.DataFrame(obs, columns=["perturbation", "cell_type", "cell_type_id"])
-    table.index = [f"cell{i}" for i in range(len(table))]
-    counts = sp.csr_matrix(sp.vstack(blocks)).astype(np.float32)
-    ad.AnnData(counts, obs=table, var=pd.DataFrame(index=genes)).write_h5ad(path)
-    return float(np.mean(seen))
-
-
 def take_in(path: Path, settings: Settings, context: HaystackContext) -> None:
     config = IngestConfig(
-        input_uri=str(path), dataset=DATASET, perturbation_column="perturbation", control_value="ctrl",
+        input_uri=str(path), dataset=DATASET, perturbation_column="perturbation", control_value=CONTROL,
         cell_type_column="cell_type", cell_type_id_column="cell_type_id",
     )  # fmt: skip
     resolver = NameResolver(context.ontology.resolve, label_cell_type=context.ontology.label)
@@ -261,26 +223,33 @@ def report(
 
 
 def main() -> None:
-    if not (CONTROLS.exists() and SIGNATURES.exists()):
-        print(f"skipped: {SIGNATURES} or {CONTROLS} is not there; set GCA_BENCH_DATA")
-        return
     catalogue = load_catalogue()
     frozen = io.content_hash([entry.model_dump(mode="json") for entry in catalogue.entries.values()])
     print(f"catalogue {catalogue.version}, {len(catalogue)} entries, sha256 {frozen}")
     begun = time.monotonic()
-    signatures = pd.read_csv(SIGNATURES, sep="\t", index_col=0)
-    entries = {column: catalogue.resolve(column) for column in signatures}
-    unknown = [column for column, entry in entries.items() if entry is None]
-    if unknown:
-        print(f"not in the catalogue, and left out: {', '.join(unknown)}")
-    columns = {column: entry.name for column, entry in entries.items() if entry is not None}
-    truth = Truth(tuple(columns.values()), {name: signatures[column].to_numpy() for column, name in columns.items()})
+    signatures = cytokine_signatures()
+    cells = None if signatures is None else cytokine_cells(signatures)
+    if signatures is None or cells is None:
+        return
+    columns = {
+        column: str(entry.name)
+        for column in (m for members in FAMILIES.values() for m in members)
+        if (entry := catalogue.resolve(column))
+    }
+    truth = Truth(tuple(map(str, signatures)), {str(name): signatures[name].to_numpy() for name in signatures})
     with tempfile.TemporaryDirectory(prefix="gca-") as folder:
         settings = load_settings(home=Path(folder))
         try:
             context = open_context(settings)
             path = Path(folder) / "cytokines.h5ad"
-            shown = make_atlas_file(signatures, columns, path)
+            cells.write_h5ad(path)
+            made = measured(cells)
+            shown = np.mean(
+                [
+                    pearson(c, signatures.loc[made.genes, name])
+                    for c, name in zip(made.change, made.obs["perturbation"], strict=True)
+                ]
+            )
             take_in(path, settings, context)
             print(f"atlas made in {time.monotonic() - begun:.0f} s; Pearson of made and measured response {shown:.2f}")
             table = evaluate(context, truth)
