@@ -9,7 +9,7 @@ EXTRAS := scanpy,vae,haystack,embedded,google,openai,observability,dev
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-live test-stack lint format bench bench-annotation bench-latent bench-atlas bench-inference docs build constraints clean
+.PHONY: help setup demo test test-slow test-live test-stack lint format bench bench-annotation bench-latent bench-atlas bench-inference bench-responses docs build constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -81,6 +81,9 @@ bench-atlas: $(STAMP) ## the atlas: recall and time of searches, ingest, memory
 bench-inference: $(STAMP) ## shift's time and memory, Kang 2018, and what the operator adds to a job on Google Batch
 	@$(BIN)/python benchmarks/bench_inference.py
 	@$(BIN)/python benchmarks/bench_batch.py
+
+bench-responses: $(STAMP) ## the atlas's own estimate of a response and its forecast, each known pair left out
+	$(BIN)/python benchmarks/bench_responses.py
 
 docs: $(STAMP) ## build the documentation into site/
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet && echo "the documentation is in site/"

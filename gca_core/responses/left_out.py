@@ -71,6 +71,15 @@ def support_of(covariance: Covariance, perturbation: int, cell_type: int) -> Sup
     )
 
 
+def usable(covariance: Covariance, pairs: Indices, support: Support) -> Mask:
+    """(m, n_pairs) which pairs may speak where each of ``pairs`` is left out with this support left to it."""
+    p, t = covariance.data.perturbation, covariance.data.cell_type
+    other, elsewhere = p[None, :] != p[pairs][:, None], t[None, :] != t[pairs][:, None]
+    if support.elsewhere:
+        return np.asarray(other | elsewhere if support.alongside else elsewhere)
+    return np.asarray(other if support.alongside else other & elsewhere)
+
+
 def leave_out(covariance: Covariance, support: Support, shares: Shares) -> LeftOut:
     """Every known pair predicted from what is left when only this support is left to it.
 

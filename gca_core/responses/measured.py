@@ -71,6 +71,23 @@ class Measured:
     def __len__(self) -> int:
         return len(self.responses)
 
+    def take(self, rows: Indices, perturbation: int | None = None, cell_type: int | None = None) -> Measured:
+        """Some rows, with the perturbations and types that are in them or asked about."""
+        asked = [[] if position is None else [position] for position in (perturbation, cell_type)]
+        names = np.unique([*self.perturbation[rows], *asked[0]]).astype(np.int64)
+        types = np.unique([*self.cell_type[rows], *asked[1]]).astype(np.int64)
+        return Measured(
+            perturbations=[self.perturbations[i] for i in names],
+            cell_types=[self.cell_types[i] for i in types],
+            perturbation=np.searchsorted(names, self.perturbation[rows]),
+            cell_type=np.searchsorted(types, self.cell_type[rows]),
+            responses=self.responses[rows],
+            likeness=self.likeness[np.ix_(names, names)],
+            distances=self.distances[np.ix_(types, types)],
+            n_cells=None if self.n_cells is None else self.n_cells[rows],
+            n_donors=None if self.n_donors is None else self.n_donors[rows],
+        )
+
     @cached_property
     def shrinkage(self) -> Array:
         """(n_pairs,) 1 / the number of independent cells that a response counts as; 0 where it isn't known."""
@@ -78,6 +95,51 @@ class Measured:
             return np.zeros(len(self))
         donors = np.ones(len(self)) if self.n_donors is None else np.maximum(self.n_donors, 1)
         return np.asarray(1.0 / np.maximum(self.n_cells, 1) + DONOR_SHARE / donors)
+
+
+def pool_groups(
+    perturbations: Sequence[str],
+    cell_types: Sequence[str],
+    groups: Sequence[tuple[str, str]],
+    changes: npt.NDArray[np.floating],
+    likeness: Array,
+    distances: Array,
+    n_cells: Array | None = None,
+    donors: Sequence[object] | None = None,
+) -> Measured:
+    """One response for each pair of perturbation and cell type: the mean of its groups, by their cells.
+
+    Args:
+        perturbations: names, in the order of ``likeness``.
+        cell_types: ids, in the order of ``distances``.
+        groups: (n_groups,) perturbation and cell type of each.
+        changes: (n_groups, n_genes) perturbed minus control, on a log scale.
+        likeness: see :class:`Measured`.
+        distances: see :class:`Measured`.
+        n_cells: (n_groups,) the smaller number of both sides.
+        donors: (n_groups,) whose cells they are.
+    """
+    pairs = sorted({(list(perturbations).index(p), list(cell_types).index(t)) for p, t in groups})
+    place = {(perturbations[p], cell_types[t]): row for row, (p, t) in enumerate(pairs)}
+    rows = np.array([place[group] for group in groups], dtype=np.int64)
+    weight = np.ones(len(groups)) if n_cells is None else np.maximum(np.asarray(n_cells, dtype=np.float64), 1)
+    total = np.asarray(np.bincount(rows, weight, len(pairs)), dtype=np.float64)
+    responses = np.zeros((len(pairs), changes.shape[1]), dtype=changes.dtype)
+    np.add.at(responses, rows, changes * (weight / total[rows])[:, None].astype(changes.dtype))
+    of_pair: list[set[object]] = [set() for _ in pairs]
+    for row, donor in zip(rows, donors or (), strict=False):
+        of_pair[row].add(donor)
+    return Measured(
+        perturbations=perturbations,
+        cell_types=cell_types,
+        perturbation=np.array([p for p, _ in pairs], dtype=np.int64),
+        cell_type=np.array([t for _, t in pairs], dtype=np.int64),
+        responses=responses,
+        likeness=likeness,
+        distances=distances,
+        n_cells=None if n_cells is None else total,
+        n_donors=None if donors is None else np.array([float(len(found)) for found in of_pair]),
+    )
 
 
 def type_distances(profiles: Array | None, steps: Array) -> Array:

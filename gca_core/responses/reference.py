@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 
 from gca_core.errors import DataValidationError
 from gca_core.matrix.compare import de_overlap
@@ -95,7 +94,7 @@ class Reference:
         rows = _nearest(self.data, p, t)
         if not len(rows):
             raise DataValidationError("no other response was measured")
-        part = _take(self.data, rows, p, t)
+        part = self.data.take(rows, p, t)
         p, t = list(part.perturbations).index(perturbation), list(part.cell_types).index(cell_type)
         covariance = Covariance(part)
         support = support_of(covariance, p, t)
@@ -118,15 +117,17 @@ class Reference:
     def forecasts(self, support: Support) -> list[Forecast]:
         """What would have been forecast for each left-out pair, from all others."""
         _, left, overlaps = self._fitted(support)
-        features, accuracy = _features(left, self.panel), left.pearson(self.panel.gram)
+        features, accuracy = features_of(left, self.panel), left.pearson(self.panel.gram)
         others = ~np.eye(len(accuracy), dtype=bool)
-        return [_forecast(support, features[o], accuracy[o], overlaps[o], features[i]) for i, o in enumerate(others)]
+        return [
+            make_forecast(support, features[o], accuracy[o], overlaps[o], features[i]) for i, o in enumerate(others)
+        ]
 
     def _forecast(self, support: Support, asked: Array) -> Forecast | None:
         _, left, overlaps = self._fitted(support)
         if len(left.pairs) < FEWEST:
             return None
-        return _forecast(support, _features(left, self.panel), left.pearson(self.panel.gram), overlaps, asked)
+        return make_forecast(support, features_of(left, self.panel), left.pearson(self.panel.gram), overlaps, asked)
 
     def _fitted(self, support: Support) -> tuple[Shares, LeftOut, Array]:
         if support not in self._fits:
@@ -183,11 +184,13 @@ def overlaps(weights: Array, pairs: Indices, covariance: Covariance) -> Array:
     return np.array([de_overlap(row @ responses, responses[q], OVERLAP) for row, q in zip(scaled, pairs, strict=True)])
 
 
-def _features(left: LeftOut, covariance: Covariance) -> Array:
+def features_of(left: LeftOut, covariance: Covariance) -> Array:
+    """(m, 2) what the accuracy of a prediction depends on: its length and its variance."""
     return np.column_stack([left.size(covariance.gram), left.uncertainty])
 
 
-def _forecast(support: Support, features: Array, accuracy: Array, overlap: Array, asked: Array) -> Forecast:
+def make_forecast(support: Support, features: Array, accuracy: Array, overlap: Array, asked: Array) -> Forecast:
+    """The accuracy to expect of features, by those of left-out pairs with their accuracies."""
     found, n = expect(features, accuracy, asked)
     shared: Expected = expect(features, overlap, asked, lowest=0.0)[0]
     return Forecast(pearson=found, overlap=shared, support=str(support), n_pairs=n)
@@ -204,7 +207,7 @@ def _panel(data: Measured) -> Measured:
         kept = np.isin(data.perturbation, chosen)
         if kept.sum() <= PANEL:
             break
-    return _take(data, np.flatnonzero(kept)[:PANEL])
+    return data.take(np.flatnonzero(kept)[:PANEL])
 
 
 def _nearest(data: Measured, p: int, t: int) -> Indices:
@@ -217,24 +220,3 @@ def _nearest(data: Measured, p: int, t: int) -> Indices:
     near = np.exp(-data.distances[t, data.cell_type] / shares.reach)
     score = (shares.common + (1 - shares.common) * alike) * (shares.across + (1 - shares.across) * near)
     return np.sort(other[np.argsort(-score[other], kind="stable")[:MOST_PAIRS]])
-
-
-def _take(data: Measured, rows: Indices, p: int | None = None, t: int | None = None) -> Measured:
-    """Some rows, with the perturbations and types that are in them or asked about."""
-    names = np.unique([*data.perturbation[rows], *([] if p is None else [p])]).astype(np.int64)
-    types = np.unique([*data.cell_type[rows], *([] if t is None else [t])]).astype(np.int64)
-
-    def of(values: npt.NDArray[np.float64] | None) -> Array | None:
-        return None if values is None else values[rows]
-
-    return Measured(
-        perturbations=[data.perturbations[i] for i in names],
-        cell_types=[data.cell_types[i] for i in types],
-        perturbation=np.searchsorted(names, data.perturbation[rows]),
-        cell_type=np.searchsorted(types, data.cell_type[rows]),
-        responses=data.responses[rows],
-        likeness=data.likeness[np.ix_(names, names)],
-        distances=data.distances[np.ix_(types, types)],
-        n_cells=of(data.n_cells),
-        n_donors=of(data.n_donors),
-    )

@@ -21,13 +21,13 @@ from gca_core.config import require
 from gca_core.errors import CellRetrievalError, ExternalAPIError, GcaError, QueryParsingError, complaints
 from gca_core.haystack.context import HaystackContext
 from gca_core.haystack.models import IterationConfig, PromptCandidate, Strategy, StructuredQuery
-from gca_core.haystack.prompts.perturbation_similarity import perturbation_similarity, shared
 from gca_core.haystack.prompts.ranking import make_candidates, rank_candidates
 from gca_core.haystack.prompts.strategies import draft_of_groups, make_candidate_pool, run_strategies
 from gca_core.haystack.question.names import find_cell_type, find_perturbation, make_query
 from gca_core.knowledge.bundled import genetic
 from gca_core.knowledge.bundled.catalogue import PerturbationEntry
 from gca_core.knowledge.bundled.gene_sets import known_symbols, sets_of_gene
+from gca_core.knowledge.bundled.likeness import perturbation_similarity, shared
 from gca_core.knowledge.bundled.lookups import pathways_of
 
 if TYPE_CHECKING:

@@ -22,13 +22,13 @@ from gca_core.atlas.models import CellGroup
 from gca_core.errors import CellRetrievalError
 from gca_core.haystack.context import HaystackContext
 from gca_core.haystack.models import IterationConfig, Strategy, StructuredQuery
-from gca_core.haystack.prompts.perturbation_similarity import (
+from gca_core.knowledge.bundled.catalogue import PerturbationCatalogue, PerturbationEntry
+from gca_core.knowledge.bundled.genetic import changes_gene, resolve_perturbation
+from gca_core.knowledge.bundled.likeness import (
     Features,
     compare,
     shared,
 )
-from gca_core.knowledge.bundled.catalogue import PerturbationCatalogue, PerturbationEntry
-from gca_core.knowledge.bundled.genetic import changes_gene, resolve_perturbation
 from gca_core.knowledge.bundled.names import normalise_name
 from gca_core.llm.embeddings import similarity_threshold
 

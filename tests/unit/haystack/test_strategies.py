@@ -6,7 +6,6 @@ from gca_core.atlas.models import SearchHit
 from gca_core.errors import CellRetrievalError
 from gca_core.haystack.context import HaystackContext
 from gca_core.haystack.models import IterationConfig, RankingWeights, Strategy, StructuredQuery
-from gca_core.haystack.prompts.perturbation_similarity import perturbation_similarity
 from gca_core.haystack.prompts.ranking import compose, make_candidates, rank_candidates
 from gca_core.haystack.prompts.strategies import (
     PromptDraft,
@@ -19,6 +18,7 @@ from gca_core.haystack.prompts.strategies import (
 )
 from gca_core.haystack.steps import suggest
 from gca_core.knowledge.bundled.catalogue import load_catalogue
+from gca_core.knowledge.bundled.likeness import perturbation_similarity
 from tests.helpers.haystack_atlas import TYPES, cell_group
 
 CONFIG = IterationConfig()

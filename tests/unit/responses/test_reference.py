@@ -9,13 +9,13 @@ import pytest
 
 from gca_core.errors import DataValidationError
 from gca_core.matrix.compare import pearson
-from gca_core.responses import Measured, Reference, reference, type_distances
+from gca_core.responses import Measured, Reference, pool_groups, reference, type_distances
+from gca_core.responses.backtest import SUPPORTS, backtest
 from gca_core.responses.covariance import Covariance, Shares
 from gca_core.responses.left_out import Support, leave_out
-from gca_core.responses.reference import _take, weigh
+from gca_core.responses.reference import weigh
 
 GENES = 400
-SUPPORTS = [Support(elsewhere, alongside) for elsewhere in (True, False) for alongside in (True, False)]
 
 
 def simulated(n_perturbations: int = 12, n_types: int = 4, *, share: float = 0.9, seed: int = 0) -> Measured:
@@ -53,7 +53,7 @@ def test_a_left_out_pair_gets_what_the_rest_says_of_it(support: Support) -> None
         same, own = p == p[row], t == t[row]
         gone = {(1, 1): same & own, (1, 0): own, (0, 1): same, (0, 0): same | own}[support]
         rest = np.flatnonzero(~gone)
-        part = _take(data, rest, p[row], t[row])
+        part = data.take(rest, p[row], t[row])
         asked = [list(part.perturbations).index(f"p{p[row]}"), list(part.cell_types).index(f"t{t[row]}")]
         weights, uncertainty = weigh(Covariance(part), *asked, shares)
         assert np.allclose(left.weights[row, rest], weights)
@@ -62,12 +62,12 @@ def test_a_left_out_pair_gets_what_the_rest_says_of_it(support: Support) -> None
 
 
 def test_the_reference_beats_the_mean_shift_and_knows_how_good_it_is() -> None:
-    data = simulated(20, 6, share=0.7, seed=1)
+    data = simulated(14, 5, share=0.8, seed=1)
     measured = {pair: row for row, pair in enumerate(zip(data.perturbation, data.cell_type, strict=True))}
     ours, shift, inside = [], [], []
-    for (p, t), row in list(measured.items())[::7]:
+    for (p, t), row in list(measured.items())[::6]:
         keep = np.arange(len(data)) != row
-        answer = Reference(_take(data, np.flatnonzero(keep), p, t)).answer(f"p{p}", f"t{t}")
+        answer = Reference(data.take(np.flatnonzero(keep), p, t)).answer(f"p{p}", f"t{t}")
         ours.append(pearson(answer.change, data.responses[row]))
         shift.append(pearson(data.responses[keep & (data.perturbation == p)].mean(axis=0), data.responses[row]))
         assert answer.forecast is not None
@@ -79,7 +79,7 @@ def test_the_reference_beats_the_mean_shift_and_knows_how_good_it_is() -> None:
 def test_the_order_of_rows_and_names_decides_nothing() -> None:
     data = simulated()
     first = Reference(data).answer("p3", "t1")
-    again = Reference(_take(data, np.arange(len(data))[::-1])).answer("p3", "t1")
+    again = Reference(data.take(np.arange(len(data))[::-1])).answer("p3", "t1")
     assert np.allclose(first.change, again.change) and np.allclose(first.weights[::-1], again.weights)
     assert first.forecast is not None and first.forecast == Reference(data).answer("p3", "t1").forecast
     assert first.weights @ data.responses == pytest.approx(first.change)
@@ -146,3 +146,33 @@ def test_types_without_control_profiles_stand_by_the_ontology() -> None:
     found = type_distances(profiles, steps)
     assert found[0, 1] == pytest.approx(1 - np.corrcoef(profiles[:2])[0, 1])
     assert found[0, 2] == pytest.approx(0.09) and found[1, 2] == 2.0
+
+
+def test_groups_of_donors_are_pooled_by_their_cells() -> None:
+    found = pool_groups(
+        ["p", "q"],
+        ["a", "b"],
+        [("q", "a"), ("p", "b"), ("q", "a")],
+        np.array([[0.0, 4.0], [7.0, 7.0], [4.0, 0.0]]),
+        np.eye(2),
+        np.zeros((2, 2)),
+        n_cells=np.array([30, 5, 10]),
+        donors=["D1", "D1", "D2"],
+    )
+    assert found.perturbation.tolist() == [0, 1] and found.cell_type.tolist() == [1, 0]
+    assert found.responses.tolist() == [[7.0, 7.0], [1.0, 3.0]]
+    assert found.n_cells is not None and found.n_cells.tolist() == [5, 40]
+    assert found.n_donors is not None and found.n_donors.tolist() == [1, 2]
+
+
+def test_a_backtest_sets_the_reference_beside_plain_answers() -> None:
+    found = {regime.support: regime for regime in backtest(Reference(simulated(16, 4)))}
+    assert len(found) == 4
+    for regime in found.values():
+        reached = {row.answer: row for row in regime.rows}
+        assert 0.8 <= regime.coverage <= 1 and reached["no change"].pearson == 0
+        others = reached.keys() - {"reference"}
+        assert all(reached["reference"].pearson > reached[name].pearson - 0.02 for name in others)
+        assert all(row.ahead_low <= row.ahead <= row.ahead_high for row in regime.rows)
+    both = {row.answer for row in found[str(SUPPORTS[0])].rows}
+    assert both == {"reference", "mean shift of other types", "nearest type", "type's mean response", "no change"}

@@ -1,10 +1,11 @@
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gca_core.haystack.prompts.perturbation_similarity import perturbation_similarity, shared
 from gca_core.knowledge.bundled.catalogue import PerturbationEntry, load_catalogue
 from gca_core.knowledge.bundled.genetic import resolve_perturbation
+from gca_core.knowledge.bundled.likeness import likeness_matrix, perturbation_similarity, shared
 
 CATALOGUE = load_catalogue()
 NAMES = sorted(CATALOGUE.entries)
@@ -37,3 +38,10 @@ def test_what_is_shared_is_named_with_its_direction() -> None:
     common = shared(entry("interleukin 4"), entry("interleukin 13"))
     assert "IL4R" in common
     assert "IL4R" not in shared(entry("interleukin 4"), entry("dupilumab"))
+
+
+def test_all_pairs_at_once_are_as_one_by_one() -> None:
+    known = [entry(name) for name in (*NAMES[::9], "STAT1 knockout", "STAT1 overexpression")]
+    found = likeness_matrix([*known, None])
+    assert np.isnan(found[-1]).all() and np.isnan(found[:, -1]).all()
+    assert found[:-1, :-1] == pytest.approx(np.array([[perturbation_similarity(a, b) for b in known] for a in known]))

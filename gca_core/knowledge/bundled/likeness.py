@@ -8,9 +8,12 @@ against. What either leaves out is left out of the mean.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+
+import numpy as np
+import numpy.typing as npt
 
 from gca_core.knowledge.bundled.catalogue import PerturbationEntry, PerturbationType
 
@@ -58,6 +61,29 @@ def compare(a: Features, b: Features) -> float:
         known += SIMILARITY_WEIGHTS["family"]
         total += SIMILARITY_WEIGHTS["family"] * (a.family == b.family)
     return total / max(known, LEAST_KNOWN)
+
+
+def likeness_matrix(entries: Sequence[PerturbationEntry | None]) -> npt.NDArray[np.float64]:
+    """:func:`perturbation_similarity` of each pair, (n, n); NaN where either is unknown."""
+    import scipy.sparse as sp
+
+    found = [None if entry is None else Features.of(entry) for entry in entries]
+    total, known = np.zeros((2, len(found), len(found)))
+    for part in _FIELDS:
+        signs = [features.parts[part] if features else {} for features in found]
+        place = {name: i for i, name in enumerate(sorted({name for row in signs for name in row}))}
+        at = [(i, place[name], sign / math.sqrt(len(row))) for i, row in enumerate(signs) for name, sign in row.items()]
+        rows, columns, values = zip(*at, strict=True) if at else ((), (), ())
+        unit = sp.csr_matrix((values, (rows, columns)), shape=(len(found), max(len(place), 1)), dtype=np.float64)
+        total += SIMILARITY_WEIGHTS[part] * (unit @ unit.T).toarray()
+        has = np.array([bool(row) for row in signs], dtype=float)
+        known += SIMILARITY_WEIGHTS[part] * np.outer(has, has)
+    plain = np.array([features is not None and not features.genetic for features in found], dtype=float)
+    families = np.array([features.family if features else "" for features in found], dtype=object)
+    both = SIMILARITY_WEIGHTS["family"] * np.outer(plain, plain)
+    total, known = total + both * (families[:, None] == families[None, :]), known + both
+    unknown = np.array([features is None for features in found], dtype=bool)
+    return np.where(unknown[:, None] | unknown[None, :], np.nan, total / np.maximum(known, LEAST_KNOWN))
 
 
 def shared(a: PerturbationEntry, b: PerturbationEntry) -> str:
