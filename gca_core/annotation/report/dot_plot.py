@@ -27,6 +27,8 @@ MAX_PER_LABEL = 5
 MANY_GENES = 40
 # of a gene and of a cluster, in inches
 CELL = 0.28
+# for the longest names there are, in inches: left of the dots, below and above them; the picture is cut to its content
+LEFT, BELOW, ABOVE = 8.0, 2.6, 4.2
 EDGE: dict[str, Any] = {"edgecolors": "#33475b", "linewidths": 0.3}
 
 
@@ -118,7 +120,8 @@ def dot_plot_png(markers: MarkerExpression, report: DatasetReport) -> bytes:
     at = np.ix_(rows, [markers.genes.index(gene) for gene in genes])
     fraction, largest = markers.fraction[at], max(0.1, np.ceil(10 * markers.fraction[at].max()) / 10)
     width, height = CELL * (len(genes) + 0.6), CELL * (len(rows) + 1)
-    figure = new_figure(width + 2.2, max(height, 2.0), DPI if len(genes) <= MANY_GENES else 100)
+    size = LEFT + width + 2.2, BELOW + max(height, 2.0) + ABOVE
+    figure = new_figure(*size, DPI if len(genes) <= MANY_GENES else 100)
     axes = _axes(figure, 0, 0, width, height)
     x, y = np.meshgrid(np.arange(len(genes)), np.arange(len(rows)))
     dots = axes.scatter(x, y, s=_area(fraction / largest), c=_scaled(markers.mean[at]), cmap="Blues", **EDGE)
@@ -137,9 +140,9 @@ def dot_plot_png(markers: MarkerExpression, report: DatasetReport) -> bytes:
 
 
 def _axes(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
-    """Axes at a place in inches."""
+    """Axes at a place in inches from where the dots begin."""
     w, h = figure.get_size_inches()
-    return figure.add_axes((left / w, bottom / h, width / w, height / h))
+    return figure.add_axes(((LEFT + left) / w, (BELOW + bottom) / h, width / w, height / h))
 
 
 def _area(share: Array) -> Array:

@@ -5,8 +5,10 @@ import warnings
 from io import BytesIO
 from typing import Any
 
+import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from PIL import Image
 
 DPI = 130
 
@@ -20,17 +22,20 @@ def new_figure(width: float, height: float, dpi: int = DPI, **options: Any) -> F
 
 def png_bytes(figure: Figure, *, tight: bool = False) -> bytes:
     """The PNG of a figure, cut to its content if ``tight``. The same bytes each time; what the font lacks is a box."""
-    buffer = BytesIO()
     canvas: Any = FigureCanvasAgg(figure)
-    options: dict[str, Any] = {"metadata": {"Software": None}, "pil_kwargs": {"compress_level": 4}}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        # savefig would lay out and draw everything twice
-        if tight:
-            box = figure.get_tightbbox(canvas.get_renderer()).padded(0.1)
-            canvas.print_figure(buffer, format="png", dpi=figure.dpi, bbox_inches=box, **options)
-        else:
-            canvas.print_png(buffer, **options)
+        canvas.draw()
+    pixels = np.asarray(canvas.buffer_rgba())
+    if tight:
+        # matplotlib's tight box would measure every text once more, a third of the time of a dot plot
+        drawn, edge = pixels.view(np.uint32)[..., 0] != 0xFFFFFFFF, round(0.1 * figure.dpi)
+        rows, columns = (np.flatnonzero(drawn.any(axis=axis)) for axis in (1, 0))
+        pixels = pixels[
+            max(rows[0] - edge, 0) : rows[-1] + edge + 1, max(columns[0] - edge, 0) : columns[-1] + edge + 1
+        ]
+    buffer = BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, "png", dpi=(figure.dpi,) * 2, compress_level=4)
     return buffer.getvalue()
 
 

@@ -1,10 +1,12 @@
 import re
 from html.parser import HTMLParser
+from io import BytesIO
 
 import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from gca_core.annotation.markers.delimited import plain_cell, safe_cell
 from gca_core.annotation.models import (
@@ -248,6 +250,13 @@ def test_a_single_cluster_is_drawn(label):
 def test_pictures_are_the_same_each_time():
     one = report(annotation("1"), annotation("2", "T cell"))
     assert dot_plot_png(expression(one.annotations), one) == dot_plot_png(expression(one.annotations), one)
+
+
+def test_the_longest_names_are_not_cut_off_a_dot_plot():
+    one = report(annotation("W" * 99, "W" * 99), annotation("2", "T cell"))
+    markers = MarkerExpression(("W" * 99, "2"), ("G-" + "W" * 99, "G-T cell"), np.eye(2), np.eye(2))
+    pixels = np.asarray(Image.open(BytesIO(dot_plot_png(markers, one))))[..., :3]
+    assert all((edge == 255).all() for edge in (pixels[:8], pixels[-8:], pixels[:, :8], pixels[:, -8:]))
 
 
 def test_cells_without_a_cluster_are_drawn_as_such_and_other_clusters_refused():
