@@ -1,5 +1,6 @@
 """Entry point of the ``gca`` command."""
 
+import atexit
 import gc
 import importlib
 import logging
@@ -175,6 +176,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words = sys.argv[1:] if arguments is None else list(arguments)
     # collecting often costs an annotation a tenth of its time
     gc.set_threshold(100_000, 20, 20)
+    # and so does looking through all modules once more on leaving
+    atexit.register(gc.freeze)
     try:
         app(words, prog_name="gca")
     except (GcaError, OSError) as error:
