@@ -215,7 +215,7 @@ def show_redraws(cells: ad.AnnData, genes: list[str], context: HaystackContext) 
     treated, untreated = (to_csr(cells_of(cells, NON_CLASSICAL, condition).X) for condition in ("stim", "ctrl"))
     shift = log_fold_change(treated, untreated)
     before = np.asarray(log_normalise(query, dtype=np.float64).mean(axis=0)).ravel()
-    rates = solve_rates(query, np.maximum(before + shift, 0))
+    rates = solve_rates(query, before, np.maximum(before + shift, 0))
     expected = expectation_of(context.catalogue.get(PERTURBATION))
 
     def score(change: Array) -> float:

@@ -110,7 +110,8 @@ def cytokine_cells(signatures: pd.DataFrame, *, n_cells: int = 60, seed: int = 0
         rows += [(CONTROL, label, KANG_TYPES[label])] * control.shape[0]
         for name in signatures:
             base = sp.csr_matrix(control[np.sort(rng.choice(control.shape[0], size=n_cells, replace=False))])
-            rates = solve_rates(base, np.maximum(means + signatures.loc[genes, name].to_numpy(), 0.0))
+            before = np.asarray(log_normalise(base, dtype=np.float64).mean(axis=0)).ravel()
+            rates = solve_rates(base, before, np.maximum(means + signatures.loc[genes, name].to_numpy(), 0.0))
             blocks.append(draw(base, rates, rng))
             rows += [(name, label, KANG_TYPES[label])] * n_cells
     return make_cells(

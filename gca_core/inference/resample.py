@@ -8,12 +8,15 @@ chosen so that the expected mean of log1p(CP10k) over the cells is the target.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
-from scipy.stats import binom, poisson
+from scipy.special import gammaln, xlogy
+from scipy.stats import binom
+from scipy.stats.sampling import DiscreteAliasUrn
 
 TARGET_SUM = 1e4
 LIBRARY_BINS = 12
@@ -22,7 +25,6 @@ GRID = 160
 MAX_RATE = 2000.0
 OUTER_ROUNDS = 3
 TOLERANCE = 1e-4
-BLOCK_CELLS = 512
 
 Array = npt.NDArray[np.float64]
 
@@ -42,7 +44,7 @@ class GeneRates:
     reachable: npt.NDArray[np.bool_]
 
 
-def solve_rates(counts: sp.csr_matrix, target: Array) -> GeneRates:
+def solve_rates(counts: sp.csr_matrix, means: Array, target: Array) -> GeneRates:
     """Rates with which the expected mean log1p(CP10k) of each gene is ``target``.
 
     The expected mean is tabulated over (count, library bin, rate); a gene's curve is its cells'
@@ -52,13 +54,17 @@ def solve_rates(counts: sp.csr_matrix, target: Array) -> GeneRates:
 
     Args:
         counts: cells x genes, integers.
+        means: (n_genes,) their mean log1p(CP10k).
         target: (n_genes,) wanted mean of log1p(CP10k).
     """
-    libraries = np.maximum(np.asarray(counts.sum(axis=1), dtype=np.float64).ravel(), 1.0)
-    original = libraries
+    original = libraries = np.maximum(np.asarray(counts.sum(axis=1), dtype=np.float64).ravel(), 1.0)
+    bins = _library_bins(libraries)
+    values, histogram = _histogram(counts, bins)
+    # the residue of binning is carried along, so that an unchanged gene stays exactly unchanged
+    residue = means - _unchanged(values, histogram, _centres(libraries, bins))
     rates = GeneRates(np.ones(counts.shape[1]), np.zeros(counts.shape[1]), np.ones(counts.shape[1], dtype=bool))
     for _ in range(OUTER_ROUNDS):
-        rates = _solve(counts, libraries, target)
+        rates = _solve(values, histogram, _centres(libraries, bins), residue, target)
         kept = np.asarray(counts @ rates.keep).ravel()
         # added counts scale with the library, so their sum is a share of it
         libraries = np.clip(kept / np.maximum(1.0 - rates.add.sum() / TARGET_SUM, 0.5), 0.5 * original, 2.0 * original)
@@ -67,30 +73,33 @@ def solve_rates(counts: sp.csr_matrix, target: Array) -> GeneRates:
 
 def draw(counts: sp.csr_matrix, rates: GeneRates, rng: np.random.Generator) -> sp.csr_matrix:
     """One draw of counts: thinned where a gene falls, with Poisson counts added where it rises."""
-    kept = counts.astype(np.int64)
-    kept.data = rng.binomial(kept.data, rates.keep[kept.indices])
+    kept = counts.astype(np.int64, copy=True)
+    chance = rates.keep.astype(np.float32)[kept.indices]
+    # most counts are 1, and a coin is far cheaper than a binomial
+    several = np.flatnonzero((kept.data > 1) & (chance < 1))
+    thinned = rng.binomial(kept.data[several], chance[several])
+    kept.data *= rng.random(len(chance), dtype=np.float32) < chance
+    kept.data[several] = thinned
     share = min(rates.add.sum() / TARGET_SUM, 0.5)
-    libraries = np.asarray(kept.sum(axis=1)).ravel() / (1.0 - share)
-    rising = np.flatnonzero(rates.add > 0)
-    blocks = np.array_split(libraries / TARGET_SUM, max(1, len(libraries) // BLOCK_CELLS))
-    added = sp.csr_matrix(sp.vstack([sp.csr_matrix(rng.poisson(np.outer(b, rates.add[rising]))) for b in blocks]))
-    added = sp.csr_matrix((added.data, rising[added.indices], added.indptr), shape=counts.shape)
-    result = sp.csr_matrix(kept + added)
+    libraries = np.asarray(kept.sum(axis=1), dtype=np.float64).ravel() / (1.0 - share)
+    # a gene's counts in all cells, dealt out by the cells' libraries: the same as a Poisson draw in each cell
+    total = rng.poisson(rates.add * libraries.sum() / TARGET_SUM)
+    if total.any():
+        cells = DiscreteAliasUrn(libraries / libraries.sum(), random_state=rng).rvs(int(total.sum()))
+        genes = np.repeat(np.arange(len(total), dtype=np.int32), total)
+        kept = kept + sp.csr_matrix((np.ones(len(genes), dtype=np.int64), (cells, genes)), shape=counts.shape)
+    result = sp.csr_matrix(kept)
     result.eliminate_zeros()
     result.sort_indices()
     return result
 
 
-def _solve(counts: sp.csr_matrix, libraries: Array, target: Array) -> GeneRates:
-    bins, centres = _library_bins(libraries)
-    values, histogram = _histogram(counts, bins, len(centres))
-    unchanged = histogram @ np.log1p(values[:, None] * TARGET_SUM / centres[None, :]).ravel()
-    # the residue of binning is carried along, so that an unchanged gene stays exactly unchanged
-    exact = _mean_log(counts, libraries)
-    wanted = target - (exact - unchanged)
+def _solve(values: Array, histogram: sp.csr_matrix, centres: Array, residue: Array, target: Array) -> GeneRates:
+    wanted = target - residue
+    unchanged = _unchanged(values, histogram, centres)
     keep, add = np.ones(len(target)), np.zeros(len(target))
     reachable = np.ones(len(target), dtype=bool)
-    falling, rising = target < exact - TOLERANCE, target > exact + TOLERANCE
+    falling, rising = wanted < unchanged - TOLERANCE, wanted > unchanged + TOLERANCE
     if falling.any():
         grid = np.linspace(0.0, 1.0, GRID)
         curves = histogram[falling] @ _thinning_table(values, centres, grid)
@@ -104,17 +113,25 @@ def _solve(counts: sp.csr_matrix, libraries: Array, target: Array) -> GeneRates:
     return GeneRates(keep, add, reachable)
 
 
-def _library_bins(libraries: Array) -> tuple[npt.NDArray[np.int64], Array]:
-    """Bin of each cell by library size, and the geometric mean of each bin."""
-    order = np.argsort(libraries, kind="stable")
+def _unchanged(values: Array, histogram: sp.csr_matrix, centres: Array) -> Array:
+    """Mean log1p(CP10k) of each gene, by its histogram."""
+    return np.asarray(histogram @ np.log1p(values[:, None] * TARGET_SUM / centres[None, :]).ravel())
+
+
+def _library_bins(libraries: Array) -> npt.NDArray[np.int64]:
+    """Bin of each cell by library size."""
     bins = np.empty(len(libraries), dtype=np.int64)
     n_bins = min(LIBRARY_BINS, len(libraries))
-    bins[order] = np.arange(len(libraries)) * n_bins // len(libraries)
-    logs = np.bincount(bins, weights=np.log(libraries), minlength=n_bins) / np.bincount(bins, minlength=n_bins)
-    return bins, np.exp(logs)
+    bins[np.argsort(libraries, kind="stable")] = np.arange(len(libraries)) * n_bins // len(libraries)
+    return bins
 
 
-def _histogram(counts: sp.csr_matrix, bins: npt.NDArray[np.int64], n_bins: int) -> tuple[Array, sp.csr_matrix]:
+def _centres(libraries: Array, bins: npt.NDArray[np.int64]) -> Array:
+    """Geometric mean library of each bin."""
+    return np.exp(np.bincount(bins, weights=np.log(libraries)) / np.bincount(bins))
+
+
+def _histogram(counts: sp.csr_matrix, bins: npt.NDArray[np.int64]) -> tuple[Array, sp.csr_matrix]:
     """Share of the cells in each (count, library bin) per gene, genes x (counts * bins).
 
     Counts above ``MAX_EXACT_COUNT`` fall into geometric classes, each represented by its middle.
@@ -123,16 +140,17 @@ def _histogram(counts: sp.csr_matrix, bins: npt.NDArray[np.int64], n_bins: int) 
     coarse = np.unique(np.rint(np.geomspace(MAX_EXACT_COUNT + 1, max(counts.max(), MAX_EXACT_COUNT + 2), 30)))
     values = np.concatenate((np.arange(MAX_EXACT_COUNT + 1, dtype=np.float64), coarse))
     edges = (values[1:] + values[:-1]) / 2
-    stored = np.searchsorted(edges, counts.data, side="left")
-    rows = np.repeat(bins, np.diff(counts.indptr))
-    shape = (n_genes, len(values) * n_bins)
-    filled = sp.csr_matrix((np.ones(counts.nnz), (counts.indices, stored * n_bins + rows)), shape=shape)
-    per_bin = np.bincount(bins, minlength=n_bins).astype(np.float64)
-    nonzero = sp.csr_matrix((np.ones(counts.nnz), (counts.indices, rows)), shape=(n_genes, n_bins)).toarray()
-    zeros = sp.csr_matrix(per_bin[None, :] - nonzero)
-    # count 0 comes first, so its columns are the bins themselves
-    zeros = sp.csr_matrix((zeros.data, zeros.indices, zeros.indptr), shape=shape)
-    return values, sp.csr_matrix((filled + zeros) / n_cells)
+    per_bin = np.bincount(bins)
+    shape = (n_genes, len(values), len(per_bin))
+    key = counts.data.astype(np.int64)
+    large = np.flatnonzero(key > MAX_EXACT_COUNT)
+    key[large] = np.searchsorted(edges, key[large], side="left")
+    key *= len(per_bin)
+    key += np.repeat(bins, np.diff(counts.indptr))
+    key += counts.indices.astype(np.int64) * (shape[1] * shape[2])
+    filled = np.bincount(key, minlength=math.prod(shape)).reshape(shape)
+    filled[:, 0] = per_bin - filled[:, 1:].sum(axis=1)
+    return values, sp.csr_matrix(filled.reshape(n_genes, -1)) / n_cells
 
 
 def _thinning_table(values: Array, centres: Array, grid: Array) -> Array:
@@ -160,8 +178,10 @@ def _adding_table(values: Array, centres: Array, grid: Array) -> Array:
         means = grid / scale
         small = means <= MAX_EXACT_COUNT
         outcomes = np.arange(int(MAX_EXACT_COUNT + 8 * np.sqrt(MAX_EXACT_COUNT)) + 1)
-        probability = poisson.pmf(outcomes[:, None], means[None, small])
-        table[:, b, small] = np.log1p((values[:, None] + outcomes[None, :]) * scale) @ probability
+        probability = np.exp(xlogy(outcomes[:, None], means[small]) - means[small] - gammaln(outcomes[:, None] + 1))
+        logs = np.log1p((values[:, None] + outcomes[None, :]) * scale)
+        # threads of BLAS meet later than so small a product is done
+        table[:, b, small] = np.einsum("ij,jk->ik", logs, probability)
         large = means[~small][None, :]
         table[:, b, ~small] = _second_order(values[:, None] + large, large, np.full((len(values), 1), scale))
     return table.reshape(-1, len(grid))
@@ -181,9 +201,3 @@ def _invert(curves: Array, grid: Array, wanted: Array) -> tuple[Array, npt.NDArr
     low, high = curves[rows, upper - 1], curves[rows, upper]
     part = np.clip((wanted - low) / np.maximum(high - low, 1e-12), 0.0, 1.0)
     return grid[upper - 1] + part * (grid[upper] - grid[upper - 1]), reachable
-
-
-def _mean_log(counts: sp.csr_matrix, libraries: Array) -> Array:
-    scaled = counts.astype(np.float64)
-    scaled.data = np.log1p(scaled.data * np.repeat(TARGET_SUM / libraries, np.diff(counts.indptr)))
-    return np.asarray(scaled.mean(axis=0)).ravel()

@@ -49,10 +49,10 @@ class ShiftPredictor:
         # genes that the prompt lacks stay unchanged
         place = inputs.prompt.var_names.get_indexer(inputs.query.var_names)
         shift = np.where(place >= 0, shift[np.maximum(place, 0)], 0.0)
-        counts = require_counts(inputs.query).astype(np.int64)
+        counts = require_counts(inputs.query)
         means = _mean_log(counts)
         target = np.maximum(means + shift, 0.0)
-        rates = solve_rates(counts, target)
+        rates = solve_rates(counts, means, target)
         predicted = average(draw(counts, rates, np.random.default_rng(seed)) for seed in request.seeds)
         realised = _mean(predicted.log) - means
         metrics = {

@@ -35,12 +35,13 @@ def log_normalise(
     if not target_sum > 0:
         raise DataValidationError(f"target_sum is {target_sum}; expected a positive number")
     # a copy in float64: the sums of large libraries lose digits in float32
-    X = sp.csr_matrix(counts, dtype=np.float64, copy=True)
+    X = sp.csr_matrix(counts).astype(np.float64, copy=True)
     if X.nnz and (not np.isfinite(X.data).all() or X.data.min() < 0):
         raise DataValidationError("log_normalise needs counts: found negative, NaN or infinite values")
     totals = np.asarray(X.sum(axis=1)).ravel()
     factors = np.divide(target_sum, totals, out=np.zeros_like(totals), where=totals > 0)
-    X.data = np.log1p(X.data * np.repeat(factors, np.diff(X.indptr)))
+    X.data *= np.repeat(factors, np.diff(X.indptr))
+    np.log1p(X.data, out=X.data)
     return sp.csr_matrix(X, dtype=dtype)
 
 

@@ -26,12 +26,12 @@ def realised_change(
     """What a draw changed, and what was wanted."""
     before = mean_log(counts)
     target = np.maximum(before + shift, 0)
-    drawn = draw(counts, solve_rates(counts, target), np.random.default_rng(seed))
+    drawn = draw(counts, solve_rates(counts, before, target), np.random.default_rng(seed))
     return mean_log(drawn) - before, target - before
 
 
 def test_no_shift_changes_no_count(counts: sp.csr_matrix) -> None:
-    drawn = draw(counts, solve_rates(counts, mean_log(counts)), np.random.default_rng(0))
+    drawn = draw(counts, solve_rates(counts, mean_log(counts), mean_log(counts)), np.random.default_rng(0))
     assert (drawn != counts).nnz == 0
 
 
@@ -47,7 +47,7 @@ def test_risen_and_fallen_genes_reach_their_mean(counts: sp.csr_matrix) -> None:
 def test_a_gene_can_be_silenced(counts: sp.csr_matrix) -> None:
     target = mean_log(counts)
     target[150] = 0.0
-    drawn = draw(counts, solve_rates(counts, target), np.random.default_rng(0))
+    drawn = draw(counts, solve_rates(counts, mean_log(counts), target), np.random.default_rng(0))
     assert drawn[:, 150].sum() == 0
 
 
@@ -57,20 +57,24 @@ def test_a_silent_gene_can_be_raised(counts: sp.csr_matrix) -> None:
     silent = sp.csr_matrix(silent)
     target = mean_log(silent)
     target[5] = 0.5
-    drawn = draw(silent, solve_rates(silent, target), np.random.default_rng(0))
+    drawn = draw(silent, solve_rates(silent, mean_log(silent), target), np.random.default_rng(0))
     assert abs(mean_log(drawn)[5] - 0.5) < 0.08
+    # added counts go to cells in proportion to their libraries
+    libraries, added = (np.asarray(part.sum(axis=1)).ravel() for part in (silent, drawn[:, 5]))
+    deep = libraries > np.median(libraries)
+    assert added[deep].sum() / added.sum() == pytest.approx(libraries[deep].sum() / libraries.sum(), rel=0.1)
 
 
 def test_one_cell_and_empty_cells_are_no_trouble() -> None:
     cells = sp.csr_matrix(np.array([[0, 0, 0], [3, 1, 0]]))
     for rows in (cells, cells[1:]):
-        drawn = draw(rows, solve_rates(rows, mean_log(rows) + 0.1), np.random.default_rng(0))
+        drawn = draw(rows, solve_rates(rows, mean_log(rows), mean_log(rows) + 0.1), np.random.default_rng(0))
         assert drawn.shape == rows.shape
         assert (drawn.data >= 0).all()
 
 
 def test_the_same_seed_draws_the_same_and_another_does_not(counts: sp.csr_matrix) -> None:
-    rates = solve_rates(counts, mean_log(counts) + 0.2)
+    rates = solve_rates(counts, mean_log(counts), mean_log(counts) + 0.2)
     first, again, other = (draw(counts, rates, np.random.default_rng(seed)) for seed in (1, 1, 2))
     assert (first != again).nnz == 0
     assert (first != other).nnz > 0
