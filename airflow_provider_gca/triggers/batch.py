@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from gca_core.batch.models import JobView
 
-LOOK_SECONDS, CANCEL_SECONDS = 30.0, 20.0
+LOOK_SECONDS, CANCEL_SECONDS, KILL_SECONDS = 30.0, 20.0, 25.0
 # states of a task from which it doesn't come back by itself
 ENDED = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
 
@@ -71,6 +71,7 @@ class StackBatchTrigger(BaseTrigger):
         self.instance = dict(instance or {})
         self.carried = dict(carried or {})
         self._client: BatchServiceAsyncClient | None = None
+        self._ending: asyncio.Task[None] | None = None
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Where to import the class from, and its arguments."""
@@ -94,25 +95,40 @@ class StackBatchTrigger(BaseTrigger):
 
     async def on_kill(self) -> None:
         """Cancel the job when the task has ended without it."""
-        if not self.cancel_on_kill or not await self._task_has_ended():
-            return
-        from google.api_core import exceptions as api
-        from google.api_core.retry import AsyncRetry
-
-        self.log.info("the task has ended; cancelling %s", self.job_name)
-        client = await self._connected()
-        try:
-            await client.cancel_job(
-                name=self.job_name, retry=AsyncRetry(timeout=CANCEL_SECONDS), timeout=CANCEL_SECONDS
-            )
-        except (api.NotFound, api.BadRequest, api.Conflict) as error:
-            self.log.info("it needs no cancelling: %s", error)
+        if self.cancel_on_kill and self._ending is None:
+            self._ending = asyncio.create_task(self._end_job())
+        await self._ended()
 
     async def cleanup(self) -> None:
         """Close the connection to Google."""
+        await self._ended()
         if self._client is not None:
             with suppress(Exception):
                 await self._client.transport.close()  # type: ignore[no-untyped-call]
+
+    async def _ended(self) -> None:
+        # Airflow cancels a trigger that it kills again every second, also amid on_kill
+        while self._ending is not None and not self._ending.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.shield(self._ending)
+
+    async def _end_job(self) -> None:
+        from google.api_core import exceptions as api
+        from google.api_core.retry import AsyncRetry
+
+        try:
+            async with asyncio.timeout(KILL_SECONDS):
+                if not await self._task_has_ended():
+                    return
+                self.log.info("the task has ended; cancelling %s", self.job_name)
+                client = await self._connected()
+                await client.cancel_job(
+                    name=self.job_name, retry=AsyncRetry(timeout=CANCEL_SECONDS), timeout=CANCEL_SECONDS
+                )
+        except (api.NotFound, api.BadRequest, api.Conflict) as error:
+            self.log.info("it needs no cancelling: %s", error)
+        except Exception:
+            self.log.exception("%s may still run", self.job_name)
 
     async def _wait(self) -> Verdict:
         told = ""

@@ -1,6 +1,7 @@
 """What may happen to a task while its job runs on Google Batch: no job is lost, doubled or left behind."""
 
 import signal
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -69,8 +70,11 @@ def test_a_worker_told_to_end_cancels_the_job_and_the_next_try_submits_another(a
 
 
 @pytest.mark.parametrize(("variant", "state"), [("deferred", "failed"), ("deferred", "success"), ("waiting", "failed")])
-def test_the_job_of_a_run_that_is_marked_is_cancelled(airflow, batch, begin, variant: str, state: str) -> None:
+def test_the_job_of_a_run_that_is_marked_is_cancelled(airflow, batch, begin, monkeypatch, variant, state) -> None:
     run, _ = begin(variant)
+    cancel = batch.cancel_job
+    # meanwhile the triggerer cancels the trigger again
+    monkeypatch.setattr(batch, "cancel_job", lambda asked: time.sleep(3) or cancel(asked))
     if variant == "deferred":
         airflow.wait(lambda: ".trigger." in airflow.log(run), 60, "the triggerer to watch it", run)
     airflow.mark_run(run, state)

@@ -242,9 +242,18 @@ def test_a_killed_trigger_cancels_the_job_only_where_its_task_has_ended(quick, j
     quick.hold()
     trigger = Play(task_of(job), map_index=0).begin()
     until(lambda: quick.jobs[0].state == "RUNNING")
-    monkeypatch.setattr(RuntimeTaskInstance, "get_task_states", staticmethod(lambda **_: told))
+    monkeypatch.setattr(RuntimeTaskInstance, "get_task_states", staticmethod(lambda **_: time.sleep(0.2) or told))
+
+    async def kill() -> None:
+        killing = asyncio.create_task(trigger.on_kill())
+        while not killing.done():
+            await asyncio.sleep(0.05)
+            # as Airflow does every second
+            killing.cancel()
+        await trigger.cleanup()
+
     if hooked:
-        asyncio.run(trigger.on_kill())
+        asyncio.run(kill())
     else:
         monkeypatch.delattr(BaseTrigger, "on_kill")
         with pytest.raises(TimeoutError):
