@@ -85,7 +85,8 @@ def draw(counts: sp.csr_matrix, rates: GeneRates, rng: np.random.Generator) -> s
     # a gene's counts in all cells, dealt out by the cells' libraries: the same as a Poisson draw in each cell
     total = rng.poisson(rates.add * libraries.sum() / TARGET_SUM)
     if total.any():
-        cells = DiscreteAliasUrn(libraries / libraries.sum(), random_state=rng).rvs(int(total.sum()))
+        urn = DiscreteAliasUrn(libraries / libraries.sum(), random_state=rng)
+        cells = np.asarray(urn.rvs(int(total.sum())), dtype=np.int32)
         genes = np.repeat(np.arange(len(total), dtype=np.int32), total)
         kept = kept + sp.csr_matrix((np.ones(len(genes), dtype=np.int64), (cells, genes)), shape=counts.shape)
     result = sp.csr_matrix(kept)
@@ -150,7 +151,7 @@ def _histogram(counts: sp.csr_matrix, bins: npt.NDArray[np.int64]) -> tuple[Arra
     key += counts.indices.astype(np.int64) * (shape[1] * shape[2])
     filled = np.bincount(key, minlength=math.prod(shape)).reshape(shape)
     filled[:, 0] = per_bin - filled[:, 1:].sum(axis=1)
-    return values, sp.csr_matrix(filled.reshape(n_genes, -1)) / n_cells
+    return values, sp.csr_matrix(sp.csr_matrix(filled.reshape(n_genes, -1)) / n_cells)
 
 
 def _thinning_table(values: Array, centres: Array, grid: Array) -> Array:
