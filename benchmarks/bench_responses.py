@@ -82,10 +82,9 @@ def honest(measured: Measured, support: Support) -> tuple[Covariance, LeftOut, l
         left = leave_out(covariance, support, seen.shares(support))
         mine = np.isin(left.pairs, held)
         parts.append(LeftOut(left.pairs[mine], left.weights[mine], left.uncertainty[mine]))
-        known = seen.left_out(support)
-        features, accuracy = features_of(known, seen.panel), known.pearson(seen.panel.gram)
+        known = seen.known(support)
         for pair, asked in zip(parts[-1].pairs, features_of(parts[-1], covariance), strict=True):
-            forecasts[pair] = make_forecast(support, features, accuracy, seen.overlaps(support), asked)
+            forecasts[pair] = make_forecast(support, *known, asked)
     order = np.argsort(np.concatenate([part.pairs for part in parts]))
     fields = ("pairs", "weights", "uncertainty")
     left = LeftOut(*(np.concatenate([getattr(part, name) for part in parts])[order] for name in fields))

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from pydantic import BaseModel
 from scipy.stats import rankdata
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from gca_core.matrix.compare import pearson as correlation
 from gca_core.responses.covariance import Covariance
@@ -58,11 +59,12 @@ def backtest(reference: Reference) -> list[Regime]:
     The shares are those fitted to all pairs of the panel; the forecast of a pair is made from all others.
     """
     found = []
-    for support in SUPPORTS:
-        left = reference.left_out(support)
-        if len(left.pairs) >= FEWEST:
-            weights = {REFERENCE: left.weights} | plain_answers(reference.panel, left, support)
-            found.append(compare(reference.panel, left, str(support), weights, reference.forecasts(support)))
+    with threadpool_limits(1):
+        for support in SUPPORTS:
+            left = reference.left_out(support)
+            if len(left.pairs) >= FEWEST:
+                weights = {REFERENCE: left.weights} | plain_answers(reference.panel, left, support)
+                found.append(compare(reference.panel, left, str(support), weights, reference.forecasts(support)))
     return found
 
 

@@ -122,7 +122,9 @@ def inverse_of(matrix: Array) -> Array:
     if failed:
         raise DataValidationError("likeness and distances give no covariance; are they finite?")
     lower, _ = dpotri(factor, lower=1)
-    return np.asarray(np.tril(lower) + np.tril(lower, -1).T)
+    found = np.asarray(lower + lower.T)
+    np.fill_diagonal(found, np.diag(lower))
+    return found
 
 
 def semidefinite(matrix: Array) -> Array:

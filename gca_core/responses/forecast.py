@@ -68,9 +68,11 @@ def expect(features: Array, accuracy: Array, asked: Array, lowest: float = -1.0)
         solved = np.zeros((design.shape[1], n))
         if np.isfinite(ridge):
             solved = np.linalg.solve(design.T @ design + (ridge + 1e-9) * n * np.eye(design.shape[1]), design.T)
-        hat = design @ solved + 1.0 / n
-        errors = (accuracy - hat @ accuracy) / np.maximum(1 - np.diag(hat), 1e-9)
-        found.append((float(errors @ errors), -ridge, solved @ accuracy, accuracy - errors, errors))
+        slopes = solved @ accuracy
+        # the diagonal of the hat matrix gives the left-out errors
+        leverage = np.einsum("ij,ji->i", design, solved) + 1.0 / n
+        errors = (accuracy - mean - design @ slopes) / np.maximum(1 - leverage, 1e-9)
+        found.append((float(errors @ errors), -ridge, slopes, accuracy - errors, errors))
     _, _, slopes, guesses, errors = min(found, key=lambda f: f[:2])
     # beyond what was seen there is nothing to go by
     place = np.clip((asked - centre) / spread, design.min(axis=0), design.max(axis=0))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from gca_core.errors import DataValidationError
 from gca_core.matrix.compare import de_overlap
@@ -25,7 +26,8 @@ TRIED: dict[str, tuple[float, ...]] = {
     "reach": (0.05, 0.1, 0.2, 0.5, 1.0),
     "cells": (0.0, 50.0, 100.0, 200.0, 500.0),
 }
-GAIN = 1e-4
+# of mean Pearson that makes another value worth it
+GAIN = 1e-3
 OVERLAP = 50
 
 
@@ -54,11 +56,15 @@ class Reference:
 
     Args:
         data: what was measured.
+
+    Attributes:
+        fitted: the shares by support, as far as they were asked for.
     """
 
     def __init__(self, data: Measured) -> None:
         self.data = data
-        self._fits: dict[Support, tuple[Shares, LeftOut, Array]] = {}
+        self.fitted: dict[Support, Shares] = {}
+        self._left_out: dict[Support, tuple[LeftOut, Array]] = {}
 
     @cached_property
     def panel(self) -> Covariance:
@@ -67,15 +73,17 @@ class Reference:
 
     def shares(self, support: Support) -> Shares:
         """What was fitted for this support; the documented defaults where fewer than five pairs can be left out."""
-        return self._fitted(support)[0]
+        if support not in self.fitted:
+            self.fitted[support] = fit(self.panel, support)
+        return self.fitted[support]
 
     def left_out(self, support: Support) -> LeftOut:
         """The panel's pairs, each predicted as if only this support were left to it."""
-        return self._fitted(support)[1]
+        return self._predicted(support)[0]
 
     def overlaps(self, support: Support) -> Array:
         """(m,) share of the 50 largest changes that a left-out prediction has in common with the truth."""
-        return self._fitted(support)[2]
+        return self._predicted(support)[1]
 
     def answer(self, perturbation: str, cell_type: str) -> Answer:
         """The response of a type to a perturbation, whether it was measured or not: its own measure isn't used.
@@ -116,25 +124,26 @@ class Reference:
 
     def forecasts(self, support: Support) -> list[Forecast]:
         """What would have been forecast for each left-out pair, from all others."""
-        _, left, overlaps = self._fitted(support)
-        features, accuracy = features_of(left, self.panel), left.pearson(self.panel.gram)
+        features, accuracy, shared = self.known(support)
         others = ~np.eye(len(accuracy), dtype=bool)
-        return [
-            make_forecast(support, features[o], accuracy[o], overlaps[o], features[i]) for i, o in enumerate(others)
-        ]
+        return [make_forecast(support, features[o], accuracy[o], shared[o], features[i]) for i, o in enumerate(others)]
 
     def _forecast(self, support: Support, asked: Array) -> Forecast | None:
-        _, left, overlaps = self._fitted(support)
-        if len(left.pairs) < FEWEST:
-            return None
-        return make_forecast(support, features_of(left, self.panel), left.pearson(self.panel.gram), overlaps, asked)
+        known = self.known(support)
+        return None if len(known[0]) < FEWEST else make_forecast(support, *known, asked)
 
-    def _fitted(self, support: Support) -> tuple[Shares, LeftOut, Array]:
-        if support not in self._fits:
-            shares = fit(self.panel, support)
-            left = leave_out(self.panel, support, shares)
-            self._fits[support] = (shares, left, overlaps(left.weights, left.pairs, self.panel))
-        return self._fits[support]
+    def known(self, support: Support) -> tuple[Array, Array, Array]:
+        """Features, Pearson and overlap of the left-out pairs."""
+        left, shared = self._predicted(support)
+        return features_of(left, self.panel), left.pearson(self.panel.gram), shared
+
+    def _predicted(self, support: Support) -> tuple[LeftOut, Array]:
+        if support not in self._left_out:
+            shares = self.shares(support)
+            with threadpool_limits(1):
+                left = leave_out(self.panel, support, shares)
+                self._left_out[support] = (left, overlaps(left.weights, left.pairs, self.panel))
+        return self._left_out[support]
 
 
 def weigh(covariance: Covariance, p: int, t: int, shares: Shares) -> tuple[Array, float]:
@@ -162,18 +171,20 @@ def fit(covariance: Covariance, support: Support, start: Shares = Shares()) -> S
 
     if len(leave_out(covariance, support, start).pairs) < FEWEST:
         return start
-    best, reached = start, score(start)
-    improved = True
-    while improved:
-        improved = False
-        for name, values in TRIED.items():
-            for step in (1, -1) if name not in fixed else ():
-                while 0 <= (place := values.index(getattr(best, name)) + step) < len(values):
-                    tried = replace(best, **{name: values[place]})
-                    found = score(tried)
-                    if found <= reached + GAIN:
-                        break
-                    best, reached, improved = tried, found, True
+    # matrices this small gain nothing from threads, and lose much where other work is going on
+    with threadpool_limits(1):
+        best, reached = start, score(start)
+        improved = True
+        while improved:
+            improved = False
+            for name, values in TRIED.items():
+                for step in (1, -1) if name not in fixed else ():
+                    while 0 <= (place := values.index(getattr(best, name)) + step) < len(values):
+                        tried = replace(best, **{name: values[place]})
+                        found = score(tried)
+                        if found <= reached + GAIN:
+                            break
+                        best, reached, improved = tried, found, True
     return best
 
 

@@ -224,6 +224,35 @@ def propose(
         typer.echo(f"note: {note}")
 
 
+@app.command()
+def backtest(dataset: Dataset = None, as_json: AsJson = False) -> None:
+    """Leave each measured response of the atlas out, and show how well the others foretell it.
+
+    Beside the reference stand answers that need no method. A regime is what an answer stands on; ``ahead`` is the mean
+    difference of Pearson to the reference, with its 95 % bootstrap interval over pairs.
+    """
+    from gca_core.config import load_settings
+    from gca_core.haystack.context import open_context
+    from gca_core.haystack.reference import read_reference
+
+    found = read_reference(open_context(load_settings()), dataset)
+    regimes = found.backtest()
+    if as_json:
+        typer.echo(json.dumps([regime.model_dump() for regime in regimes], indent=2))
+        return
+    typer.echo(f"{len(found.reference.data)} pairs of perturbation and cell type, {len(found.genes)} genes")
+    for regime in regimes:
+        typer.echo(f"\nanswered from {regime.support}: {regime.n_pairs} pairs left out")
+        typer.echo(f"{'':<30}{'Pearson':>8}{'overlap':>9}  reference ahead")
+        for row in regime.rows:
+            ahead = f"  {row.ahead:+.3f} [{row.ahead_low:+.3f}, {row.ahead_high:+.3f}]" if row.ahead else ""
+            typer.echo(f"{row.answer:<30}{row.pearson:>8.3f}{row.overlap:>9.3f}{ahead}")
+        sharp = "" if regime.sharpness is None else f", Spearman with it {regime.sharpness:.2f}"
+        typer.echo(f"forecast: the true value lies in the 90 % interval for {regime.coverage:.0%} of the pairs{sharp}")
+    if not regimes:
+        typer.echo("too few pairs to leave any out: five of one kind are needed")
+
+
 def _fail(error: Exception) -> NoReturn:
     """Print an expected failure as JSON and leave with the code for it."""
     fault = {
