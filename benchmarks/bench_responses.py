@@ -17,12 +17,13 @@ from gca_core.knowledge.bundled.catalogue import load_catalogue
 from gca_core.knowledge.bundled.genetic import resolve_perturbation
 from gca_core.knowledge.bundled.likeness import likeness_matrix
 from gca_core.knowledge.bundled.ontology import load_ontology
-from gca_core.responses import Measured, Reference, pool_groups, type_distances
 from gca_core.responses.backtest import REFERENCE, SUPPORTS, Regime, compare, plain_answers
 from gca_core.responses.covariance import Covariance, Shares
-from gca_core.responses.forecast import FEWEST, Forecast
+from gca_core.responses.forecast import FEWEST
 from gca_core.responses.left_out import LeftOut, Support, leave_out, usable
-from gca_core.responses.reference import features_of, make_forecast
+from gca_core.responses.measured import Measured, pool_groups, type_distances
+from gca_core.responses.models import Forecast
+from gca_core.responses.reference import Reference, features_of, make_forecast
 
 FOLDS = 8
 Array = data.Array

@@ -38,6 +38,7 @@ os.environ |= {
     "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(AIRFLOW_HOME / "logs"),
     "GCA_ENV_FILE": str(AIRFLOW_HOME / "no.env"),
     "GCA_ASSETS_HOME": str(AIRFLOW_HOME / "assets"),
+    "GCA_CACHE_DIR": str(AIRFLOW_HOME / "cache"),
     "GCA_MACHINE_PROFILE": "none",
     "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
 }

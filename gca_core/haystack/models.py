@@ -7,6 +7,7 @@ from pydantic import BaseModel, Field
 from gca_core.grounding.models import Expectation, GroundingConfig, GroundingScore
 from gca_core.inference.models import InferenceJob
 from gca_core.knowledge.bundled.catalogue import PerturbationType
+from gca_core.responses.models import Forecast
 
 
 class Strategy(StrEnum):
@@ -263,6 +264,35 @@ class HaystackOutputs(BaseModel, frozen=True):
     n_iterations: int
     n_evaluations: int
     status: str
+    forecast: Forecast | None = None
+
+
+class Contribution(BaseModel, frozen=True):
+    """A measured response in the reference: its weight, of the responses as they were measured."""
+
+    perturbation: str
+    cell_type: str
+    weight: float
+
+
+class ReferenceResponse(BaseModel, frozen=True):
+    """The atlas's own estimate of the asked response, made of measured ones; see :mod:`gca_core.responses`.
+
+    Attributes:
+        description: what it is made of, or why there is none.
+        n_pairs: measured pairs of perturbation and type that it was made from.
+        forecast: how accurate such estimates are; None where the atlas has too few pairs to say.
+        contributions: the largest weights, largest first.
+        pearson_with_prediction: over all genes; None without a prediction.
+    """
+
+    available: bool
+    description: str
+    n_pairs: int = 0
+    forecast: Forecast | None = None
+    contributions: tuple[Contribution, ...] = ()
+    top_genes: tuple[GeneChange, ...] = ()
+    pearson_with_prediction: float | None = None
 
 
 class Baseline(BaseModel, frozen=True):

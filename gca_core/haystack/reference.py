@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
@@ -14,15 +14,17 @@ from pydantic import TypeAdapter
 
 from gca_core import io
 from gca_core.cache import FileCache, cache_root
-from gca_core.errors import CellRetrievalError
-from gca_core.haystack.models import StructuredQuery
+from gca_core.errors import CellRetrievalError, DataValidationError
+from gca_core.haystack.models import Contribution, GeneChange, ReferenceResponse, StructuredQuery
 from gca_core.knowledge.bundled.genetic import resolve_perturbation
 from gca_core.knowledge.bundled.likeness import likeness_matrix
 from gca_core.knowledge.bundled.names import normalise_name
-from gca_core.responses import Answer, Reference, pool_groups, type_distances
+from gca_core.matrix.compare import pearson
 from gca_core.responses.backtest import Regime, backtest
 from gca_core.responses.covariance import Shares
 from gca_core.responses.left_out import Support
+from gca_core.responses.measured import pool_groups, type_distances
+from gca_core.responses.reference import Answer, Reference
 
 if TYPE_CHECKING:
     from gca_core.atlas.models import CellGroup
@@ -33,6 +35,7 @@ Array = npt.NDArray[np.float64]
 
 # of perturbed groups that are read: 20,000 genes of so many are 0.3 GB
 MOST_GROUPS = 2000
+CONTRIBUTIONS, TOP_GENES = 8, 50
 # what is kept is dropped when the fit changes
 FIT_VERSION = 1
 _FITS = TypeAdapter(list[tuple[Support, Shares]])
@@ -80,6 +83,45 @@ class AtlasReference:
         if len(self.reference.fitted) > before:
             self._cache.put(self.key, _FITS.dump_json(list(self.reference.fitted.items())))
         return made
+
+
+def describe_reference(
+    query: StructuredQuery, context: HaystackContext, prediction: Mapping[str, float] | None = None
+) -> ReferenceResponse:
+    """The reference response to a question in words and figures.
+
+    Args:
+        query: what is asked.
+        context: with an atlas.
+        prediction: a predicted change by gene, to compare it with.
+    """
+    try:
+        atlas, answer = reference_for(query, context)
+    except (CellRetrievalError, DataValidationError) as error:
+        return ReferenceResponse(available=False, description=str(error))
+    data, change = atlas.reference.data, answer.change
+    shared = [i for i, gene in enumerate(atlas.genes) if gene in (prediction or {})]
+    heaviest = np.argsort(-np.abs(answer.weights), kind="stable")[:CONTRIBUTIONS]
+    largest = np.argsort(-np.abs(change), kind="stable")[:TOP_GENES]
+    labels = {g.cell_type_id: g.cell_type for g in atlas.groups}
+    return ReferenceResponse(
+        available=True,
+        description=f"made from {answer.support}",
+        n_pairs=int(np.count_nonzero(answer.weights)),
+        forecast=answer.forecast,
+        contributions=tuple(
+            Contribution(
+                perturbation=data.perturbations[data.perturbation[i]],
+                cell_type=labels[data.cell_types[data.cell_type[i]]],
+                weight=round(float(answer.weights[i]), 3),
+            )
+            for i in heaviest
+        ),
+        top_genes=tuple(GeneChange(gene=atlas.genes[i], change=round(float(change[i]), 6)) for i in largest),
+        pearson_with_prediction=round(pearson(change[shared], [prediction[atlas.genes[i]] for i in shared]), 4)
+        if prediction and len(shared) > 1
+        else None,
+    )
 
 
 def reference_for(query: StructuredQuery, context: HaystackContext) -> tuple[AtlasReference, Answer]:

@@ -1,7 +1,5 @@
 """What an atlas itself says of a response: the reference, and how good it will be."""
 
-from gca_core.responses.forecast import Expected, Forecast
-from gca_core.responses.measured import Measured, pool_groups, type_distances
-from gca_core.responses.reference import Answer, Reference
+from gca_core.responses.models import Expected, Forecast
 
-__all__ = ["Answer", "Expected", "Forecast", "Measured", "Reference", "pool_groups", "type_distances"]
+__all__ = ["Expected", "Forecast"]

@@ -11,9 +11,10 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from gca_core.matrix.compare import pearson as correlation
 from gca_core.responses.covariance import Covariance
-from gca_core.responses.forecast import FEWEST, MANY, Forecast
+from gca_core.responses.forecast import FEWEST, MANY
 from gca_core.responses.left_out import LeftOut, Support, pearson, usable
 from gca_core.responses.measured import Array
+from gca_core.responses.models import Forecast
 from gca_core.responses.reference import Reference, overlaps
 
 REFERENCE, NO_CHANGE = "reference", "no change"

@@ -3,53 +3,24 @@
 from __future__ import annotations
 
 import numpy as np
-from pydantic import BaseModel
 from scipy.special import stdtrit
 
 from gca_core.responses.measured import Array
+from gca_core.responses.models import Expected
 
 COVERAGE = 0.9
-# of left-out pairs: fewer say nothing, and from so many like the question on quantiles are read off
-FEWEST, MANY = 5, 60
+# of left-out pairs: fewer say nothing; with fewer than some, features fit noise (simulated atlas, seven pairs: 68 % of
+# the true values in the 90 % interval, 83 % with the mean alone); from many on, quantiles are read off
+FEWEST, SOME, MANY = 5, 20, 60
 RIDGES = (0.0, 0.1, 1.0, 10.0)
-
-
-class Expected(BaseModel, frozen=True):
-    """An accuracy to expect, with the interval that holds nine in ten."""
-
-    value: float
-    low: float
-    high: float
-
-
-class Forecast(BaseModel, frozen=True):
-    """The accuracy to expect of an answer.
-
-    Attributes:
-        pearson: correlation over genes of predicted and true change.
-        overlap: share of the 50 largest changes that are among the true ones.
-        support: what the answer stands on, in words.
-        n_pairs: left-out pairs with support like this.
-    """
-
-    pearson: Expected
-    overlap: Expected
-    support: str
-    n_pairs: int
-
-    def __str__(self) -> str:
-        p = self.pearson
-        return (
-            f"on {self.n_pairs} pairs of your atlas with support like this ({self.support}), "
-            f"Pearson {p.value:.2f} [{p.low:.2f}, {p.high:.2f}]"
-        )
 
 
 def expect(features: Array, accuracy: Array, asked: Array, lowest: float = -1.0) -> tuple[Expected, int]:
     """The accuracy to expect of a question.
 
-    A ridge regression of the accuracy on the features; its strength, up to the mean alone, by leaving pairs out. The
-    interval is that of the left-out errors: of those pairs whose expected accuracy is nearest, where there are many.
+    A ridge regression of the accuracy on the features, its strength, up to the mean alone, by leaving pairs out; with
+    fewer than 20 pairs their mean. The interval is that of the left-out errors: of those pairs whose expected accuracy
+    is nearest, where there are many.
 
     Args:
         features: (n_pairs, n_features) of left-out pairs.
@@ -64,7 +35,7 @@ def expect(features: Array, accuracy: Array, asked: Array, lowest: float = -1.0)
     centre, spread = features.mean(axis=0), np.maximum(features.std(axis=0), 1e-9)
     design, mean = (features - centre) / spread, accuracy.mean()
     found = []
-    for ridge in (*RIDGES, np.inf):
+    for ridge in (*(RIDGES if n >= SOME else ()), np.inf):
         solved = np.zeros((design.shape[1], n))
         if np.isfinite(ridge):
             solved = np.linalg.solve(design.T @ design + (ridge + 1e-9) * n * np.eye(design.shape[1]), design.T)

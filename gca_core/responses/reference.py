@@ -12,9 +12,10 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from gca_core.errors import DataValidationError
 from gca_core.matrix.compare import de_overlap
 from gca_core.responses.covariance import Covariance, Shares
-from gca_core.responses.forecast import FEWEST, Expected, Forecast, expect
+from gca_core.responses.forecast import FEWEST, expect
 from gca_core.responses.left_out import LeftOut, Support, leave_out, support_of
 from gca_core.responses.measured import Array, Indices, Measured
+from gca_core.responses.models import Expected, Forecast
 
 # pairs from which the shares are fitted, and from which an answer is made; both cost their cube
 PANEL, MOST_PAIRS = 400, 1500

@@ -12,14 +12,17 @@ import numpy as np
 import pytest
 
 from gca_core import io
+from gca_core.cli.haystack.run import app
 from gca_core.config import Settings
 from gca_core.errors import CellRetrievalError, ConfigurationError, EvaluationError, InferenceError, StoreError
 from gca_core.haystack import steps
 from gca_core.haystack.context import HaystackContext, open_context
 from gca_core.haystack.demo.kang2018 import DemoFiles, prepare_demo
 from gca_core.haystack.models import EvaluationStatus, HaystackOutputs, IterationConfig, TerminationReason
+from gca_core.haystack.reference import reference_for
 from gca_core.haystack.run import infer, run_haystack
 from gca_core.inference.models import InferenceResult, InferenceStatus
+from gca_core.matrix.compare import log_fold_change, pearson
 from gca_core.runs.models import RunPhase, RunStatus
 from gca_core.runs.state import StateRef
 
@@ -85,6 +88,42 @@ def test_the_withheld_response_is_predicted(default_run: HaystackOutputs, demo: 
     assert truth.pearson_lfc >= 0.85
     assert truth.de_overlap_50 >= 0.60
     assert truth.n_genes == 5500
+
+
+def test_the_atlas_says_what_it_expects_and_how_sure_that_is(default_run, context, demo, monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv("GCA_CACHE_DIR", str(tmp_path))
+    atlas, found = reference_for(steps.understand(QUESTION, context, dataset=demo.dataset), context)
+    with io.local_copy(demo.truth_uri) as truth, io.local_copy(demo.control_uri) as control:
+        measured = log_fold_change(*(ad.read_h5ad(path)[:, atlas.genes].X for path in (truth, control)))
+    reached = pearson(found.change, measured)
+    assert reached > pearson(atlas.reference.data.responses.mean(axis=0), measured) + 0.03
+    assert found.forecast is not None and found.forecast.n_pairs == 7
+    assert abs(found.forecast.pearson.value - reached) < 0.1
+    assert default_run.forecast == found.forecast
+    log = json.loads(io.read_text(default_run.json_uri))["reference"]
+    assert log["pearson_with_prediction"] > 0.8 and log["contributions"][0]["cell_type"].startswith(
+        "CD14-low, CD16-positive"
+    )
+    assert str(found.forecast) in io.read_text(default_run.html_uri)
+    # what was fitted is kept by the atlas's content
+    monkeypatch.setattr("gca_core.responses.reference.fit", lambda *_: pytest.fail("fitted twice"))
+    again = reference_for(steps.understand(QUESTION, context, dataset=demo.dataset), context)[1]
+    assert (again.change == found.change).all()
+
+
+def test_the_command_leaves_measured_pairs_out(demo, own_settings, monkeypatch, capsys) -> None:
+    monkeypatch.setenv("GCA_HOME", str(own_settings.home))
+    with pytest.raises(SystemExit) as done:
+        app(["backtest", "--dataset", demo.dataset])
+    assert done.value.code == 0
+    shown = capsys.readouterr().out
+    assert "7 pairs of perturbation and cell type" in shown
+    assert "mean shift of other types" in shown and "nearest type" in shown and "no change" in shown
+    with pytest.raises(SystemExit):
+        app(["backtest", "--dataset", demo.dataset, "--json"])
+    (regime,) = json.loads(capsys.readouterr().out)
+    reached = {row["answer"]: row["pearson"] for row in regime["rows"]}
+    assert reached["reference"] > reached["mean shift of other types"] > 0.7
 
 
 def test_the_atlas_never_held_the_answer(context: HaystackContext, demo: DemoFiles) -> None:

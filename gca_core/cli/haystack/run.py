@@ -266,6 +266,8 @@ def _fail(error: Exception) -> NoReturn:
 
 def _print(outputs: HaystackOutputs, truth: TruthComparison | None) -> None:
     rows: list[tuple[str, str]] = []
+    if outputs.forecast is not None:
+        rows.append(("the atlas's own estimate", str(outputs.forecast)))
     score = "ungroundable" if outputs.best_score is None else f"{outputs.best_score:.2f} of 10"
     rows.append(("grounding score", score))
     rows.append(("best iteration, from 0", "none" if outputs.best_iteration is None else str(outputs.best_iteration)))

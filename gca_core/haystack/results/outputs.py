@@ -22,9 +22,11 @@ from gca_core.haystack.models import (
     GeneChange,
     HaystackOutputs,
     HaystackRun,
+    ReferenceResponse,
     TerminationReason,
 )
 from gca_core.haystack.prompts.strategies import CandidatePool, make_candidate_pool
+from gca_core.haystack.reference import describe_reference
 from gca_core.haystack.results.report import draw_figure, render_report
 from gca_core.inference.prediction import change, read_prediction
 from gca_core.matrix.compare import pearson
@@ -48,12 +50,15 @@ def write_outputs(
     reason = decision.reason or TerminationReason.MAX_ITERATIONS
     h5ad_uri = figure_uri = None
     image = b""
+    predicted: dict[str, float] = {}
     baseline = Baseline(available=False, description="no prediction to compare with")
     if best is not None and best.prediction_uri and best.query_uri:
         h5ad_uri = write_anndata(run, best, io.join_uri(run.results_uri, "result.h5ad"))
         baseline = make_baseline(run, best, context)
+        predicted = _predicted(best)
         image = draw_figure(run, best)
         figure_uri = io.write_bytes(io.join_uri(run.results_uri, "figure.png"), image)
+    reference = describe_reference(run.query, context, predicted)
     outputs = HaystackOutputs(
         run_id=run.run_id,
         h5ad_uri=h5ad_uri,
@@ -68,10 +73,11 @@ def write_outputs(
         n_iterations=len(run.iterations),
         n_evaluations=len(run.evaluations()),
         status="succeeded",
+        forecast=reference.forecast,
     )
     detail = decision.detail if decision.reason else "the number of built iterations is reached"
-    io.write_text(outputs.html_uri, render_report(run, best, outputs, detail, baseline, image))
-    io.write_json(outputs.json_uri, _log(run, outputs, detail, baseline))
+    io.write_text(outputs.html_uri, render_report(run, best, outputs, detail, baseline, reference, image))
+    io.write_json(outputs.json_uri, _log(run, outputs, detail, baseline, reference))
     log.info("report %s", outputs.html_uri)
     return outputs
 
@@ -146,10 +152,19 @@ def mean_shift(pool: CandidatePool, context: HaystackContext) -> tuple[npt.NDArr
     return per_type.mean(axis=0), genes, len(groups)
 
 
-def _log(run: HaystackRun, outputs: HaystackOutputs, detail: str, baseline: Baseline) -> dict[str, Any]:
+def _predicted(best: CandidateEvaluation) -> dict[str, float]:
+    """The predicted change by gene."""
+    predicted, control = read_prediction(best.prediction_uri or "", best.query_uri or "")
+    return dict(zip(map(str, predicted.var_names), change(predicted, control).tolist(), strict=True))
+
+
+def _log(
+    run: HaystackRun, outputs: HaystackOutputs, detail: str, baseline: Baseline, reference: ReferenceResponse
+) -> dict[str, Any]:
     return {
         "outputs": outputs.model_dump(mode="json"),
         "termination_detail": detail,
         "baseline": baseline.model_dump(mode="json"),
+        "reference": reference.model_dump(mode="json"),
         "run": json.loads(run.model_dump_json()),
     }

@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from gca_core.haystack.models import Baseline, CandidateEvaluation, HaystackOutputs, HaystackRun
+from gca_core.haystack.models import Baseline, CandidateEvaluation, HaystackOutputs, HaystackRun, ReferenceResponse
 from gca_core.pages import base64_text, render_template
 
 UP, DOWN, CHOSEN, OTHER = "#b2452f", "#2f6db2", "#1b7f5c", "#9aa3ab"
@@ -20,6 +20,7 @@ def render_report(
     outputs: HaystackOutputs,
     detail: str,
     baseline: Baseline,
+    reference: ReferenceResponse,
     image: bytes,
 ) -> str:
     """A self-contained page; every text from data is escaped."""
@@ -32,6 +33,7 @@ def render_report(
         outputs=outputs,
         detail=detail,
         baseline=baseline,
+        reference=reference,
         image=base64_text(image),
     )
 

@@ -9,11 +9,12 @@ import pytest
 
 from gca_core.errors import DataValidationError
 from gca_core.matrix.compare import pearson
-from gca_core.responses import Measured, Reference, pool_groups, reference, type_distances
+from gca_core.responses import reference
 from gca_core.responses.backtest import SUPPORTS, backtest
 from gca_core.responses.covariance import Covariance, Shares
 from gca_core.responses.left_out import Support, leave_out
-from gca_core.responses.reference import weigh
+from gca_core.responses.measured import Measured, pool_groups, type_distances
+from gca_core.responses.reference import Reference, weigh
 
 GENES = 400
 
