@@ -9,7 +9,7 @@ EXTRAS := scanpy,vae,haystack,embedded,google,openai,observability,dev
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-live test-stack lint format bench bench-annotation bench-latent bench-atlas bench-inference bench-responses docs build constraints clean
+.PHONY: help setup demo test test-slow test-live test-stack lint format bench bench-annotation bench-latent bench-atlas bench-inference bench-responses bench-haystack docs build constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -77,6 +77,10 @@ bench-latent: $(BENCH_STAMP) ## the latent part of it: cells, peers, time and me
 
 bench-atlas: $(STAMP) ## the atlas: recall and time of searches, ingest, memory
 	$(BIN)/python benchmarks/bench_atlas.py
+
+bench-haystack: $(STAMP) ## the loop against what it has to beat, on questions whose answer is put aside; about 40 minutes
+	@$(BIN)/python benchmarks/bench_haystack.py
+	@$(BIN)/python benchmarks/bench_prompts.py
 
 bench-inference: $(STAMP) ## shift's time and memory, Kang 2018, and what the operator adds to a job on Google Batch
 	@$(BIN)/python benchmarks/bench_inference.py

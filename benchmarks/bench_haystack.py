@@ -1,313 +1,282 @@
-"""Which cells prompt best, and whether the strategies find them, on data where the answer was put aside.
+"""The loop against everything that it has to beat, on questions whose answer was put aside.
 
-Run with ``python benchmarks/bench_haystack.py``. The bundled Kang 2018 cells are always there; the counts with
-the authors' labels are looked for under GCA_BENCH_DATA (default ../shared/data) and skipped where they aren't.
-Nothing is tuned: the options are the defaults, and the truth is opened after each run has ended.
+Run with ``make bench-haystack``, or ``python benchmarks/bench_haystack.py --quick`` for a few questions of each kind.
+
+1. simulated: an atlas of 61 perturbations, eight types and four donors (:mod:`haystack_simulated`);
+2. drugs: 79 drugs in four types of PBMC, as vectors;
+3. cytokines: 22 cytokines worked into real PBMC, each asked for with all its groups hidden;
+4. Kang: interferon beta in PBMC, with a type or a donor hidden; and bundled, the cells of it that the package brings.
+
+2, 3 and Kang need ../shared/data or GCA_BENCH_DATA and are skipped, saying so, where it is absent. Nothing is tuned
+here, and the truth is opened after the choice. ``--held-back`` runs the configuration of the simulator that is kept for
+the end. The backend is ``shift``: the mean response of the chosen cells, worked into the query cells.
 """
 
 from __future__ import annotations
 
+import argparse
 import logging
-import os
+import shutil
+import sys
 import tempfile
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import anndata as ad
+import haystack_data as data
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
+from haystack_arms import LOOP, ONE_ITERATION, Answer, answer_all
+from haystack_cases import Array, Case, Truth, VectorAtlas, case_of, take_in
+from haystack_simulated import HELD_BACK, MAIN, Config, Question, World
 from scipy.stats import spearmanr
 
-from gca_core import io
-from gca_core.atlas import IngestConfig, open_atlas
-from gca_core.atlas.ingest import ingest
-from gca_core.atlas.ingest.names import NameResolver
 from gca_core.config import Settings, load_settings
-from gca_core.datasets import kang2018_mini
 from gca_core.grounding.score import score_prediction
 from gca_core.haystack.context import HaystackContext, open_context
-from gca_core.haystack.decide import best_of
-from gca_core.haystack.demo.holdout import TruthComparison, compare_changes, compare_with_truth, split_withheld
-from gca_core.haystack.models import HaystackRun, IterationConfig
+from gca_core.haystack.models import IterationConfig
 from gca_core.haystack.question.names import expectation_of
-from gca_core.haystack.run import run_haystack
-from gca_core.haystack.steps import load_run, predicted_change
-from gca_core.inference.resample import draw, solve_rates
-from gca_core.knowledge.bundled.ontology import load_ontology
 from gca_core.matrix.compare import log_fold_change
-from gca_core.matrix.kinds import to_csr
-from gca_core.matrix.normalise import log_normalise
-from gca_core.runs.state import StateRef
 from gca_core.store import embedded
 
-ROOT = Path(__file__).resolve().parents[1]
-DATA = Path(os.environ.get("GCA_BENCH_DATA", ROOT.parent / "shared" / "data")) / "cells"
-KANG = "kang2018_ifnb_9069x14053_counts.h5ad"
-CLASSICAL, NON_CLASSICAL, DENDRITIC = "CL:0002057", "CL:0002396", "CL:0000451"
-PERTURBATION = "interferon beta"
-IDS, CONDITION = "cell_type_ontology_id", "condition"
-AUTHORS_TYPES = {
-    "CD14+ Monocytes": "CL:0002057",
-    "FCGR3A+ Monocytes": "CL:0002396",
-    "CD4 T cells": "CL:0000624",
-    "CD8 T cells": "CL:0000625",
-    "B cells": "CL:0000236",
-    "NK cells": "CL:0000623",
-    "Dendritic cells": "CL:0000451",
-    "Megakaryocytes": "CL:0000556",
-}
-Array = npt.NDArray[np.float64]
+Table = pd.DataFrame
+SEED, RESAMPLES = 0, 10_000
+THRESHOLD = IterationConfig().score_threshold
+# questions of each setting; of each regime, in the simulated one
+FULL = {"simulated": 8, "drugs": 79, "cytokines": 22, "kang": 8, "bundled": 8}
+QUICK = {"simulated": 1, "drugs": 6, "cytokines": 2, "kang": 1, "bundled": 1}
+FIGURES = ["Pearson", "overlap of 50", "discrimination"]
 
 
-@dataclass(frozen=True)
-class Target:
-    """A cell type to predict, and what it could be predicted from."""
-
-    identifier: str
-    label: str
-    truth: Array
-    others: dict[str, Array]
-
-    @property
-    def mean_shift(self) -> Array:
-        """The mean response of all other types."""
-        return np.mean(list(self.others.values()), axis=0)
-
-
-def cells_of(cells: ad.AnnData, identifier: str, condition: str) -> ad.AnnData:
-    own = (cells.obs[IDS] == identifier).to_numpy(dtype=bool, na_value=False)
-    return cells[own & (cells.obs[CONDITION] == condition).to_numpy()]
+def simulated(settings: Settings, context: HaystackContext, config: Config, n: int) -> Iterator[Case]:
+    """``n`` questions of each regime."""
+    world = World(config)
+    cells = world.atlas()
+    take_in(cells, "simulated", settings, context)
+    pairs = cells.obs[["perturbation", "cell_type_id"]].astype(str).drop_duplicates()
+    held = {(p, t) for p, t in pairs.itertuples(index=False) if p in world.drives}
+    truths: dict[str, Array] = {}
+    for question in world.questions(held, n):
+        asked = question.cell_type_id
+        if asked not in truths:
+            truths[asked] = np.array([world.truth(name, asked, 100) for name in world.perturbations])
+        place = world.perturbations.index(question.perturbation)
+        truth = Truth(truths[asked][place], truths[asked], place)
+        yield case_of(question, truth, context, "simulated", measured=True)
 
 
-def responses(cells: ad.AnnData) -> dict[str, Array]:
-    """The measured response of every labelled type."""
-    identifiers = sorted(cells.obs[IDS].dropna().astype(str).unique())
-    return {i: log_fold_change(cells_of(cells, i, "stim").X, cells_of(cells, i, "ctrl").X) for i in identifiers}
-
-
-def target_of(measured: dict[str, Array], identifier: str) -> Target:
-    others = {i: change for i, change in measured.items() if i != identifier}
-    return Target(identifier, load_ontology().label(identifier), measured[identifier], others)
-
-
-def figures(comparison: TruthComparison) -> str:
-    return f"{comparison.pearson_lfc:8.3f} {comparison.de_overlap_50:8.2f}"
-
-
-def withheld_run(
-    cells: ad.AnnData, identifier: str, settings: Settings, context: HaystackContext, name: str, **options: float
-) -> tuple[HaystackRun, TruthComparison]:
-    """Ingest without the answer, run, and only then compare."""
-    kept, truth = split_withheld(cells, identifier, perturbed_value="stim")
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "atlas.h5ad"
-        kept.write_h5ad(path)
-        dataset = f"{name}-{identifier.removeprefix('CL:')}"
-        config = IngestConfig(
-            input_uri=str(path),
-            dataset=dataset,
-            perturbation_column=CONDITION,
-            control_value="ctrl",
-            perturbation_names={"stim": PERTURBATION},
-            cell_type_column="cell_type",
-            cell_type_id_column=IDS,
-        )
-        ontology = context.ontology
-        ingest(
-            config,
-            open_atlas(settings, role="admin"),
-            embed=context.embed,
-            resolver=NameResolver(ontology.resolve, label_cell_type=ontology.label),
-            embedding_model=context.embedding_model,
-        )
-    question = f"How would {identifier} respond to {PERTURBATION}?"
-    outputs = run_haystack(
-        question,
-        config=IterationConfig.model_validate({"candidates_per_job": 50, **options}),
-        settings=settings,
-        dataset=dataset,
-        context=context,
-    )
-    uri = outputs.state_uri
-    state = StateRef(uri=uri, sha256=io.sha256_file(uri), iteration=outputs.n_iterations)
-    assert outputs.h5ad_uri is not None
-    compared = compare_with_truth(outputs.h5ad_uri, truth, cells_of(cells, identifier, "ctrl"))
-    return load_run(state), compared
-
-
-def show_prompt_types(target: Target, genes: list[str], context: HaystackContext) -> None:
-    """Each other type's response as the prediction, beside no choice and a choice by chance."""
-    ontology = load_ontology()
-    expected = expectation_of(context.catalogue.get(PERTURBATION))
-    print(
-        f"\nprompt for {target.label}, {len(genes)} genes: Pearson and overlap of the 50 largest changes with the truth"
-    )
-    print(f"{'prompt':52s} {'steps':>5s} {'Pearson':>8s} {'overlap':>8s} {'score':>6s}")
-    scores, agreements = [], []
-    rows = sorted(target.others, key=lambda i: (ontology.distance(target.identifier, i) or 0, i))
-    for identifier in rows:
-        comparison = compare_changes(target.others[identifier], target.truth)
-        score = score_prediction(target.others[identifier], genes, expected, context.knowledge).score or 0.0
-        steps = ontology.distance(target.identifier, identifier)
-        print(f"{ontology.label(identifier):52s} {steps!s:>5s} {figures(comparison)} {score:6.2f}")
-        scores.append(score)
-        agreements.append(comparison.pearson_lfc)
-    mean = compare_changes(target.mean_shift, target.truth)
-    score = score_prediction(target.mean_shift, genes, expected, context.knowledge).score or 0.0
-    print(f"{'mean shift of all':52s} {'':5s} {figures(mean)} {score:6.2f}")
-    chance = (
-        np.mean(agreements),
-        np.mean([compare_changes(c, target.truth).de_overlap_50 for c in target.others.values()]),
-    )
-    print(f"{'one type by chance (expected)':52s} {'':5s} {chance[0]:8.3f} {chance[1]:8.2f}")
-    print(f"Spearman of grounding score and Pearson over these prompts: {spearmanr(scores, agreements).statistic:.2f}")
-
-
-def show_run(name: str, run: HaystackRun, compared: TruthComparison, truth: Array) -> None:
-    """What a run tried, and how good each was; the truth is opened here, after the run."""
-    print(f"\n{name}: chosen candidate Pearson {compared.pearson_lfc:.3f}, overlap {compared.de_overlap_50:.2f}")
-    best = best_of(run.evaluations())
-    for record in run.iterations:
-        for e in record.evaluations:
-            if e.prediction_uri and e.query_uri:
-                change, _ = predicted_change(e.prediction_uri, e.query_uri)
-                found = compare_changes(change, truth)
-                mark = "*" if e is best else " "
-                prompt = f"{', '.join(e.candidate.strategies)}: {'; '.join(e.candidate.cell_types)}"
-                print(f"{record.iteration}{mark} {figures(found)} {e.score or 0:6.2f}  {prompt}")
-
-
-def show_all_targets(cells: ad.AnnData, settings: Settings, context: HaystackContext, name: str) -> None:
-    """Every type in turn as the target: default run, long run, and what they are held against."""
-    measured = responses(cells)
-    genes = [str(gene) for gene in cells.var_names]
-    expected = expectation_of(context.catalogue.get(PERTURBATION))
-    scores = {i: score_prediction(c, genes, expected, context.knowledge).score or 0.0 for i, c in measured.items()}
-    rows = []
-    for identifier in measured:
-        target = target_of(measured, identifier)
-        single = {i: compare_changes(c, target.truth).pearson_lfc for i, c in target.others.items()}
-        _, short = withheld_run(cells, identifier, settings, context, name)
-        run, long = withheld_run(cells, identifier, settings, context, name, score_threshold=9.9, plateau_window=10)
-        rows.append(
-            {
-                "target": target.label[:36],
-                "default": short.pearson_lfc,
-                "loop": long.pearson_lfc,
-                "tried": len(run.evaluations()),
-                "mean shift": compare_changes(target.mean_shift, target.truth).pearson_lfc,
-                "chance": np.mean(list(single.values())),
-                "best single": max(single.values()),
-                "score rho": spearmanr([scores[i] for i in single], list(single.values())).statistic,
-            }
-        )
-    table = pd.DataFrame(rows).set_index("target")
-    table.loc["mean"] = table.mean()
-    print("\nPearson with the truth, each type withheld in turn (best single needs the truth to be found)")
-    print("score rho: Spearman correlation of grounding score and Pearson over the single types")
-    print(table.round(3).to_string())
-
-
-def show_redraws(cells: ad.AnnData, genes: list[str], context: HaystackContext) -> None:
-    """How far the score moves when cells are drawn again: predicted ones, and those of the prompt."""
-    query = to_csr(cells_of(cells, CLASSICAL, "ctrl").X)[:500].astype(np.int64)
-    treated, untreated = (to_csr(cells_of(cells, NON_CLASSICAL, condition).X) for condition in ("stim", "ctrl"))
-    shift = log_fold_change(treated, untreated)
-    before = np.asarray(log_normalise(query, dtype=np.float64).mean(axis=0)).ravel()
-    rates = solve_rates(query, before, np.maximum(before + shift, 0))
-    expected = expectation_of(context.catalogue.get(PERTURBATION))
-
-    def score(change: Array) -> float:
-        return score_prediction(change, genes, expected, context.knowledge).score or 0.0
-
-    predicted, prompted = [], []
-    for seed in range(10):
-        rng = np.random.default_rng(seed)
-        predicted.append(score(log_fold_change(draw(query, rates, rng), query)))
-        rows = [rng.integers(0, group.shape[0], group.shape[0]) for group in (treated, untreated)]
-        prompted.append(score(log_fold_change(treated[rows[0]], untreated[rows[1]])))
-    print("\nstandard deviation of the score over 10 draws")
-    print(f"predicted cells drawn again {np.std(predicted):.3f}; prompt cells bootstrapped {np.std(prompted):.3f}")
-
-
-def show_leakage(cells: ad.AnnData) -> None:
-    """Cells of the withheld type, by the authors' labels, that hide in the groups that prompts come from."""
-    path = DATA / KANG
-    if not path.is_file():
-        print(f"\nskipped: {KANG} is not under {DATA}; set GCA_BENCH_DATA to the folder that holds cells/")
+def drugs(context: HaystackContext, n: int) -> Iterator[Case]:
+    """Each drug in one type, with that pair hidden."""
+    found = data.drugs()
+    if found is None:
         return
-    authors = ad.read_h5ad(path, backed="r").obs
-    # cell names are unique only together with the condition, which they begin with
-    labels = pd.Series(authors["cell_type"].astype(object).to_numpy(), index=authors.index)
-    labels = labels[~labels.index.duplicated(keep=False)]
-    kept, truth = split_withheld(cells, CLASSICAL, perturbed_value="stim")
-    prompt = kept[(kept.obs[CONDITION] == "stim").to_numpy()]
-    theirs = labels.reindex(prompt.obs_names)
-    table = pd.crosstab(prompt.obs["cell_type"].astype(str), theirs.fillna("not labelled by the authors"))
-    hidden = int((theirs == "CD14+ Monocytes").sum())
-    print("\nprompt groups (rows, our labels) against the authors' labels (columns)")
-    print(f"{hidden} of {prompt.n_obs} cells are CD14+ monocytes to the authors")
-    print(table.to_string())
-    answer = labels.reindex(truth.obs_names)
-    agreed = (answer == "CD14+ Monocytes").sum() / max(answer.notna().sum(), 1)
-    print(f"of the withheld cells that the authors labelled, {agreed:.1%} are CD14+ monocytes to them too")
-    show_without_hidden(cells, (labels.reindex(cells.obs_names) == "CD14+ Monocytes").to_numpy())
+    names = {name: entry.name for name in set(found.obs["perturbation"]) if (entry := context.catalogue.resolve(name))}
+    found.obs["perturbation"] = found.obs["perturbation"].replace(names)
+    atlas = VectorAtlas("drugs", found, context)
+    rng = np.random.default_rng(SEED)
+    order = rng.permutation(sorted(set(found.obs["perturbation"])))[:n]
+    types = sorted(set(found.obs["cell_type_id"]))
+    for i, name in enumerate(map(str, order)):
+        asked = types[i % len(types)]
+        rows = found.obs["cell_type_id"] == asked
+        place = int(np.flatnonzero(found.obs["perturbation"][rows] == name)[0])
+        question = Question("a drug in other types", name, asked, frozenset({(name, asked)}))
+        others = found.change[rows.to_numpy()]
+        truth = Truth(others[place], others, place)
+        yield case_of(question, truth, with_atlas(context, atlas), "drugs", genes=found.genes)
 
 
-def show_without_hidden(cells: ad.AnnData, classical: npt.NDArray[np.bool_]) -> None:
-    """What the prompt groups are worth once the cells of the withheld type that hide in them, controls too, are out."""
-    own = (cells.obs[IDS] == CLASSICAL).to_numpy(dtype=bool, na_value=False)
-    truth = responses(cells)[CLASSICAL]
-    parts = {"all": cells, "without": cells[own | ~classical]}
-    changes = {part: target_of(responses(kept), CLASSICAL).others for part, kept in parts.items()}
-    ontology = load_ontology()
-    relevance = {i: 1 / ((ontology.distance(CLASSICAL, i) or 0) + 1) for i in (NON_CLASSICAL, DENDRITIC)}
-    print("\nPearson and overlap with the withheld response: all prompt cells, and without those hidden ones")
-    for identifier in changes["all"]:
-        hidden = int((classical & (cells.obs[IDS] == identifier).to_numpy(dtype=bool, na_value=False)).sum())
-        compared = [figures(compare_changes(changes[part][identifier], truth)) for part in parts]
-        print(f"{ontology.label(identifier):52s} {hidden:5d} {'  '.join(compared)}")
-    pair = [np.average([c[i] for i in relevance], axis=0, weights=list(relevance.values())) for c in changes.values()]
-    mean = [np.mean(list(c.values()), axis=0) for c in changes.values()]
-    for name, both in (("CD16+ monocytes and dendritic cells", pair), ("mean shift of all", mean)):
-        print(f"{name:58s} {'  '.join(figures(compare_changes(change, truth)) for change in both)}")
+def cytokines(settings: Settings, context: HaystackContext, n: int) -> Iterator[Case]:
+    """Each cytokine in monocytes, hidden in every type; the truth is the measured signature."""
+    signatures = data.cytokine_signatures()
+    cells = None if signatures is None else data.cytokine_cells(signatures)
+    if signatures is None or cells is None:
+        return
+    take_in(cells, "cytokines", settings, context)
+    others = signatures.loc[cells.var_names].to_numpy().T
+    types = [data.KANG_TYPES[label] for label in data.CYTOKINE_TYPES]
+    for place, name in enumerate(list(signatures)[:n]):
+        hidden = frozenset((str(name), t) for t in types)
+        question = Question("a cytokine that no type has", str(name), types[0], hidden)
+        yield case_of(question, Truth(others[place], others, place), context, "cytokines", measured=True)
 
 
-def authors_cells() -> ad.AnnData | None:
-    """The counts with the authors' labels, or None, saying so."""
-    if not (DATA / KANG).is_file():
-        print(f"\nskipped: {KANG} is not under {DATA}; set GCA_BENCH_DATA to the folder that holds cells/")
-        return None
-    cells = ad.read_h5ad(DATA / KANG)
-    cells = cells[~cells.obs_names.duplicated(keep=False) & cells.obs["cell_type"].notna().to_numpy()].copy()
-    cells.obs[IDS] = cells.obs["cell_type"].astype(str).map(AUTHORS_TYPES)
-    return cells
+def kang(settings: Settings, context: HaystackContext, n: int, cells: ad.AnnData | None) -> Iterator[Case]:
+    """Interferon beta in a type, with that type hidden, or one donor's cells of it."""
+    if cells is None:
+        return
+    take_in(cells, "kang", settings, context)
+    name = "interferon beta"
+    types = sorted(set(cells.obs["cell_type_id"]))
+    asked = [Question("a type held out", name, t, frozenset({(name, t)})) for t in types[:n]]
+    named = "donor" in cells.obs
+    key = ["perturbation", "cell_type_id", *["donor"] * named]
+    counts = cells.obs.groupby(key, observed=True).size().to_dict()
+    # each type with one donor, of whom there are cells enough for a truth
+    for place, t in enumerate(types[:n] if named else []):
+        donors = np.roll(data.PAIRED_DONORS, place)
+        enough = [d for d in donors if min(counts.get((name, t, d), 0), counts.get((data.CONTROL, t, d), 0)) >= 20]
+        if enough:
+            hidden = frozenset((name, other, str(enough[0])) for other in types)
+            asked.append(Question("a donor held out", name, t, hidden))
+    for question in asked:
+        own = cells.obs["cell_type_id"] == question.cell_type_id
+        donors = {key[2] for key in question.hidden if len(key) > 2}
+        if donors:
+            own &= cells.obs["donor"].isin(donors)
+        treated = (own & (cells.obs["perturbation"] == name)).to_numpy()
+        control = (own & (cells.obs["perturbation"] == data.CONTROL)).to_numpy()
+        change = log_fold_change(cells.X[treated], cells.X[control])
+        yield case_of(question, Truth(change, change[None], 0), context, "kang")
 
 
-def main() -> None:
+def with_atlas(context: HaystackContext, atlas: VectorAtlas) -> HaystackContext:
+    """The same knowledge over vectors."""
+    return HaystackContext(context.settings, context.ontology, context.catalogue, atlas)
+
+
+def ask_all(name: str, sizes: dict[str, int], config: Config, part: int, parts: int) -> tuple[Table, Table]:
+    """Figures by question and arm, and what is to be said of each question's run; every ``parts``-th question.
+
+    It has a home and a database of its own, so that several can be at work.
+    """
     logging.getLogger("gca_core").setLevel(logging.WARNING)
     home = Path(tempfile.mkdtemp(prefix="gca-"))
+    rows, runs = [], []
     try:
         settings = load_settings(home=home)
         context = open_context(settings)
-        for name, cells in (("bundled", kang2018_mini()), ("authors", authors_cells())):
-            if cells is None:
+        for number, case in enumerate(cases_of(name, sizes[name], settings, context, config)):
+            if number % parts != part:
                 continue
-            genes = [str(gene) for gene in cells.var_names]
-            print(f"\n=== {name}: {cells.n_obs} cells x {cells.n_vars} genes")
-            target = target_of(responses(cells), CLASSICAL)
-            show_prompt_types(target, genes, context)
-            show_run("default run", *withheld_run(cells, CLASSICAL, settings, context, name), target.truth)
-            options = {"score_threshold": 9.9, "plateau_window": 10}
-            long = withheld_run(cells, CLASSICAL, settings, context, name, **options)
-            show_run("five iterations", *long, target.truth)
-            if name == "bundled":
-                show_all_targets(cells, settings, context, name)
-                show_redraws(cells, genes, context)
-                show_leakage(cells)
+            rng = np.random.default_rng([SEED, number])
+            asked = case.question
+            answers = answer_all(case, home / "runs" / f"{name}-{number}", rng, check=number == 0)
+            key = {"regime": asked.regime, "question": number}
+            for arm, answer in answers.items():
+                figures = dict(zip(FIGURES, answer.utility, strict=True)) | {"U": answer.utility.mean}
+                rows.append({**key, "arm": arm, "calls": answer.calls, **figures})
+            runs.append({**key, **outcome(answers, asked), **agreement(case, rng)})
+            print(f"  {asked.perturbation} in {case.query.cell_type}: {runs[-1]['ended']}", file=sys.stderr, flush=True)
     finally:
         embedded.remove(home)
+        shutil.rmtree(home, ignore_errors=True)
+    return pd.DataFrame(rows), pd.DataFrame(runs)
+
+
+def cases_of(name: str, n: int, settings: Settings, context: HaystackContext, config: Config) -> Iterator[Case]:
+    """The questions of a setting."""
+    if name == "simulated":
+        return simulated(settings, context, config, n)
+    if name == "drugs":
+        return drugs(context, n)
+    if name == "cytokines":
+        return cytokines(settings, context, n)
+    return kang(settings, context, n, data.bundled_cells() if name == "bundled" else data.kang_cells())
+
+
+def outcome(answers: dict[str, Answer], asked: Question) -> dict[str, object]:
+    """How a run ended, whether it took what it must not, and whether its iterations helped."""
+    last, first = answers[LOOP], answers[ONE_ITERATION]
+    chosen = last.chosen
+    score = chosen.score if chosen else None
+    ended = "nothing to prompt with" if chosen is None else "ungroundable" if score is None else "not grounded"
+    low = first.chosen is not None and (first.chosen.score or 0) < THRESHOLD
+    return {
+        "ended": "grounded" if score is not None and score >= THRESHOLD else ended,
+        "decoy": bool(chosen and asked.decoys & set(chosen.candidate.perturbations)),
+        "has decoy": bool(asked.decoys),
+        "began low": low,
+        "improved": low and last.utility.mean > first.utility.mean,
+    }
+
+
+def agreement(case: Case, rng: np.random.Generator) -> dict[str, float]:
+    """Spearman of grounding score and U over all prompts that were tried, and with another perturbation's knowledge."""
+    tried = [e for e in case.tried if e.score is not None]
+    if len(tried) < 4:
+        return {"score": np.nan, "permuted": np.nan}
+    kind = case.query.perturbation_type
+    others = [
+        e.name for e in case.context.catalogue.entries.values() if e.type is kind and e.family != case.query.family
+    ]
+    utility = [case.truth.utility(case.change_of(e)).mean for e in tried]
+    wrong = expectation_of(case.context.catalogue.get(str(rng.choice(others))))
+    dealt = [score_prediction(case.change_of(e), case.genes, wrong, case.context.knowledge).score for e in tried]
+    pairs = {"score": [e.score for e in tried], "permuted": [1.0 if score is None else score for score in dealt]}
+    return {k: float(np.nan_to_num(spearmanr(v, utility).statistic)) if np.ptp(v) else 0.0 for k, v in pairs.items()}
+
+
+def interval(values: Array) -> str:
+    """Mean and 95 % interval of a bootstrap over questions."""
+    rng = np.random.default_rng(SEED)
+    means = values[rng.integers(len(values), size=(RESAMPLES, len(values)))].mean(axis=1)
+    low, high = np.quantile(means, (0.025, 0.975))
+    return f"{values.mean():.3f} [{low:.3f}, {high:.3f}]"
+
+
+def show(name: str, rows: pd.DataFrame, runs: pd.DataFrame, backend: str) -> None:
+    """A table for each regime, and what the runs came to."""
+    for regime, own in rows.groupby("regime", sort=False):
+        n = own["question"].nunique()
+        print(f"\n### {name}: {regime} ({n} questions)\n")
+        print(f"| arm | backend | calls | answered | {' | '.join(FIGURES)} | U | loop minus arm, U |")
+        print(f"|{'---|' * (len(FIGURES) + 6)}")
+        loop = own[own["arm"] == LOOP].set_index("question")["U"]
+        for arm, found in own.groupby("arm", sort=False):
+            ahead = loop - found.set_index("question")["U"]
+            figures = " | ".join(f"{value:.3f}" for value in found[FIGURES].mean()).replace("nan", "-")
+            print(
+                f"| {arm} | {backend} | {found['calls'].mean():.1f} | {(found['calls'] > 0).sum()} | {figures} "
+                f"| {interval(found['U'].to_numpy())} | {'' if arm == LOOP else interval(ahead.to_numpy())} |"
+            )
+    print(f"\n{name}, runs to their end:")
+    for regime, own in runs.groupby("regime", sort=False):
+        ended = ", ".join(f"{word} {count}" for word, count in own["ended"].value_counts().items())
+        print(f"  {regime}: {ended}")
+    if runs["has decoy"].any():
+        decoys = runs[runs["has decoy"]]
+        print(f"  decoy chosen in {decoys['decoy'].sum()} of {len(decoys)} questions that have one")
+    if runs["began low"].any():
+        low = runs[runs["began low"]]
+        print(f"  of {len(low)} below {THRESHOLD:g} after one iteration, {low['improved'].sum()} ended with a higher U")
+    known = runs[["score", "permuted"]].dropna()
+    if len(known):
+        print(
+            f"  Spearman of score and U within {len(known)} questions {interval(known['score'].to_numpy())}; "
+            f"with another perturbation's knowledge {interval(known['permuted'].to_numpy())}"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--settings", nargs="+", choices=FULL, default=list(FULL))
+    parser.add_argument("--quick", action="store_true", help="a few questions of each kind")
+    parser.add_argument("--held-back", action="store_true", help="the simulator's configuration kept for the end")
+    parser.add_argument("--processes", type=int, default=2)
+    options = parser.parse_args()
+    config, sizes = HELD_BACK if options.held_back else MAIN, QUICK if options.quick else FULL
+    parts = options.processes
+    began = time.monotonic()
+    with ProcessPoolExecutor(parts, mp_context=get_context("spawn")) as workers:
+        asked = [
+            [workers.submit(ask_all, name, sizes, config, part, parts) for part in range(parts)]
+            for name in options.settings
+        ]
+        for name, answers in zip(options.settings, asked, strict=True):
+            rows, runs = (pd.concat(tables) for tables in zip(*(each.result() for each in answers), strict=True))
+            if len(rows):
+                title = config.name if name == "simulated" else name
+                show(
+                    title,
+                    rows.sort_values("question", kind="stable"),
+                    runs,
+                    "none, vectors" if name == "drugs" else "shift",
+                )
+    print(f"\n{time.monotonic() - began:.0f} s")
 
 
 if __name__ == "__main__":

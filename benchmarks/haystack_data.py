@@ -2,7 +2,8 @@
 
 * drugs: 79 drugs in 4 types of PBMC, as rank scores: vectors, no cells and no controls;
 * cytokines: mean responses to 22 cytokines (CytoSig), alone or worked into real control cells;
-* Kang 2018: PBMC under interferon beta, three donors with both conditions, the authors' labels.
+* Kang 2018: PBMC under interferon beta, three donors with both conditions, the authors' labels; and the cells of it
+  that the package brings.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy.typing as npt
 import pandas as pd
 import scipy.sparse as sp
 
+from gca_core.datasets import kang2018_mini
 from gca_core.inference.resample import draw, solve_rates
 from gca_core.knowledge.bundled.catalogue import load_catalogue
 from gca_core.matrix.normalise import log_normalise
@@ -40,6 +42,7 @@ KANG_TYPES = {
     "Dendritic cells": "CL:0000451",
     "Megakaryocytes": "CL:0000556",
 }
+KANG_CONDITIONS = {"ctrl": CONTROL, "stim": "interferon beta"}
 CYTOKINE_TYPES = ("CD14+ Monocytes", "CD4 T cells", "B cells")
 GROUP = ["perturbation", "cell_type_id", "cell_type", "donor"]
 Array = npt.NDArray[np.float64]
@@ -130,6 +133,16 @@ def kang_cells() -> ad.AnnData | None:
         cells.obs["condition"].astype(str).map({"ctrl": CONTROL, "stim": "interferon beta"}).to_numpy()
     )
     return make_cells(cells.X, obs.assign(cell_type_id=obs["cell_type"].map(KANG_TYPES)), cells.var_names)
+
+
+def bundled_cells() -> ad.AnnData:
+    """The package's cells of the same experiment, of unnamed donors, with this project's own labels."""
+    cells = kang2018_mini()
+    cells = cells[cells.obs["cell_type_ontology_id"].notna().to_numpy()]
+    obs = cells.obs[["cell_type", "cell_type_ontology_id"]].astype(str).set_axis(["cell_type", "cell_type_id"], axis=1)
+    return make_cells(
+        cells.X, obs.assign(perturbation=cells.obs["condition"].astype(str).map(KANG_CONDITIONS)), cells.var_names
+    )
 
 
 def make_cells(counts: object, obs: pd.DataFrame, genes: object) -> ad.AnnData:

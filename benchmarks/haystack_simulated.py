@@ -168,12 +168,12 @@ class World:
         return np.clip(change + self._handling[row], -3, 3)
 
     def draw(self, n: int, perturbation: str, cell_type_id: str, donor: int, rng: np.random.Generator) -> sp.csr_matrix:
-        """Counts of ``n`` cells, negative binomial with a dispersion of 1/8 and about 1,500 counts a cell."""
+        """Counts of ``n`` cells, negative binomial with a dispersion of 1/8 and about 3,000 counts a cell."""
         rates = self._base[list(TYPES).index(cell_type_id)] + self._donor_base[donor]
         if perturbation != CONTROL:
             rates = rates + self.response(perturbation, cell_type_id, donor)
         share = np.exp(rates) / np.exp(rates).sum()
-        libraries = rng.lognormal(np.log(1500), 0.3, (n, 1))
+        libraries = rng.lognormal(np.log(3000), 0.3, (n, 1))
         return sp.csr_matrix(rng.poisson(libraries * share * rng.gamma(8, 1 / 8, (n, share.size))).astype(np.float32))
 
     def atlas(self) -> ad.AnnData:
@@ -287,7 +287,7 @@ def _drives(rng: np.random.Generator, *, deal: bool) -> tuple[dict[str, Array], 
             apart -= (apart @ main) * main
             apart /= np.linalg.norm(apart)
             direction = likeness * main + np.sqrt(1 - likeness**2) * apart
-            drives[name] = direction * 1.3 * rng.lognormal(0, 0.25)
+            drives[name] = direction * 1.6 * rng.lognormal(0, 0.25)
             family[name] = number
     for name, partners in OPPOSITES.items():
         drives[name] = -drives[partners[0]] * rng.uniform(0.7, 1.0)

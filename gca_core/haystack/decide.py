@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from gca_core.haystack.models import CandidateEvaluation, GateDecision, HaystackRun, IterationConfig, TerminationReason
 
-# other cells of the same prompt move a score by 0.03 (standard deviation over bootstraps, bench_haystack),
+# other cells of the same prompt move a score by 0.03 (standard deviation over ten bootstraps of the bundled cells),
 # so that differences below a tenth say nothing
 SCORE_DECIMALS = 1
 LOWEST = 1.0

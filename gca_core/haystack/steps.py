@@ -126,7 +126,7 @@ def propose(state: StateRef, iteration: int, context: HaystackContext) -> list[I
     run = _run_before(state, iteration)
     pool = make_candidate_pool(run.query, run.config, context)
     extra, notes = drafts_of(_model_answer(run, state, pool, iteration, context), run.query, context)
-    proposal = _choose(run, pool, iteration, extra)
+    proposal = choose(run, pool, iteration, extra)
     proposal = proposal.model_copy(update={"notes": (*proposal.notes, *notes)})
     atlas = context.require_atlas()
     if proposal.candidates:
@@ -141,6 +141,21 @@ def propose(state: StateRef, iteration: int, context: HaystackContext) -> list[I
         log.info("nothing proposed: %s", proposal.empty_reason)
     _update_row(run, state, context, phase=RunPhase.INFER)
     return list(proposal.jobs)
+
+
+def choose(run: HaystackRun, pool: CandidatePool, iteration: int, extra: Sequence[PromptDraft] = ()) -> Proposal:
+    """The candidates that follow a run's state, from the atlas's offer and what a model adds; writes nothing."""
+    config, before = run.config, run.evaluations()
+    tried = {e.candidate.candidate_id for e in before}
+    drafts = [*run_strategies(pool, config), *extra]
+    if before:
+        drafts = refine(pool, before, config) + drafts
+    fresh = [c for c in make_candidates(drafts, pool.query_groups, config) if c.candidate_id not in tried]
+    left = config.max_evaluations - len(before) if config.max_evaluations is not None else len(fresh)
+    k = min(config.candidates_per_iteration, left)
+    ranked = rank_candidates(fresh, config.weights, k, picked=[e.candidate for e in before])
+    reason = "" if ranked else f"all {len(tried)} prompts within the bounds were tried"
+    return Proposal(iteration=iteration, candidates=tuple(ranked), empty_reason=reason, notes=pool.notes)
 
 
 def evaluate(state: StateRef, iteration: int, result: InferenceResult, context: HaystackContext) -> CandidateEvaluation:
@@ -281,20 +296,6 @@ def _model_answer(
     if answer is not None and not answer.failure:
         io.write_json(uri, answer)
     return answer
-
-
-def _choose(run: HaystackRun, pool: CandidatePool, iteration: int, extra: Sequence[PromptDraft] = ()) -> Proposal:
-    config, before = run.config, run.evaluations()
-    tried = {e.candidate.candidate_id for e in before}
-    drafts = [*run_strategies(pool, config), *extra]
-    if before:
-        drafts = refine(pool, before, config) + drafts
-    fresh = [c for c in make_candidates(drafts, pool.query_groups, config) if c.candidate_id not in tried]
-    left = config.max_evaluations - len(before) if config.max_evaluations is not None else len(fresh)
-    k = min(config.candidates_per_iteration, left)
-    ranked = rank_candidates(fresh, config.weights, k, picked=[e.candidate for e in before])
-    reason = "" if ranked else f"all {len(tried)} prompts within the bounds were tried"
-    return Proposal(iteration=iteration, candidates=tuple(ranked), empty_reason=reason, notes=pool.notes)
 
 
 def _run_before(state: StateRef, iteration: int) -> HaystackRun:

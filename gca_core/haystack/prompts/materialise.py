@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+import anndata as ad
 import numpy as np
 import pandas as pd
 
@@ -13,9 +13,6 @@ from gca_core.atlas import Atlas
 from gca_core.haystack.models import IterationConfig, PromptCandidate
 from gca_core.inference.local import job_hash, write_job
 from gca_core.inference.models import InferenceJob, InferenceRequest
-
-if TYPE_CHECKING:
-    from anndata import AnnData
 
 PAIR = "pair"
 
@@ -70,7 +67,7 @@ def write_jobs(requests: Sequence[InferenceRequest], work_uri: str, config: Iter
     return jobs
 
 
-def _paired_control(atlas: Atlas, candidate: PromptCandidate, config: IterationConfig) -> AnnData:
+def _paired_control(atlas: Atlas, candidate: PromptCandidate, config: IterationConfig) -> ad.AnnData:
     unique = sorted(set(candidate.control_group_ids))
     cells = atlas.materialise(unique, max_cells=config.prompt_cells, seed=config.seed)
     groups = cells.obs["cell_group_id"].astype(str).to_numpy()
@@ -79,13 +76,13 @@ def _paired_control(atlas: Atlas, candidate: PromptCandidate, config: IterationC
         found = np.flatnonzero(groups == control)
         rows.append(found)
         pairs += [perturbed] * len(found)
-    result = cells[np.concatenate(rows)].copy()
-    result.obs[PAIR] = pd.Categorical(pairs)
-    result.obs_names = [f"{name}:{pair}" for name, pair in zip(result.obs_names, pairs, strict=True)]
-    return result
+    places = np.concatenate(rows)
+    names = [f"{name}:{pair}" for name, pair in zip(cells.obs_names[places], pairs, strict=True)]
+    obs = cells.obs.iloc[places].set_axis(names).assign(**{PAIR: pd.Categorical(pairs)})
+    return ad.AnnData(cells.X[places], obs=obs, var=cells.var)
 
 
-def _write(data: AnnData, uri: str) -> str:
+def _write(data: ad.AnnData, uri: str) -> str:
     with io.staged(uri) as path:
         data.write_h5ad(path, compression="gzip")
     return io.as_uri(uri)

@@ -14,7 +14,7 @@ from gca_core.haystack.models import (
 from gca_core.haystack.prompts.ranking import make_candidates
 from gca_core.haystack.prompts.refine import refine
 from gca_core.haystack.prompts.strategies import CandidatePool, PromptDraft, make_candidate_pool
-from gca_core.haystack.steps import _choose
+from gca_core.haystack.steps import choose
 from tests.helpers.haystack_atlas import TYPES
 
 CONFIG = IterationConfig()
@@ -67,7 +67,7 @@ def test_no_prompt_is_proposed_twice_and_the_search_ends(query, kang_context, ru
     run = run_with(candidates_per_iteration=4)
     seen: list[str] = []
     for iteration in range(40):
-        proposal = _choose(run, pool, iteration)  # type: ignore[arg-type]
+        proposal = choose(run, pool, iteration)  # type: ignore[arg-type]
         if not proposal.candidates:
             break
         seen += [c.candidate_id for c in proposal.candidates]
@@ -82,10 +82,10 @@ def test_no_prompt_is_proposed_twice_and_the_search_ends(query, kang_context, ru
 def test_a_proposal_is_the_same_for_the_same_state(query, kang_context, run_with):
     pool = make_candidate_pool(query, CONFIG, kang_context)
     run = run_with()
-    assert _choose(run, pool, 0) == _choose(run, pool, 0)  # type: ignore[arg-type]
+    assert choose(run, pool, 0) == choose(run, pool, 0)  # type: ignore[arg-type]
 
 
 def test_the_budget_of_predictions_bounds_a_proposal(query, kang_context, run_with):
     config = {"max_evaluations": 1, "ontology_distance": 9}
     pool = make_candidate_pool(query, CONFIG, kang_context)
-    assert len(_choose(run_with(**config), pool, 0).candidates) == 1  # type: ignore[arg-type]
+    assert len(choose(run_with(**config), pool, 0).candidates) == 1  # type: ignore[arg-type]

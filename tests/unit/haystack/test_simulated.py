@@ -25,7 +25,7 @@ def test_a_seed_gives_the_same_rates_cells_and_truth(world: World) -> None:
     assert np.array_equal(world.truth(*asked, n=5), again.truth(*asked, n=5))
     cells = [w.draw(5, *asked, 0, np.random.default_rng(1)).toarray() for w in (world, again)]
     assert np.array_equal(*cells)
-    assert 500 < cells[0].sum(axis=1).mean() < 3000
+    assert 2000 < cells[0].sum(axis=1).mean() < 4500
 
 
 def test_neighbours_are_from_a_third_to_nine_tenths_alike_and_opposites_against(world: World) -> None:

@@ -1,0 +1,326 @@
+"""Questions to an atlas whose answer is hidden, and how good an answer is.
+
+An answer is a change of mean log1p(CP10k). It is held against the truth by three figures: Pearson over all genes,
+overlap of the 50 largest changes, and the share of other perturbations' true responses in that type that it resembles
+less than the asked one's (discrimination; 0.5 is chance). Their mean is the utility U. No answer counts as no change:
+0, 0 and 0.5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import NamedTuple
+
+import anndata as ad
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sp
+from haystack_data import Measured
+from haystack_simulated import CONTROL, Question
+
+from gca_core import io
+from gca_core.atlas import Atlas, IngestConfig, open_atlas
+from gca_core.atlas.ingest import ingest
+from gca_core.atlas.ingest.names import load_name_resolver
+from gca_core.atlas.models import CellGroup, DatasetInfo, SearchHit, make_group_id
+from gca_core.config import Settings
+from gca_core.errors import CellRetrievalError
+from gca_core.grounding.score import score_prediction
+from gca_core.haystack.context import HaystackContext
+from gca_core.haystack.models import (
+    CandidateEvaluation,
+    EvaluationStatus,
+    IterationConfig,
+    PromptCandidate,
+    StructuredQuery,
+)
+from gca_core.haystack.steps import predicted_change, understand
+from gca_core.inference.resample import draw, solve_rates
+from gca_core.matrix.compare import de_overlap, pearson
+from gca_core.matrix.normalise import log_normalise
+
+TOP = 50
+Array = npt.NDArray[np.float64]
+
+
+class WithheldAtlas(Atlas):
+    """An atlas that doesn't show some of its perturbed groups, by perturbation, type and where it is named, donor."""
+
+    def __init__(self, atlas: Atlas, hidden: Iterable[tuple[str, ...]]) -> None:
+        super().__init__(atlas.dsn, atlas.store_root_uri)
+        self._atlas = atlas
+        self._hidden = frozenset(hidden)
+
+    def _shown(self, group: CellGroup) -> bool:
+        key = (group.perturbation, group.cell_type_id)
+        return group.is_control or not {key, (*key, group.donor)} & self._hidden
+
+    def groups(self, **conditions: object) -> list[CellGroup]:  # type: ignore[override]
+        return [g for g in self._atlas.groups(**conditions) if self._shown(g)]  # type: ignore[arg-type]
+
+    def get_groups(self, group_ids: Sequence[str]) -> list[CellGroup]:
+        found = self._atlas.get_groups(group_ids)
+        if not all(map(self._shown, found)):
+            raise CellRetrievalError("a group that was put aside was asked for")
+        return found
+
+    def perturbations(self, dataset: str | None = None) -> list[str]:
+        return sorted({g.perturbation for g in self.groups(dataset=dataset, is_control=False)})
+
+    def semantic(self, *args: object, **options: object) -> list[SearchHit]:  # type: ignore[override]
+        return self._atlas.semantic(*args, **options)  # type: ignore[arg-type]
+
+    def datasets(self) -> list[DatasetInfo]:
+        """With a content hash of what is shown, so that nothing is kept from one question to the next."""
+        mark = io.content_hash(sorted(map(list, self._hidden)))[:12]
+        return [
+            info.model_copy(update={"content_hash": f"{info.content_hash}-{mark}"}) for info in self._atlas.datasets()
+        ]
+
+
+class VectorAtlas(Atlas):
+    """Responses without cells, as groups of an atlas in memory."""
+
+    def __init__(self, dataset: str, measured: Measured, context: HaystackContext) -> None:
+        super().__init__("", "file:///nowhere")
+        self.dataset = dataset
+        self._model = context.embedding_model
+        self._groups: dict[str, CellGroup] = {}
+        self.changes: dict[str, Array] = {}
+        for row, change in zip(measured.obs.itertuples(), measured.change, strict=True):
+            control = self._add(CONTROL, row.cell_type_id, row.cell_type)
+            group = self._add(row.perturbation, row.cell_type_id, row.cell_type, control)
+            self.changes[group] = change
+        names = sorted({g.perturbation for g in self._groups.values() if not g.is_control})
+        self._names = dict(zip(names, np.array(context.embed(names)), strict=True))
+
+    def _add(self, perturbation: str, cell_type_id: str, cell_type: str, control: str | None = None) -> str:
+        identifier = make_group_id(self.dataset, perturbation, cell_type_id, None)
+        self._groups[identifier] = CellGroup(
+            group_id=identifier,
+            dataset=self.dataset,
+            perturbation=perturbation,
+            is_control=control is None,
+            cell_type_id=cell_type_id,
+            cell_type=cell_type,
+            donor=None,
+            n_cells=100,
+            control_group_id=control,
+            control_match=control and "type",
+        )
+        return identifier
+
+    def groups(  # type: ignore[override]
+        self,
+        *,
+        dataset: str | None = None,
+        perturbation: str | None = None,
+        cell_type_ids: Iterable[str] | None = None,
+        is_control: bool | None = None,
+    ) -> list[CellGroup]:
+        types = None if cell_type_ids is None else set(cell_type_ids)
+        return [
+            group
+            for _, group in sorted(self._groups.items())
+            if dataset in {None, self.dataset}
+            and (perturbation is None or group.perturbation == perturbation)
+            and (types is None or group.cell_type_id in types)
+            and (is_control is None or group.is_control == is_control)
+        ]
+
+    def get_groups(self, group_ids: Sequence[str]) -> list[CellGroup]:
+        return [self._groups[identifier] for identifier in group_ids]
+
+    def datasets(self) -> list[DatasetInfo]:
+        return []
+
+    def similarity_threshold(self) -> float | None:
+        return None
+
+    def semantic(  # type: ignore[override]
+        self,
+        vector: Sequence[float],
+        *,
+        limit: int,
+        exclude_perturbations: Iterable[str] = (),
+        min_similarity: float = -1.0,
+        **_: object,
+    ) -> list[SearchHit]:
+        left = set(exclude_perturbations)
+        near = {name: float(own @ np.array(vector)) for name, own in self._names.items() if name not in left}
+        ranked = sorted((-s, name) for name, s in near.items() if s >= min_similarity)[:limit]
+        return [SearchHit(kind="perturbation", id=name, label=name, distance=1 + s) for s, name in ranked]
+
+
+def take_in(cells: ad.AnnData, dataset: str, settings: Settings, context: HaystackContext) -> None:
+    """Cells into the atlas, the way a user's go."""
+    path = settings.home / f"{dataset}.h5ad"
+    cells.write_h5ad(path)
+    config = IngestConfig(
+        input_uri=str(path), dataset=dataset, perturbation_column="perturbation", control_value=CONTROL,
+        cell_type_column="cell_type", cell_type_id_column="cell_type_id",
+        donor_column="donor" if "donor" in cells.obs else None,
+    )  # fmt: skip
+    admin = open_atlas(settings, role="admin")
+    ingest(config, admin, embed=context.embed, resolver=load_name_resolver(), embedding_model=context.embedding_model)
+    path.unlink()
+
+
+class Utility(NamedTuple):
+    """How good a change is against the truth; discrimination is NaN where there is nothing to tell apart."""
+
+    pearson: float = 0.0
+    overlap: float = 0.0
+    discrimination: float = 0.5
+
+    @property
+    def mean(self) -> float:
+        return float(np.nanmean(self))
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The true response, and those of all perturbations of the type in which the asked one has its place."""
+
+    change: Array
+    others: Array
+    place: int
+
+    def utility(self, change: Array) -> Utility:
+        if not np.ptp(change):
+            return NOTHING if len(self.others) > 1 else Utility(discrimination=np.nan)
+        told = np.nan
+        if len(self.others) > 1:
+            likeness = self._standard @ (change - change.mean())
+            rest = np.delete(likeness, self.place)
+            told = float(np.mean((rest < likeness[self.place]) + 0.5 * (rest == likeness[self.place])))
+        return Utility(pearson(change, self.change), de_overlap(change, self.change, TOP), told)
+
+    @cached_property
+    def _standard(self) -> Array:
+        centred = self.others - self.others.mean(axis=1, keepdims=True)
+        return np.asarray(centred / np.linalg.norm(centred, axis=1, keepdims=True))
+
+
+NOTHING = Utility()
+
+
+@dataclass
+class Case:
+    """A question with its answer hidden.
+
+    Attributes:
+        changes: the response of every group that is shown.
+        realise: from a mean response to the change of predicted cells; as it is where there are no cells.
+        cells: whether there are cells, so that the real loop can run.
+        measured: what the atlas itself has for an answer, where the truth is another measurement.
+    """
+
+    question: Question
+    query: StructuredQuery
+    context: HaystackContext
+    config: IterationConfig
+    genes: list[str]
+    truth: Truth
+    changes: Mapping[str, Array]
+    realise: Callable[[Array], Array]
+    cells: bool
+    measured: Array | None = None
+    _tried: dict[str, tuple[CandidateEvaluation, Array]] = field(default_factory=dict)
+
+    @property
+    def atlas(self) -> Atlas:
+        return self.context.require_atlas()
+
+    def evaluate(self, candidate: PromptCandidate) -> CandidateEvaluation:
+        """As the step does it, without files; once for each candidate."""
+        key = candidate.candidate_id
+        if key not in self._tried:
+            shift = np.average([self.changes[g] for g in candidate.cell_group_ids], axis=0, weights=candidate.weights)
+            self._keep(candidate, self.realise(shift))
+        return self._tried[key][0]
+
+    def _keep(self, candidate: PromptCandidate, change: Array) -> None:
+        score = score_prediction(change, self.genes, self.query.expectation, self.context.knowledge)
+        status = EvaluationStatus.UNGROUNDABLE if score.score is None else EvaluationStatus.SCORED
+        key = candidate.candidate_id
+        # best_of asks that there be a prediction
+        evaluation = CandidateEvaluation(candidate=candidate, status=status, grounding=score, prediction_uri=key)
+        self._tried[key] = (evaluation, change)
+
+    def keep_run(self, evaluations: Iterable[CandidateEvaluation]) -> None:
+        """What a run predicted, read from its files."""
+        for evaluation in evaluations:
+            if evaluation.prediction_uri and evaluation.query_uri:
+                change, genes = predicted_change(evaluation.prediction_uri, evaluation.query_uri)
+                assert genes == self.genes
+                self._tried[evaluation.candidate.candidate_id] = (evaluation, change)
+
+    def change_of(self, evaluation: CandidateEvaluation) -> Array:
+        return self._tried[evaluation.candidate.candidate_id][1]
+
+    @property
+    def tried(self) -> list[CandidateEvaluation]:
+        """Every candidate that any way of answering has tried."""
+        return [evaluation for evaluation, _ in self._tried.values()]
+
+
+def case_of(
+    question: Question,
+    truth: Truth,
+    context: HaystackContext,
+    dataset: str,
+    *,
+    genes: list[str] | None = None,
+    config: IterationConfig | None = None,
+    measured: bool = False,
+) -> Case:
+    """A question to an atlas of cells, or where the genes are given, of vectors.
+
+    ``measured``: whether the hidden groups are another measurement than the truth.
+    """
+    atlas, config = context.require_atlas(), config or IterationConfig()
+    context = replace(context, atlas=WithheldAtlas(atlas, question.hidden))
+    query = understand(
+        None, context, cell_type=question.cell_type_id, perturbation=question.perturbation, dataset=dataset
+    )
+    shown = context.require_atlas().groups(dataset=dataset, is_control=False)
+    if isinstance(atlas, VectorAtlas):
+        changes = {group.group_id: atlas.changes[group.group_id] for group in shown}
+        return Case(question, query, context, config, genes or [], truth, changes, lambda shift: shift, cells=False)
+    changes, genes = changes_of(atlas, shown)
+    hidden = (
+        []
+        if not measured
+        else atlas.groups(
+            dataset=dataset, perturbation=query.perturbation, cell_type_ids=[query.cell_type_id], is_control=False
+        )
+    )
+    own = np.mean(list(changes_of(atlas, hidden)[0].values()), axis=0) if hidden else None
+    realise = realiser(atlas, dataset, question.cell_type_id, config)
+    return Case(question, query, context, config, genes, truth, changes, realise, cells=True, measured=own)
+
+
+def changes_of(atlas: Atlas, groups: Sequence[CellGroup]) -> tuple[dict[str, Array], list[str]]:
+    """The response of each group that has a control, and the genes."""
+    paired = [group for group in groups if group.control_group_id is not None]
+    treated, genes = atlas.group_means([group.group_id for group in paired])
+    untreated, _ = atlas.group_means([str(group.control_group_id) for group in paired])
+    return dict(zip([group.group_id for group in paired], treated - untreated, strict=True)), genes
+
+
+def realiser(atlas: Atlas, dataset: str, cell_type_id: str, config: IterationConfig) -> Callable[[Array], Array]:
+    """What the backend ``shift`` makes of a mean response and the query cells."""
+    groups = atlas.groups(dataset=dataset, cell_type_ids=[cell_type_id], is_control=True)
+    cells = atlas.materialise([g.group_id for g in groups], max_cells=config.query_cells, seed=config.seed)
+    counts = sp.csr_matrix(cells.X).astype(np.int64)
+    means = np.asarray(log_normalise(counts, dtype=np.float64).mean(axis=0)).ravel()
+
+    def realise(shift: Array) -> Array:
+        rates = solve_rates(counts, means, np.maximum(means + shift, 0.0))
+        drawn = log_normalise(draw(counts, rates, np.random.default_rng(config.seed)))
+        return np.asarray(drawn.mean(axis=0, dtype=np.float64)).ravel() - means
+
+    return realise
