@@ -160,7 +160,11 @@ def ask_all(name: str, sizes: dict[str, int], config: Config, part: int, parts: 
                 figures = dict(zip(FIGURES, answer.utility, strict=True)) | {"U": answer.utility.mean}
                 rows.append({**key, "arm": arm, "calls": answer.calls, **figures})
             runs.append({**key, **outcome(answers, asked), **agreement(case, rng)})
-            print(f"  {asked.perturbation} in {case.query.cell_type}: {runs[-1]['ended']}", file=sys.stderr, flush=True)
+            print(
+                f"  {name}: {asked.perturbation} in {case.query.cell_type}: {runs[-1]['ended']}",
+                file=sys.stderr,
+                flush=True,
+            )
     finally:
         embedded.remove(home)
         shutil.rmtree(home, ignore_errors=True)
