@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import shutil
 import sys
 import tempfile
@@ -147,6 +148,8 @@ def ask_all(name: str, sizes: dict[str, int], config: Config, part: int, parts: 
     home = Path(tempfile.mkdtemp(prefix="gca-"))
     rows, runs = [], []
     try:
+        # what is fitted to an atlas is kept with the rest of this process
+        os.environ["GCA_CACHE_DIR"] = str(home / "cache")
         settings = load_settings(home=home)
         context = open_context(settings)
         for number, case in enumerate(cases_of(name, sizes[name], settings, context, config)):

@@ -11,7 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+from bench_responses import pooled
 from haystack_cases import NOTHING, Case, Utility
+from haystack_data import Measured
 
 from gca_core import io
 from gca_core.atlas.models import CellGroup
@@ -28,8 +31,10 @@ from gca_core.haystack.models import (
 )
 from gca_core.haystack.prompts.ranking import make_candidates, rank_candidates
 from gca_core.haystack.prompts.strategies import CandidatePool, PromptDraft, make_candidate_pool, run_strategies
+from gca_core.haystack.reference import reference_for
 from gca_core.haystack.run import run_haystack
 from gca_core.inference.job import run_job
+from gca_core.responses.reference import Reference
 from gca_core.runs.state import StateRef
 
 CALLS = 20
@@ -80,6 +85,7 @@ def answer_all(case: Case, folder: Path, rng: np.random.Generator, *, check: boo
     answers["one-shot"] = _chosen(case, _ranked(case, drafts, pool, 1))
     without = _ranked(case, drafts, pool, CALLS)
     answers[NO_FEEDBACK] = _chosen(case, without)
+    answers["reference"] = _reference(case)
     run = _run(case, folder) if case.cells else _run_on_vectors(case, pool)
     if check and run and case.cells:
         assert same_from_the_door(case, run, folder.with_name(f"{folder.name}-door")), "run_haystack differs"
@@ -118,6 +124,22 @@ def _mean(case: Case, tiers: Sequence[Sequence[CellGroup]]) -> Answer:
         return Answer(_nothing(case))
     shift = np.mean([np.mean([case.changes[g.group_id] for g in groups], axis=0) for groups in tiers], axis=0)
     return Answer(case.truth.utility(case.realise(shift)), 1)
+
+
+def _reference(case: Case) -> Answer:
+    """What the atlas itself says, fitted on the responses that are shown."""
+    asked = case.query
+    if case.cells:
+        found, answer = reference_for(asked, case.context)
+        assert found.genes == case.genes
+    else:
+        groups = [g for g in case.atlas.groups(is_control=False) if g.group_id in case.changes]
+        obs = pd.DataFrame([g.model_dump() for g in groups]).assign(n_cells=0, n_controls=0)
+        changes = np.array([case.changes[g.group_id] for g in groups])
+        answer = Reference(pooled(Measured(obs, changes, None, case.genes))).answer(
+            asked.perturbation, asked.cell_type_id
+        )
+    return Answer(case.truth.utility(case.realise(answer.change)), 1)
 
 
 def _nothing(case: Case) -> Utility:
