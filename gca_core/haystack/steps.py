@@ -14,8 +14,9 @@ import numpy as np
 
 from gca_core import io
 from gca_core.errors import EvaluationError, InferenceError
-from gca_core.grounding.models import GroundingStatus
-from gca_core.grounding.score import score_prediction
+from gca_core.grounding.literature import search_literature
+from gca_core.grounding.models import GroundingStatus, Literature
+from gca_core.grounding.score import score_response
 from gca_core.haystack.agent.proposals import ModelAnswer, ask_for_prompts, drafts_of, model_name
 from gca_core.haystack.context import HaystackContext
 from gca_core.haystack.decide import best_of, decide
@@ -39,8 +40,9 @@ from gca_core.haystack.prompts.strategies import CandidatePool, PromptDraft, mak
 from gca_core.haystack.results.outputs import write_outputs
 from gca_core.haystack.understand import understand as understand
 from gca_core.inference.models import InferenceJob, InferenceResult, InferenceStatus
-from gca_core.inference.prediction import change, read_prediction
+from gca_core.inference.prediction import change, read_prediction, tested_change
 from gca_core.inference.predictor import require_backend
+from gca_core.matrix.differential import DifferentialExpression
 from gca_core.runs.models import Claim, IterationRow, RunPhase, RunRow, RunStatus
 from gca_core.runs.state import StateRef, read_state, write_state
 
@@ -176,8 +178,11 @@ def evaluate(state: StateRef, iteration: int, result: InferenceResult, context: 
             error=result.error or f"the inference ended as {result.status}",
         )
     query = query_uri(run.work_uri)
-    lfc, genes = predicted_change(result.prediction_uri, query)
-    score = score_prediction(lfc, genes, run.query.expectation, context.knowledge, run.config.grounding)
+    config = run.config.grounding
+    predicted, control = read_prediction(result.prediction_uri, query)
+    found = tested_change(predicted, control, min_lfc=config.min_lfc, max_padj=config.max_padj)
+    literature = _literature(run, found, context)
+    score = score_response(found, run.query.expectation, context.knowledge, config, literature)
     log.info(
         "candidate %s: %s", candidate.candidate_id, "ungroundable" if score.score is None else f"{score.score:.2f}"
     )
@@ -188,7 +193,7 @@ def evaluate(state: StateRef, iteration: int, result: InferenceResult, context: 
         grounding=score,
         prediction_uri=result.prediction_uri,
         query_uri=query,
-        top_genes=largest_changes(lfc, genes),
+        top_genes=largest_changes(change(predicted, control), found.genes),
         metrics=result.metrics,
         duration_seconds=result.duration_seconds,
         backend=result.backend,
@@ -279,6 +284,13 @@ def largest_changes(lfc: np.ndarray, genes: Sequence[str], k: int = TOP_GENES) -
     """The ``k`` genes with the largest absolute change, largest first, equals in gene order."""
     order = np.argsort(-np.abs(lfc), kind="stable")[:k]
     return tuple(GeneChange(gene=genes[i], change=round(float(lfc[i]), 6)) for i in order)
+
+
+def _literature(run: HaystackRun, found: DifferentialExpression, context: HaystackContext) -> Literature:
+    """What PubMed says of the strongest genes where it is switched on; names that only the atlas knows stay here."""
+    entry = context.catalogue.get(run.query.perturbation)
+    names = (entry.name, *entry.synonyms) if entry else (run.query.perturbation,) if run.query.in_catalogue else ()
+    return search_literature(found.strongest_of_both(run.config.grounding.literature_genes), names, run.query.cell_type)
 
 
 def _model_answer(

@@ -19,12 +19,14 @@ from gca_core import io
 from gca_core.errors import EvaluationError, InferenceError
 from gca_core.inference.models import InferenceRequest
 from gca_core.matrix.cells import read_h5ad, write_cells
+from gca_core.matrix.differential import DifferentialExpression, differential_expression
 from gca_core.matrix.normalise import log_normalise
 
 LOG = "log1p"
 CONTROL = "control"
 CONTROL_LOG = "control_log1p"
 GENES = "predicted"
+DONOR = "donor"
 
 
 @dataclass(frozen=True)
@@ -122,3 +124,19 @@ def change(predicted: ad.AnnData, control: ad.AnnData) -> npt.NDArray[np.float64
         np.asarray(cells.layers[LOG].mean(axis=0, dtype=np.float64)) for cells in (predicted, control)
     )
     return np.asarray(treated - untreated).ravel()
+
+
+def tested_change(
+    predicted: ad.AnnData, control: ad.AnnData, *, min_lfc: float, max_padj: float
+) -> DifferentialExpression:
+    """Differential expression of predicted against control cells, by donor where both sides name theirs."""
+    named = all(DONOR in cells.obs for cells in (predicted, control))
+    return differential_expression(
+        predicted.layers[LOG],
+        control.layers[LOG],
+        predicted.var_names.astype(str).tolist(),
+        donors=(predicted.obs[DONOR].tolist(), control.obs[DONOR].tolist()) if named else None,
+        min_lfc=min_lfc,
+        max_padj=max_padj,
+        generated=True,
+    )

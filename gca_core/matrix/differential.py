@@ -16,13 +16,14 @@ from scipy.special import digamma, polygamma
 from gca_core.errors import DataValidationError
 from gca_core.matrix.chunks import ChunkedMatrix
 from gca_core.matrix.kinds import to_csr
+from gca_core.matrix.methods import MAX_PADJ, MIN_LFC
 from gca_core.matrix.stats import GroupStatistics, group_sums
 from gca_core.matrix.wilcoxon import wilcoxon_scores
 
 Floats = npt.NDArray[np.float64]
+Direction = Literal["up", "down"]
 Decider = Literal["wilcoxon", "donors"]
 
-MIN_LFC, MAX_PADJ = 0.5, 0.05
 MIN_DONORS = 3
 NOT_REPLICATES = (
     "generated cells are not replicates: genes are ranked by effect size, and a p-value over generated cells only says "
@@ -69,11 +70,17 @@ class DifferentialExpression:
         """(n,) the same, adjusted."""
         return self.wilcoxon_padj if self.decided_by == "wilcoxon" else self.t_padj
 
-    def strongest(self, direction: Literal["up", "down"]) -> list[str]:
+    def strongest(self, direction: Direction) -> list[str]:
         """Differentially expressed genes of one direction, largest effect first, equals in gene order."""
         sign = 1.0 if direction == "up" else -1.0
         order = np.argsort(-sign * self.lfc, kind="stable")
         return [self.genes[i] for i in order if self.is_de[i] and sign * self.lfc[i] > 0]
+
+    def strongest_of_both(self, n: int) -> list[tuple[str, Direction]]:
+        """The ``n`` differentially expressed genes with the largest absolute effect, with their direction."""
+        order = np.argsort(-np.abs(self.lfc), kind="stable")
+        kept = order[self.is_de[order]][:n]
+        return [(self.genes[i], "up" if self.lfc[i] > 0 else "down") for i in kept]
 
     def to_frame(self) -> pd.DataFrame:
         """One row per gene, largest absolute effect first."""

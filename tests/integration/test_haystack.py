@@ -176,6 +176,20 @@ def test_the_results_say_what_ran(default_run: HaystackOutputs, context: Haystac
     assert set(result.obs["haystack"]) == {"control", "prediction"}
     assert (result.X.data == np.rint(result.X.data)).all()
     assert result.uns["gca"]["backend"] == "shift"
+    assert result.var.loc["ISG15", "is_de"]
+    assert result.var.loc["ISG15", "predicted_lfc"] == pytest.approx(
+        result.var.loc["ISG15", "predicted_change"] / np.log(2)
+    )
+    assert set(result.var_names[result.var["target_gene"]]) <= {
+        "IFNAR1",
+        "IFNAR2",
+        "JAK1",
+        "TYK2",
+        "STAT1",
+        "STAT2",
+        "IRF9",
+    }
+    assert "HALLMARK_INTERFERON_ALPHA_RESPONSE" in set(result.uns["enrichment_results"]["name"])
     log = json.loads(io.read_text(default_run.json_uri))
     provenance = log["run"]["provenance"]
     assert provenance["knowledge_version"] == context.knowledge.version

@@ -13,7 +13,7 @@ import pandas as pd
 
 from gca_core import io
 from gca_core.errors import CellRetrievalError
-from gca_core.grounding.score import score_prediction
+from gca_core.grounding.score import enriched_sets, score_prediction
 from gca_core.haystack.decide import best_of
 from gca_core.haystack.models import (
     Baseline,
@@ -28,8 +28,9 @@ from gca_core.haystack.models import (
 from gca_core.haystack.prompts.strategies import CandidatePool, make_candidate_pool
 from gca_core.haystack.reference import describe_reference
 from gca_core.haystack.results.report import draw_figure, render_report
-from gca_core.inference.prediction import change, read_prediction
+from gca_core.inference.prediction import change, read_prediction, tested_change
 from gca_core.matrix.compare import pearson
+from gca_core.matrix.differential import NOT_REPLICATES
 
 if TYPE_CHECKING:
     from gca_core.haystack.context import HaystackContext
@@ -86,12 +87,17 @@ def write_anndata(run: HaystackRun, best: CandidateEvaluation, uri: str) -> str:
     """Predicted and control cells in one file, told apart by ``obs["haystack"]``: counts in X, and ``log1p``."""
     predicted, control = read_prediction(best.prediction_uri or "", best.query_uri or "")
     lfc = change(predicted, control)
+    config = run.config.grounding
+    found = tested_change(predicted, control, min_lfc=config.min_lfc, max_padj=config.max_padj)
     predicted.obs[KIND], control.obs[KIND] = "prediction", "control"
     for cells in (predicted, control):
         cells.obs_names = [f"{name}-{kind}" for name, kind in zip(cells.obs_names, cells.obs[KIND], strict=True)]
     both = ad.concat([predicted, control], join="inner", merge="unique")
     both.obs[KIND] = pd.Categorical(both.obs[KIND], categories=["control", "prediction"])
     both.var["predicted_change"] = lfc
+    both.var["gene_symbol"] = both.var_names.astype(str)
+    both.var["predicted_lfc"], both.var["predicted_pval"], both.var["is_de"] = found.lfc, found.pvalue, found.is_de
+    both.var["target_gene"] = both.var_names.isin([target.gene for target in run.query.expectation.targets])
     both.uns["gca"] = {
         "run_id": run.run_id,
         "question": run.query.question,
@@ -101,8 +107,10 @@ def write_anndata(run: HaystackRun, best: CandidateEvaluation, uri: str) -> str:
         "provenance": run.provenance.model_dump_json(),
         "backend": best.backend,
         "model": best.model,
-        "note": "generated cells are not replicates: rank genes by effect size, not by p-values over these cells",
+        "tested_by": found.decided_by,
+        "note": NOT_REPLICATES,
     }
+    both.uns["enrichment_results"] = enriched_sets(found, config)
     for column in both.obs.select_dtypes("object").columns:
         both.obs[column] = both.obs[column].astype("category")
     with io.staged(uri) as path:

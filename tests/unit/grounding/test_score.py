@@ -6,12 +6,21 @@ import pytest
 
 from gca_core.datasets import kang2018_mini
 from gca_core.errors import EvaluationError
-from gca_core.grounding.components import auc, enrichment
 from gca_core.grounding.knowledge import GroundingKnowledge, load_knowledge
-from gca_core.grounding.models import Expectation, GroundingConfig, GroundingStatus
-from gca_core.grounding.score import score_prediction
+from gca_core.grounding.models import (
+    ActionKind,
+    Expectation,
+    GeneEvidence,
+    GroundingConfig,
+    GroundingScore,
+    GroundingStatus,
+    Literature,
+)
+from gca_core.grounding.score import score_prediction, score_response
 from gca_core.knowledge.bundled.catalogue import ExpectedGene, ExpectedPathway, load_catalogue
 from gca_core.matrix.compare import log_fold_change
+from gca_core.matrix.differential import differential_expression
+from gca_core.matrix.normalise import log_normalise
 
 Array = npt.NDArray[np.float64]
 
@@ -139,6 +148,76 @@ def test_weights_come_from_the_configuration(genes: list[str], response: Array) 
     assert heavier.score != score(response, genes)
 
 
+def test_parts_go_from_1_to_10_with_their_numbers_and_old_scores_are_read(genes: list[str], response: Array) -> None:
+    result = score_prediction(response, genes, expectation_of("interferon beta"), load_knowledge())
+    for part in result.components:
+        assert (part.score is None) == (part.value is None) == bool(part.detail)
+        assert part.score is None or (1 <= part.score <= 10 and part.figures)
+    assert [part.weight for part in result.components] == [0.25, 0.30, 0.25, 0.20]
+    assert GroundingScore.model_validate_json(result.model_dump_json()) == result
+    old = {"status": "scored", "score": 7.1, "components": [{"name": "pathway", "value": 0.5, "weight": 0.35}]}
+    assert GroundingScore.model_validate(old).components[0].score == 5.5
+
+
+def test_the_score_of_cells_says_what_is_in_them() -> None:
+    cells = kang2018_mini()
+    stim = (cells.obs["condition"] == "stim").to_numpy()
+    log = log_normalise(cells.X)
+    found = differential_expression(log[stim], log[~stim], cells.var_names.tolist())
+    result = score_response(found, expectation_of("interferon beta"), load_knowledge())
+    assert (result.score or 0) > 6.5
+    assert result.de_genes_up[0] == found.strongest("up")[0]
+    assert (result.n_de_up, result.n_de_down) == (len(found.strongest("up")), len(found.strongest("down")))
+    assert len(result.de_genes_up) <= 50
+    enriched = {pathway.name: pathway for pathway in result.enriched_pathways}
+    interferon = enriched["HALLMARK_INTERFERON_ALPHA_RESPONSE"]
+    assert interferon.direction == "up"
+    assert max(interferon.padj, interferon.overlap_padj) < 1e-6
+    assert {pathway.collection for pathway in result.enriched_pathways} == {"hallmark", "reactome", "go_bp"}
+    assert result.improvement_suggestions == ()
+
+
+def test_suggestions_name_what_is_missing_and_what_goes_the_wrong_way(genes: list[str], response: Array) -> None:
+    against = score_prediction(-response, genes, expectation_of("interferon beta"), load_knowledge())
+    asked = {(s.action, s.subject, s.direction) for s in against.improvement_suggestions}
+    assert (ActionKind.REVERSE, "HALLMARK_INTERFERON_ALPHA_RESPONSE", "up") in asked
+    assert (ActionKind.REVERSE, "JAK-STAT", "up") in asked
+    assert (ActionKind.REVERSE, "ISG15", "up") in asked
+    noise = np.random.default_rng(0).normal(0, 0.1, len(genes))
+    weak = score_prediction(noise, genes, expectation_of("interferon beta"), load_knowledge())
+    assert ActionKind.STRENGTHEN in {s.action for s in weak.improvement_suggestions}
+
+
+def test_cells_like_their_control_leave_an_empty_list_and_no_network() -> None:
+    log = log_normalise(kang2018_mini().X)[:50]
+    found = differential_expression(log, log, kang2018_mini().var_names.tolist())
+    result = score_response(found, expectation_of("interferon beta"), load_knowledge())
+    assert result.de_genes_up == result.de_genes_down == result.enriched_pathways == ()
+    assert "network" in result.missing
+    assert ActionKind.ENLARGE in {s.action for s in result.improvement_suggestions}
+    assert result.score == 1.0
+
+
+def test_literature_against_a_gene_weighs_more_than_silence(genes: list[str]) -> None:
+    cells = kang2018_mini()
+    stim = (cells.obs["condition"] == "stim").to_numpy()
+    log = log_normalise(cells.X)
+    found = differential_expression(log[stim], log[~stim], cells.var_names.tolist())
+
+    def scored(*evidence: GeneEvidence) -> GroundingScore:
+        literature = Literature(evidence=evidence)
+        return score_response(found, expectation_of("interferon beta"), load_knowledge(), literature=literature)
+
+    said = GeneEvidence(gene="ISG15", direction="up", publications=200, in_cell_type=50, supporting=40, contradicting=3)
+    silent = GeneEvidence(gene="XYZ", direction="up")
+    against = GeneEvidence(gene="XYZ", direction="up", publications=30, supporting=1, contradicting=9)
+    scores = [scored(said), scored(said, silent), scored(said, against)]
+    parts = [next(p.score for p in s.components if p.name == "literature") for s in scores]
+    assert parts[0] > parts[1] > parts[2] >= 1
+    assert scores[0].literature_evidence == (said,)
+    assert any(s.subject == "XYZ" and s.component == "literature" for s in scores[2].improvement_suggestions)
+
+
 @pytest.mark.parametrize(
     ("lfc", "genes", "message"),
     [
@@ -151,28 +230,3 @@ def test_weights_come_from_the_configuration(genes: list[str], response: Array) 
 def test_changes_that_are_no_response_are_refused(lfc: list[float], genes: list[str], message: str) -> None:
     with pytest.raises(EvaluationError, match=message):
         score_prediction(lfc, genes, Expectation(), load_knowledge())
-
-
-def test_auc_counts_pairs_with_ties_as_half() -> None:
-    scores = np.array([3.0, 1.0, 2.0, 2.0])
-    # members 3 and 2 against 1 and 2: 3>1, 3>2, 2>1, 2=2
-    assert auc(scores, np.array([0, 2])) == pytest.approx(3.5 / 4)
-
-
-def test_enrichment_is_zero_without_a_rise() -> None:
-    scores = np.array([0.0, 0.0, 1.0, 1.0])
-    assert enrichment(scores, np.array([0, 1]), 0.5) == 0.0
-    assert enrichment(np.zeros(4), np.array([0, 1]), 0.0) == 0.0
-
-
-def test_neighbours_share_small_sets_with_the_targets() -> None:
-    knowledge = GroundingKnowledge(
-        gene_sets={"small": frozenset("ABC"), "large": frozenset("ABDEFGH"), "one": frozenset("AXY")},
-        reference=(),
-        network=("small", "large", "one"),
-        footprints={},
-        version="test",
-    )
-    assert knowledge.neighbours(["A", "B"], max_set=5) == {"C"}
-    assert knowledge.neighbours(["A"], max_set=5) == {"B", "C", "X", "Y"}
-    assert knowledge.neighbours([], max_set=5) == frozenset()
