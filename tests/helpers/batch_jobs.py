@@ -3,8 +3,10 @@
 import asyncio
 import json
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -59,6 +61,14 @@ PLAN = [{"provisioning": "SPOT", "region": "us-east1"}, {"provisioning": "STANDA
 CLOUD = {"gcp_conn_id": "cloud", "batch": {"image": "us-docker.pkg.dev/lab/gca/stack:1", "plan": PLAN}}
 
 
+@cache
+def cell_file(rate: float, genes: tuple[str, ...]) -> bytes:
+    """An h5ad of such cells."""
+    with tempfile.NamedTemporaryFile(suffix=".h5ad") as file:
+        cells(rate, genes=genes).write_h5ad(file.name)
+        return Path(file.name).read_bytes()
+
+
 def cells(rate: float, n_cells: int = 30, n_genes: int = 40, genes: Sequence[str] = ()) -> ad.AnnData:
     """Counts whose first five genes are ``rate`` times as high."""
     genes = genes or [f"G{i}" for i in range(n_genes)]
@@ -70,14 +80,13 @@ def cells(rate: float, n_cells: int = 30, n_genes: int = 40, genes: Sequence[str
 
 
 @pytest.fixture
-def make_job(bucket: Bucket, tmp_path: Path) -> Callable[..., dict[str, Any]]:
+def make_job(bucket: Bucket) -> Callable[..., dict[str, Any]]:
     """Arguments of a task with one candidate, whose cells are in the bucket; a candidate's rate is its own."""
 
     def make(candidate: str, rate: float = 4.0, genes: Sequence[str] = (), **changes: Any) -> dict[str, Any]:
         folder = f"gs://lab/{candidate}"
         for name, height in {"prompt": rate, "control": 1.0, "query": 1.0}.items():
-            cells(height, genes=genes).write_h5ad(tmp_path / "cells.h5ad")
-            bucket.put(f"{candidate}/{name}.h5ad", (tmp_path / "cells.h5ad").read_bytes(), {})
+            bucket.put(f"{candidate}/{name}.h5ad", cell_file(height, tuple(genes)), {})
         uris = {f"{name}_uri": f"{folder}/{name}.h5ad" for name in ("prompt", "control", "query")}
         request = {"candidate_id": candidate, "output_uri": f"{folder}/prediction.h5ad", "seeds": [3], **uris}
         return {"job_uri": f"{folder}/job.json", "requests": [{**request, **changes}]}

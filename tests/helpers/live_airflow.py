@@ -60,7 +60,7 @@ class LiveAirflow:
         parallelism: workers of the executor.
     """
 
-    def __init__(self, dags: Path, environment: Mapping[str, str], parallelism: int = 4) -> None:
+    def __init__(self, dags: Path, environment: Mapping[str, str], parallelism: int = 8) -> None:
         # sockets want a short path
         self.home = Path(tempfile.mkdtemp(prefix="gca-live-"))
         self.gca_home = self.home / "gca"
@@ -148,23 +148,20 @@ class LiveAirflow:
             )
 
     def end_one(self, name: str, number: int = signal.SIGKILL) -> None:
-        """Send a component a signal and wait for its end; what it started goes on, as far as it can alone."""
+        """Send a component a signal and wait for its end; a scheduler takes its workers and their tasks with it.
+
+        They share its connections to the database, which would keep its locks for as long as they live.
+        """
         process = self.processes[name]
+        below = descendants(psutil.Process(process.pid)) if name == "scheduler" else []
         process.send_signal(number)
         process.wait(60)
+        kill(below)
 
     def restart(self, name: str, number: int = signal.SIGKILL) -> None:
         """End a component and start it again."""
         self.end_one(name, number)
-        if name == "scheduler":
-            # idle workers of a scheduler that was killed wait for ever
-            kill(self.idle_workers())
         self.start_one(name)
-
-    def idle_workers(self) -> list[psutil.Process]:
-        """Processes of the executor, also of one whose scheduler is gone, that wait for a task."""
-        title = "airflow worker -- LocalExecutor: <idle>"
-        return [process for process in marked(self.home) if title in " ".join(quietly(process.cmdline, []))]
 
     def kill_worker(self, task: Mapping[str, Any]) -> None:
         """End the process of a task instance, what is below it, and its supervisor: its machine is lost."""

@@ -15,15 +15,19 @@ from gca_core.errors import ConfigurationError
 REGIONAL = "batch.us-east1.rep.googleapis.com"
 
 
+@pytest.fixture(scope="module")
+def key() -> str:
+    made = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    kinds = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    return made.private_bytes(*kinds).decode()
+
+
 @pytest.fixture
-def connection(monkeypatch: pytest.MonkeyPatch) -> Any:
+def connection(key: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Define the connection ``lab``, with a service account's key in its extra."""
 
     def define(**extra: Any) -> None:
-        key = rsa.generate_private_key(public_exponent=65537, key_size=2048).private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-        account = {"type": "service_account", "client_email": "a@lab.iam", "private_key": key.decode()}
+        account = {"type": "service_account", "client_email": "a@lab.iam", "private_key": key}
         account |= {"token_uri": "https://oauth2.googleapis.com/token", "project_id": "of-the-key"}
         fields = {"conn_type": "google_cloud_platform", "extra": {"keyfile_dict": json.dumps(account), **extra}}
         monkeypatch.setenv("AIRFLOW_CONN_LAB", json.dumps(fields))

@@ -203,7 +203,7 @@ def test_counters_are_pushed_to_a_gateway():
     pytest.importorskip("prometheus_client")
     server = HTTPServer(("127.0.0.1", 0), _Gateway)
     server.got = []
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:
         count_run(seconds=1.0, clusters=1)
