@@ -19,6 +19,8 @@ def decide(run: HaystackRun, *, cancelled: bool = False) -> GateDecision:
     config, done = run.config, len(run.iterations)
     if cancelled:
         return _stop(TerminationReason.CANCELLED, "the run was cancelled")
+    if run.measured is not None and not config.predict_anyway:
+        return _stop(TerminationReason.MEASURED, f"the atlas holds the answer, {run.measured}")
     if done and not run.iterations[-1].evaluations:
         return _stop(TerminationReason.EMPTY_PROPOSAL, run.iterations[-1].empty_reason or "nothing was proposed")
     best = best_of(run.evaluations())

@@ -30,6 +30,7 @@ class TerminationReason(StrEnum):
     BUDGET = "budget"
     CANCELLED = "cancelled"
     EMPTY_PROPOSAL = "empty_proposal"
+    MEASURED = "measured"
 
 
 class StructuredQuery(BaseModel, frozen=True):
@@ -95,6 +96,7 @@ class IterationConfig(BaseModel, frozen=True, extra="forbid"):
         seed: seed of every random choice.
         prediction_seeds: predictions per candidate, with seeds ``seed``, ``seed + 1``, ...
         nonce: any text; a new one makes the same work count as new.
+        predict_anyway: predict also what the atlas holds measured.
     """
 
     max_iterations: int = Field(default=5, ge=1, le=10)
@@ -121,6 +123,7 @@ class IterationConfig(BaseModel, frozen=True, extra="forbid"):
     seed: int = Field(default=0, ge=0)
     prediction_seeds: int = Field(default=1, ge=1, le=10)
     nonce: str = ""
+    predict_anyway: bool = False
 
 
 class PromptCandidate(BaseModel, frozen=True):
@@ -218,6 +221,26 @@ class Provenance(BaseModel, frozen=True):
     language_model: str | None = None
 
 
+class Measurement(BaseModel, frozen=True):
+    """The asked response, as the atlas holds it.
+
+    Attributes:
+        n_groups: measured groups: its replicates by dataset, donor and tissue.
+        n_cells: perturbed cells in them.
+        agreement: mean Pearson correlation between two of the groups; None with one.
+        top_genes: the largest changes of the groups' mean, by their cells.
+    """
+
+    n_groups: int
+    n_cells: int
+    agreement: float | None = None
+    top_genes: tuple[GeneChange, ...] = ()
+
+    def __str__(self) -> str:
+        agree = "" if self.agreement is None else f", which agree at Pearson {self.agreement:.2f}"
+        return f"measured in {self.n_groups} group{'s' * (self.n_groups > 1)} of {self.n_cells} cells{agree}"
+
+
 class HaystackRun(BaseModel, frozen=True):
     """The state of a run after ``len(iterations)`` iterations; one link of the chain of states."""
 
@@ -226,6 +249,7 @@ class HaystackRun(BaseModel, frozen=True):
     query: StructuredQuery
     config: IterationConfig
     provenance: Provenance
+    measured: Measurement | None = None
     iterations: tuple[IterationRecord, ...] = ()
 
     @property
@@ -265,6 +289,7 @@ class HaystackOutputs(BaseModel, frozen=True):
     n_evaluations: int
     status: str
     forecast: Forecast | None = None
+    measured: Measurement | None = None
 
 
 class Contribution(BaseModel, frozen=True):

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import combinations
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -15,7 +16,7 @@ from pydantic import TypeAdapter
 from gca_core import io
 from gca_core.cache import FileCache, cache_root
 from gca_core.errors import CellRetrievalError, DataValidationError
-from gca_core.haystack.models import Contribution, GeneChange, ReferenceResponse, StructuredQuery
+from gca_core.haystack.models import Contribution, GeneChange, Measurement, ReferenceResponse, StructuredQuery
 from gca_core.knowledge.bundled.genetic import resolve_perturbation
 from gca_core.knowledge.bundled.likeness import likeness_matrix
 from gca_core.knowledge.bundled.names import normalise_name
@@ -85,6 +86,27 @@ class AtlasReference:
         return made
 
 
+def find_measurement(query: StructuredQuery, context: HaystackContext) -> Measurement | None:
+    """The asked response itself, where the atlas holds it with a control."""
+    atlas = context.require_atlas()
+    wanted = _canonical([query.perturbation], context)[0]
+    of_type = atlas.groups(dataset=query.dataset, cell_type_ids=[query.cell_type_id], is_control=False)
+    names = _canonical([g.perturbation for g in of_type], context)
+    groups = [g for g, n in zip(of_type, names, strict=True) if n == wanted and g.control_group_id is not None]
+    if not groups:
+        return None
+    treated, genes = atlas.group_means([g.group_id for g in groups])
+    changes = treated - atlas.group_means([g.control_group_id or "" for g in groups])[0]
+    agreements = [pearson(a, b) for a, b in combinations(changes, 2)]
+    mean = np.average(changes, axis=0, weights=[g.n_cells for g in groups])
+    return Measurement(
+        n_groups=len(groups),
+        n_cells=sum(g.n_cells for g in groups),
+        agreement=round(float(np.mean(agreements)), 4) if agreements else None,
+        top_genes=_largest(mean, genes),
+    )
+
+
 def describe_reference(
     query: StructuredQuery, context: HaystackContext, prediction: Mapping[str, float] | None = None
 ) -> ReferenceResponse:
@@ -102,7 +124,6 @@ def describe_reference(
     data, change = atlas.reference.data, answer.change
     shared = [i for i, gene in enumerate(atlas.genes) if gene in (prediction or {})]
     heaviest = np.argsort(-np.abs(answer.weights), kind="stable")[:CONTRIBUTIONS]
-    largest = np.argsort(-np.abs(change), kind="stable")[:TOP_GENES]
     labels = {g.cell_type_id: g.cell_type for g in atlas.groups}
     return ReferenceResponse(
         available=True,
@@ -117,7 +138,7 @@ def describe_reference(
             )
             for i in heaviest
         ),
-        top_genes=tuple(GeneChange(gene=atlas.genes[i], change=round(float(change[i]), 6)) for i in largest),
+        top_genes=_largest(change, atlas.genes),
         pearson_with_prediction=round(pearson(change[shared], [prediction[atlas.genes[i]] for i in shared]), 4)
         if prediction and len(shared) > 1
         else None,
@@ -184,6 +205,11 @@ def read_reference(
         "ontology": context.ontology.version,
     }
     return AtlasReference(Reference(data), genes, tuple(treated), io.content_hash(content))
+
+
+def _largest(change: Array, genes: Sequence[str]) -> tuple[GeneChange, ...]:
+    order = np.argsort(-np.abs(change), kind="stable")[:TOP_GENES]
+    return tuple(GeneChange(gene=genes[i], change=round(float(change[i]), 6)) for i in order)
 
 
 def _canonical(names: Sequence[str], context: HaystackContext) -> list[str]:

@@ -37,6 +37,7 @@ from gca_core.haystack.prompts.materialise import query_uri, write_candidate, wr
 from gca_core.haystack.prompts.ranking import make_candidates, rank_candidates
 from gca_core.haystack.prompts.refine import refine
 from gca_core.haystack.prompts.strategies import CandidatePool, PromptDraft, make_candidate_pool, run_strategies
+from gca_core.haystack.reference import find_measurement
 from gca_core.haystack.results.outputs import write_outputs
 from gca_core.haystack.understand import understand as understand
 from gca_core.inference.models import InferenceJob, InferenceResult, InferenceStatus
@@ -81,7 +82,14 @@ def start_run(
     """
     require_backend(config.backend, config.checkpoint, config.gene_list_uri)
     uri = io.as_uri(results_uri)
-    run = HaystackRun(run_id=run_id, results_uri=uri, query=query, config=config, provenance=context.provenance(config))
+    run = HaystackRun(
+        run_id=run_id,
+        results_uri=uri,
+        query=query,
+        config=config,
+        provenance=context.provenance(config),
+        measured=find_measurement(query, context),
+    )
     row = RunRow(
         run_id=run_id,
         question=query.question,

@@ -111,6 +111,22 @@ def test_the_atlas_says_what_it_expects_and_how_sure_that_is(default_run, contex
     assert (again.change == found.change).all()
 
 
+def test_what_the_atlas_holds_is_the_answer_and_predicted_only_when_asked(context, demo, own_settings) -> None:
+    def ask(**options: object) -> HaystackOutputs:
+        config = IterationConfig.model_validate({"max_iterations": 1, "candidates_per_iteration": 1, **options})
+        question = "How would B cells respond to interferon beta?"
+        return run_haystack(question, config=config, settings=own_settings, dataset=demo.dataset, context=context)
+
+    held = ask()
+    assert held.termination_reason is TerminationReason.MEASURED
+    assert held.h5ad_uri is None and held.n_evaluations == 0
+    assert held.measured is not None and held.measured.n_groups == 1 and held.measured.agreement is None
+    assert {"ISG15", "IFI6"} <= {gene.gene for gene in held.measured.top_genes[:20]}
+    assert f"Already {held.measured}" in io.read_text(held.html_uri)
+    both = ask(predict_anyway=True)
+    assert both.measured == held.measured and both.n_evaluations == 1 and both.h5ad_uri is not None
+
+
 def test_the_command_leaves_measured_pairs_out(demo, own_settings, monkeypatch, capsys) -> None:
     monkeypatch.setenv("GCA_HOME", str(own_settings.home))
     with pytest.raises(SystemExit) as done:

@@ -40,7 +40,7 @@ SPELLING = {
 }
 RUN = (
     "max_iterations", "score_threshold", "candidates_per_iteration", "ontology_distance", "backend", "checkpoint",
-    "gene_list_uri", "diffusion_steps", "seed",
+    "gene_list_uri", "diffusion_steps", "seed", "predict_anyway",
 )  # fmt: skip
 PROPOSED = ("candidates_per_iteration", "ontology_distance")
 
@@ -266,6 +266,8 @@ def _fail(error: Exception) -> NoReturn:
 
 def _print(outputs: HaystackOutputs, truth: TruthComparison | None) -> None:
     rows: list[tuple[str, str]] = []
+    if outputs.measured is not None:
+        rows.append(("already measured", str(outputs.measured)))
     if outputs.forecast is not None:
         rows.append(("the atlas's own estimate", str(outputs.forecast)))
     score = "ungroundable" if outputs.best_score is None else f"{outputs.best_score:.2f} of 10"

@@ -75,6 +75,7 @@ def write_outputs(
         n_evaluations=len(run.evaluations()),
         status="succeeded",
         forecast=reference.forecast,
+        measured=run.measured,
     )
     detail = decision.detail if decision.reason else "the number of built iterations is reached"
     io.write_text(outputs.html_uri, render_report(run, best, outputs, detail, baseline, reference, image))
