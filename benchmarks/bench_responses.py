@@ -131,9 +131,7 @@ def print_regime(found: Regime, seconds: float) -> None:
         ahead = "" if row.answer == REFERENCE else f"  {row.ahead:+.3f} [{row.ahead_low:+.3f}, {row.ahead_high:+.3f}]"
         print(f"{row.answer:42s}{row.pearson:8.3f}{row.overlap:8.3f}{ahead}")
     sharp = "" if found.sharpness is None else f"; Spearman with the true value {found.sharpness:.2f}"
-    print(
-        f"forecast: {found.coverage:.1%} of the true values in the 90 % interval; Spearman with the true value {sharp}"
-    )
+    print(f"forecast: {found.coverage:.1%} of the true values in the 90 % interval{sharp}")
 
 
 def main() -> None:

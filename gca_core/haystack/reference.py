@@ -95,7 +95,10 @@ def find_measurement(query: StructuredQuery, context: HaystackContext) -> Measur
     groups = [g for g, n in zip(of_type, names, strict=True) if n == wanted and g.control_group_id is not None]
     if not groups:
         return None
-    treated, genes = atlas.group_means([g.group_id for g in groups])
+    try:
+        treated, genes = atlas.group_means([g.group_id for g in groups])
+    except CellRetrievalError:  # datasets that share no gene: no one answer
+        return None
     changes = treated - atlas.group_means([g.control_group_id or "" for g in groups])[0]
     agreements = [pearson(a, b) for a, b in combinations(changes, 2)]
     mean = np.average(changes, axis=0, weights=[g.n_cells for g in groups])

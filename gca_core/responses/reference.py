@@ -28,7 +28,7 @@ TRIED: dict[str, tuple[float, ...]] = {
     "cells": (0.0, 50.0, 100.0, 200.0, 500.0),
 }
 # of mean Pearson that makes another value worth it
-GAIN = 1e-3
+GAIN = 1e-4
 OVERLAP = 50
 
 

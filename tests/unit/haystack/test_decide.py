@@ -3,7 +3,7 @@ from collections.abc import Callable
 import pytest
 
 from gca_core.haystack.decide import best_of, decide, is_plateau
-from gca_core.haystack.models import HaystackRun, IterationConfig, TerminationReason
+from gca_core.haystack.models import HaystackRun, IterationConfig, Measurement, TerminationReason
 from tests.helpers.haystack_atlas import evaluation
 
 MakeRun = Callable[..., HaystackRun]
@@ -39,6 +39,13 @@ def test_a_run_goes_on(run_with: MakeRun, scores: list[float]) -> None:
 
 def test_cancelled_comes_first(run_with: MakeRun) -> None:
     assert decide(run_with(9.0), cancelled=True).reason is TerminationReason.CANCELLED
+
+
+def test_what_was_measured_is_predicted_only_when_asked(run_with: MakeRun) -> None:
+    held = {"measured": Measurement(n_groups=2, n_cells=300, agreement=0.8)}
+    decision = decide(run_with().model_copy(update=held))
+    assert decision.reason is TerminationReason.MEASURED and "2 groups of 300 cells" in decision.detail
+    assert decide(run_with(predict_anyway=True).model_copy(update=held)).go
 
 
 def test_a_plateau_needs_a_full_window_after_the_first() -> None:
