@@ -36,7 +36,6 @@ from haystack_simulated import HELD_BACK, MAIN, Config, Question, World
 from scipy.stats import spearmanr
 
 from gca_core.config import Settings, load_settings
-from gca_core.grounding.score import score_prediction
 from gca_core.haystack.context import HaystackContext, open_context
 from gca_core.haystack.models import IterationConfig
 from gca_core.haystack.question.names import expectation_of
@@ -203,17 +202,18 @@ def outcome(answers: dict[str, Answer], asked: Question) -> dict[str, object]:
 
 def agreement(case: Case, rng: np.random.Generator) -> dict[str, float]:
     """Spearman of grounding score and U over all prompts that were tried, and with another perturbation's knowledge."""
-    tried = [e for e in case.tried if e.score is not None]
+    tried = [t for t in case.tried if t.evaluation.score is not None]
     if len(tried) < 4:
         return {"score": np.nan, "permuted": np.nan}
-    kind = case.query.perturbation_type
-    others = [
-        e.name for e in case.context.catalogue.entries.values() if e.type is kind and e.family != case.query.family
-    ]
-    utility = [case.truth.utility(case.change_of(e)).mean for e in tried]
-    wrong = expectation_of(case.context.catalogue.get(str(rng.choice(others))))
-    dealt = [score_prediction(case.change_of(e), case.genes, wrong, case.context.knowledge).score for e in tried]
-    pairs = {"score": [e.score for e in tried], "permuted": [1.0 if score is None else score for score in dealt]}
+    asked = case.query
+    others = [e for e in case.context.catalogue.entries.values() if e.type is asked.perturbation_type]
+    wrong = expectation_of(others[rng.choice([i for i, e in enumerate(others) if e.family != asked.family])])
+    dealt = [case.score(each.change, each.found, wrong).score for each in tried]
+    utility = [case.truth.utility(each.change).mean for each in tried]
+    pairs = {
+        "score": [t.evaluation.score for t in tried],
+        "permuted": [1.0 if score is None else score for score in dealt],
+    }
     return {k: float(np.nan_to_num(spearmanr(v, utility).statistic)) if np.ptp(v) else 0.0 for k, v in pairs.items()}
 
 

@@ -86,8 +86,8 @@ def answer_all(case: Case, folder: Path, rng: np.random.Generator, *, check: boo
     without = _ranked(case, drafts, pool, CALLS)
     answers[NO_FEEDBACK] = _chosen(case, without)
     answers["reference"] = _reference(case)
-    run = _run(case, folder) if case.cells else _run_on_vectors(case, pool)
-    if check and run and case.cells:
+    run = _run(case, folder) if case.realise else _run_on_vectors(case, pool)
+    if check and run and case.realise:
         assert same_from_the_door(case, run, folder.with_name(f"{folder.name}-door")), "run_haystack differs"
     answers |= _of_run(case, run)
     answers["oracle, one prompt"] = _oracle(case, tiers)
@@ -123,13 +123,13 @@ def _mean(case: Case, tiers: Sequence[Sequence[CellGroup]]) -> Answer:
     if not tiers:
         return Answer(_nothing(case))
     shift = np.mean([np.mean([case.changes[g.group_id] for g in groups], axis=0) for groups in tiers], axis=0)
-    return Answer(case.truth.utility(case.realise(shift)), 1)
+    return Answer(case.truth.utility(case.predict(shift)), 1)
 
 
 def _reference(case: Case) -> Answer:
     """What the atlas itself says, fitted on the responses that are shown."""
     asked = case.query
-    if case.cells:
+    if case.realise:
         found, answer = reference_for(asked, case.context)
         assert found.genes == case.genes
     else:
@@ -139,7 +139,7 @@ def _reference(case: Case) -> Answer:
         answer = Reference(pooled(Measured(obs, changes, None, case.genes))).answer(
             asked.perturbation, asked.cell_type_id
         )
-    return Answer(case.truth.utility(case.realise(answer.change)), 1)
+    return Answer(case.truth.utility(case.predict(answer.change)), 1)
 
 
 def _nothing(case: Case) -> Utility:
@@ -171,7 +171,7 @@ def _oracle(case: Case, tiers: dict[Tier, list[CellGroup]]) -> Answer:
     """The one perturbation and type that answers best."""
     means = [np.mean([case.changes[g.group_id] for g in groups], axis=0) for groups in tiers.values()]
     best = max(means, key=lambda shift: case.truth.utility(shift).mean)
-    return Answer(case.truth.utility(case.realise(best)), len(tiers))
+    return Answer(case.truth.utility(case.predict(best)), len(tiers))
 
 
 def _run(case: Case, folder: Path) -> HaystackRun | None:

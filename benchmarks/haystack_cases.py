@@ -27,7 +27,8 @@ from gca_core.atlas.ingest.names import load_name_resolver
 from gca_core.atlas.models import CellGroup, DatasetInfo, SearchHit, make_group_id
 from gca_core.config import Settings
 from gca_core.errors import CellRetrievalError
-from gca_core.grounding.score import score_prediction
+from gca_core.grounding.models import Expectation, GroundingConfig, GroundingScore
+from gca_core.grounding.score import score_prediction, score_response
 from gca_core.haystack.context import HaystackContext
 from gca_core.haystack.models import (
     CandidateEvaluation,
@@ -36,13 +37,16 @@ from gca_core.haystack.models import (
     PromptCandidate,
     StructuredQuery,
 )
-from gca_core.haystack.steps import predicted_change, understand
+from gca_core.haystack.understand import understand
+from gca_core.inference.prediction import LOG, change, read_prediction, tested_change
 from gca_core.inference.resample import draw, solve_rates
 from gca_core.matrix.compare import de_overlap, pearson
+from gca_core.matrix.differential import DifferentialExpression
 from gca_core.matrix.normalise import log_normalise
 
 TOP = 50
 Array = npt.NDArray[np.float64]
+Pair = tuple[ad.AnnData, ad.AnnData]
 
 
 class WithheldAtlas(Atlas):
@@ -89,10 +93,10 @@ class VectorAtlas(Atlas):
         self._model = context.embedding_model
         self._groups: dict[str, CellGroup] = {}
         self.changes: dict[str, Array] = {}
-        for row, change in zip(measured.obs.itertuples(), measured.change, strict=True):
+        for row, response in zip(measured.obs.itertuples(), measured.change, strict=True):
             control = self._add(CONTROL, row.cell_type_id, row.cell_type)
             group = self._add(row.perturbation, row.cell_type_id, row.cell_type, control)
-            self.changes[group] = change
+            self.changes[group] = response
         names = sorted({g.perturbation for g in self._groups.values() if not g.is_control})
         self._names = dict(zip(names, np.array(context.embed(names)), strict=True))
 
@@ -207,14 +211,26 @@ class Truth:
 NOTHING = Utility()
 
 
+class Tried(NamedTuple):
+    """A candidate with its change, and the tests of its cells where there are any."""
+
+    evaluation: CandidateEvaluation
+    change: Array
+    found: DifferentialExpression | None
+
+
+def tested(predicted: ad.AnnData, control: ad.AnnData) -> DifferentialExpression:
+    config = GroundingConfig()
+    return tested_change(predicted, control, min_lfc=config.min_lfc, max_padj=config.max_padj)
+
+
 @dataclass
 class Case:
     """A question with its answer hidden.
 
     Attributes:
         changes: the response of every group that is shown.
-        realise: from a mean response to the change of predicted cells; as it is where there are no cells.
-        cells: whether there are cells, so that the real loop can run.
+        realise: from a mean response to predicted cells and their control; None where there are no cells.
         measured: what the atlas itself has for an answer, where the truth is another measurement.
     """
 
@@ -225,46 +241,56 @@ class Case:
     genes: list[str]
     truth: Truth
     changes: Mapping[str, Array]
-    realise: Callable[[Array], Array]
-    cells: bool
+    realise: Callable[[Array], Pair] | None
     measured: Array | None = None
-    _tried: dict[str, tuple[CandidateEvaluation, Array]] = field(default_factory=dict)
+    _tried: dict[str, Tried] = field(default_factory=dict)
 
     @property
     def atlas(self) -> Atlas:
         return self.context.require_atlas()
+
+    def predict(self, shift: Array) -> Array:
+        """The change that comes of a mean response."""
+        return shift if self.realise is None else change(*self.realise(shift))
+
+    def score(
+        self, changes: Array, found: DifferentialExpression | None, expectation: Expectation | None = None
+    ) -> GroundingScore:
+        """Of a prediction, by what is expected of the asked perturbation, or of another."""
+        expected = expectation or self.query.expectation
+        if found is None:
+            return score_prediction(changes, self.genes, expected, self.context.knowledge)
+        return score_response(found, expected, self.context.knowledge)
 
     def evaluate(self, candidate: PromptCandidate) -> CandidateEvaluation:
         """As the step does it, without files; once for each candidate."""
         key = candidate.candidate_id
         if key not in self._tried:
             shift = np.average([self.changes[g] for g in candidate.cell_group_ids], axis=0, weights=candidate.weights)
-            self._keep(candidate, self.realise(shift))
-        return self._tried[key][0]
-
-    def _keep(self, candidate: PromptCandidate, change: Array) -> None:
-        score = score_prediction(change, self.genes, self.query.expectation, self.context.knowledge)
-        status = EvaluationStatus.UNGROUNDABLE if score.score is None else EvaluationStatus.SCORED
-        key = candidate.candidate_id
-        # best_of asks that there be a prediction
-        evaluation = CandidateEvaluation(candidate=candidate, status=status, grounding=score, prediction_uri=key)
-        self._tried[key] = (evaluation, change)
+            cells = None if self.realise is None else self.realise(shift)
+            changes, found = (shift, None) if cells is None else (change(*cells), tested(*cells))
+            score = self.score(changes, found)
+            status = EvaluationStatus.UNGROUNDABLE if score.score is None else EvaluationStatus.SCORED
+            # best_of asks that there be a prediction
+            own = CandidateEvaluation(candidate=candidate, status=status, grounding=score, prediction_uri=key)
+            self._tried[key] = Tried(own, changes, found)
+        return self._tried[key].evaluation
 
     def keep_run(self, evaluations: Iterable[CandidateEvaluation]) -> None:
         """What a run predicted, read from its files."""
         for evaluation in evaluations:
             if evaluation.prediction_uri and evaluation.query_uri:
-                change, genes = predicted_change(evaluation.prediction_uri, evaluation.query_uri)
-                assert genes == self.genes
-                self._tried[evaluation.candidate.candidate_id] = (evaluation, change)
+                cells = read_prediction(evaluation.prediction_uri, evaluation.query_uri)
+                assert cells[0].var_names.tolist() == self.genes
+                self._tried[evaluation.candidate.candidate_id] = Tried(evaluation, change(*cells), tested(*cells))
 
     def change_of(self, evaluation: CandidateEvaluation) -> Array:
-        return self._tried[evaluation.candidate.candidate_id][1]
+        return self._tried[evaluation.candidate.candidate_id].change
 
     @property
-    def tried(self) -> list[CandidateEvaluation]:
+    def tried(self) -> list[Tried]:
         """Every candidate that any way of answering has tried."""
-        return [evaluation for evaluation, _ in self._tried.values()]
+        return list(self._tried.values())
 
 
 def case_of(
@@ -289,7 +315,7 @@ def case_of(
     shown = context.require_atlas().groups(dataset=dataset, is_control=False)
     if isinstance(atlas, VectorAtlas):
         changes = {group.group_id: atlas.changes[group.group_id] for group in shown}
-        return Case(question, query, context, config, genes or [], truth, changes, lambda shift: shift, cells=False)
+        return Case(question, query, context, config, genes or [], truth, changes, None)
     changes, genes = changes_of(atlas, shown)
     hidden = (
         []
@@ -300,7 +326,7 @@ def case_of(
     )
     own = np.mean(list(changes_of(atlas, hidden)[0].values()), axis=0) if hidden else None
     realise = realiser(atlas, dataset, question.cell_type_id, config)
-    return Case(question, query, context, config, genes, truth, changes, realise, cells=True, measured=own)
+    return Case(question, query, context, config, genes, truth, changes, realise, own)
 
 
 def changes_of(atlas: Atlas, groups: Sequence[CellGroup]) -> tuple[dict[str, Array], list[str]]:
@@ -311,16 +337,17 @@ def changes_of(atlas: Atlas, groups: Sequence[CellGroup]) -> tuple[dict[str, Arr
     return dict(zip([group.group_id for group in paired], treated - untreated, strict=True)), genes
 
 
-def realiser(atlas: Atlas, dataset: str, cell_type_id: str, config: IterationConfig) -> Callable[[Array], Array]:
+def realiser(atlas: Atlas, dataset: str, cell_type_id: str, config: IterationConfig) -> Callable[[Array], Pair]:
     """What the backend ``shift`` makes of a mean response and the query cells."""
     groups = atlas.groups(dataset=dataset, cell_type_ids=[cell_type_id], is_control=True)
-    cells = atlas.materialise([g.group_id for g in groups], max_cells=config.query_cells, seed=config.seed)
-    counts = sp.csr_matrix(cells.X).astype(np.int64)
+    query = atlas.materialise([g.group_id for g in groups], max_cells=config.query_cells, seed=config.seed)
+    query.layers[LOG] = log_normalise(query.X)
+    counts = sp.csr_matrix(query.X).astype(np.int64)
     means = np.asarray(log_normalise(counts, dtype=np.float64).mean(axis=0)).ravel()
 
-    def realise(shift: Array) -> Array:
+    def realise(shift: Array) -> Pair:
         rates = solve_rates(counts, means, np.maximum(means + shift, 0.0))
-        drawn = log_normalise(draw(counts, rates, np.random.default_rng(config.seed)))
-        return np.asarray(drawn.mean(axis=0, dtype=np.float64)).ravel() - means
+        drawn = draw(counts, rates, np.random.default_rng(config.seed))
+        return ad.AnnData(drawn, obs=query.obs, var=query.var, layers={LOG: log_normalise(drawn)}), query
 
     return realise
