@@ -14,6 +14,7 @@ import numpy as np
 
 from gca_core import io
 from gca_core.errors import EvaluationError, InferenceError
+from gca_core.grounding.enrichment import read_gmt
 from gca_core.grounding.literature import search_literature
 from gca_core.grounding.models import GroundingStatus, Literature
 from gca_core.grounding.score import score_response
@@ -78,9 +79,12 @@ def start_run(
 
     Raises:
         ConfigurationError: the backend can't run here.
+        DataValidationError: a GMT file of the config is missing or is none.
         StoreError: the run is at work already; the database can't be reached.
     """
     require_backend(config.backend, config.checkpoint, config.gene_list_uri)
+    for gmt in config.grounding.gmt_uris:
+        read_gmt(gmt)
     uri = io.as_uri(results_uri)
     run = HaystackRun(
         run_id=run_id,

@@ -14,7 +14,14 @@ import pytest
 from gca_core import io
 from gca_core.cli.haystack.run import app
 from gca_core.config import Settings
-from gca_core.errors import CellRetrievalError, ConfigurationError, EvaluationError, InferenceError, StoreError
+from gca_core.errors import (
+    CellRetrievalError,
+    ConfigurationError,
+    DataValidationError,
+    EvaluationError,
+    InferenceError,
+    StoreError,
+)
 from gca_core.haystack import steps
 from gca_core.haystack.context import HaystackContext, open_context
 from gca_core.haystack.demo.kang2018 import DemoFiles, prepare_demo
@@ -341,10 +348,17 @@ def test_what_the_atlas_lacks_is_said_before_any_inference(context, demo, own_se
         )
 
 
-def test_a_backend_that_cant_run_here_stops_before_any_work(run_it: RunIt, results: Path) -> None:
-    with pytest.raises(ConfigurationError, match="needs a checkpoint and its gene list"):
-        run_it("stack", backend="stack")
-    assert not (results / "stack").exists()
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"backend": "stack"}, ConfigurationError, "needs a checkpoint and its gene list"),
+        ({"grounding": {"gmt_uris": ["/nowhere.gmt"]}}, DataValidationError, "GMT file"),
+    ],
+)
+def test_what_cant_be_used_here_stops_a_run_before_any_work(run_it, results, options, error, message) -> None:
+    with pytest.raises(error, match=message):
+        run_it("stopped", **options)
+    assert not (results / "stopped").exists()
 
 
 def test_a_database_that_is_down_is_said_at_once(tmp_path: Path, own_settings: Settings) -> None:

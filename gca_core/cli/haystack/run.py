@@ -10,6 +10,7 @@ import typer
 
 from gca_core.cli.fields import with_fields
 from gca_core.cli.haystack import runs
+from gca_core.grounding.models import GroundingConfig
 from gca_core.haystack.models import IterationConfig
 
 if TYPE_CHECKING:
@@ -105,6 +106,9 @@ def run(
     overwrite: Annotated[
         bool, typer.Option("--overwrite/--no-overwrite", help="Replace earlier results, or refuse to.")
     ] = True,
+    gmt: Annotated[
+        list[str] | None, typer.Option(help="A GMT file of gene sets to look for beside the bundled; more than once.")
+    ] = None,
     demo: Demo = False,
     as_json: AsJson = False,
     **given: Any,
@@ -124,7 +128,7 @@ def run(
     from gca_core.locks import check_earlier
 
     settings, names = load_settings(), asked(**given)
-    config = bounds(given, seed=settings.seed)
+    config = bounds(given, seed=settings.seed, grounding=GroundingConfig(gmt_uris=tuple(gmt or ())))
     require_backend(config.backend, config.checkpoint, config.gene_list_uri)
     if output and not overwrite:
         check_earlier(output, RESULT, overwrite=False)
