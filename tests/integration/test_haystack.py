@@ -223,6 +223,7 @@ def test_the_results_say_what_ran(default_run: HaystackOutputs, context: Haystac
     assert "Generated cells are not replicates" in html
     assert "the baseline" in html
     assert "data:image/png;base64," in html
+    assert "<title>ISG15 +" in html
     assert "http" not in html.replace("https://www.w3.org", "")
     assert io.as_path(default_run.figure_uri or "").read_bytes().startswith(b"\x89PNG")
 

@@ -27,10 +27,10 @@ from gca_core.haystack.models import (
 )
 from gca_core.haystack.prompts.strategies import CandidatePool, make_candidate_pool
 from gca_core.haystack.reference import describe_reference
-from gca_core.haystack.results.report import draw_figure, render_report
+from gca_core.haystack.results.report import VolcanoPoint, draw_figure, render_report, volcano_points
 from gca_core.inference.prediction import change, read_prediction, tested_change
 from gca_core.matrix.compare import pearson
-from gca_core.matrix.differential import NOT_REPLICATES
+from gca_core.matrix.differential import NOT_REPLICATES, DifferentialExpression
 
 if TYPE_CHECKING:
     from gca_core.haystack.context import HaystackContext
@@ -51,10 +51,12 @@ def write_outputs(
     reason = decision.reason or TerminationReason.MAX_ITERATIONS
     h5ad_uri = figure_uri = None
     image = b""
+    volcano: list[VolcanoPoint] = []
     predicted: dict[str, float] = {}
     baseline = Baseline(available=False, description="no prediction to compare with")
     if best is not None and best.prediction_uri and best.query_uri:
-        h5ad_uri = write_anndata(run, best, io.join_uri(run.results_uri, "result.h5ad"))
+        h5ad_uri = io.join_uri(run.results_uri, "result.h5ad")
+        volcano = volcano_points(write_anndata(run, best, h5ad_uri))
         baseline = make_baseline(run, best, context)
         predicted = _predicted(best)
         image = draw_figure(run, best)
@@ -78,14 +80,18 @@ def write_outputs(
         measured=run.measured,
     )
     detail = decision.detail if decision.reason else "the number of built iterations is reached"
-    io.write_text(outputs.html_uri, render_report(run, best, outputs, detail, baseline, reference, image))
+    io.write_text(outputs.html_uri, render_report(run, best, outputs, detail, baseline, reference, image, volcano))
     io.write_json(outputs.json_uri, _log(run, outputs, detail, baseline, reference))
     log.info("report %s", outputs.html_uri)
     return outputs
 
 
-def write_anndata(run: HaystackRun, best: CandidateEvaluation, uri: str) -> str:
-    """Predicted and control cells in one file, told apart by ``obs["haystack"]``: counts in X, and ``log1p``."""
+def write_anndata(run: HaystackRun, best: CandidateEvaluation, uri: str) -> DifferentialExpression:
+    """Predicted and control cells in one file, told apart by ``obs["haystack"]``: counts in X, and ``log1p``.
+
+    Returns:
+        The predicted against the control cells, gene by gene.
+    """
     predicted, control = read_prediction(best.prediction_uri or "", best.query_uri or "")
     lfc = change(predicted, control)
     config = run.config.grounding
@@ -116,7 +122,7 @@ def write_anndata(run: HaystackRun, best: CandidateEvaluation, uri: str) -> str:
         both.obs[column] = both.obs[column].astype("category")
     with io.staged(uri) as path:
         both.write_h5ad(path, compression="gzip")
-    return io.as_uri(uri)
+    return found
 
 
 def make_baseline(run: HaystackRun, best: CandidateEvaluation, context: HaystackContext) -> Baseline:

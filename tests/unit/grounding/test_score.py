@@ -198,6 +198,16 @@ def test_cells_like_their_control_leave_an_empty_list_and_no_network() -> None:
     assert result.score == 1.0
 
 
+@pytest.mark.parametrize(("cells", "named", "known"), [(1, True, True), (50, False, False)])
+def test_one_cell_is_scored_and_unknown_genes_are_not(cells: int, named: bool, known: bool) -> None:
+    log = log_normalise(kang2018_mini().X)
+    genes = kang2018_mini().var_names.tolist() if named else [f"ENSG{i}" for i in range(log.shape[1])]
+    found = differential_expression(log[:cells], log[cells : 2 * cells], genes)
+    result = score_response(found, expectation_of("interferon beta"), load_knowledge())
+    assert (result.status is GroundingStatus.SCORED) is known
+    assert known == (result.score is not None and result.score < 3)
+
+
 def test_literature_against_a_gene_weighs_more_than_silence(genes: list[str]) -> None:
     cells = kang2018_mini()
     stim = (cells.obs["condition"] == "stim").to_numpy()
