@@ -14,7 +14,7 @@ from gca_core.responses.covariance import Covariance
 from gca_core.responses.forecast import FEWEST, MANY
 from gca_core.responses.left_out import LeftOut, Support, pearson, usable
 from gca_core.responses.measured import Array
-from gca_core.responses.models import Forecast
+from gca_core.responses.models import Expected, Forecast
 from gca_core.responses.reference import Reference, overlaps
 
 REFERENCE, NO_CHANGE = "reference", "no change"
@@ -45,6 +45,8 @@ class Regime(BaseModel, frozen=True):
     Attributes:
         coverage: share of the pairs whose true Pearson lies in the interval that was forecast.
         sharpness: Spearman correlation of forecast and true Pearson over the pairs; None below 60 pairs.
+        forecast: (n_pairs,) Pearson that was forecast, with its interval.
+        truth: (n_pairs,) Pearson that the reference reached.
     """
 
     support: str
@@ -52,6 +54,8 @@ class Regime(BaseModel, frozen=True):
     rows: tuple[Row, ...]
     coverage: float
     sharpness: float | None
+    forecast: tuple[Expected, ...]
+    truth: tuple[float, ...]
 
 
 def backtest(reference: Reference) -> list[Regime]:
@@ -89,6 +93,8 @@ def compare(
         n_pairs=len(ours),
         rows=tuple(_row(name, found, shared[name], ours) for name, found in accuracy.items()),
         coverage=float(np.mean(inside)),
+        forecast=tuple(f.pearson for f in forecasts),
+        truth=tuple(ours.tolist()),
         sharpness=correlation(rankdata(expected), rankdata(ours)) if len(ours) >= MANY else None,
     )
 

@@ -134,7 +134,7 @@ def test_what_the_atlas_holds_is_the_answer_and_predicted_only_when_asked(contex
     assert both.measured == held.measured and both.n_evaluations == 1 and both.h5ad_uri is not None
 
 
-def test_the_command_leaves_measured_pairs_out(demo, own_settings, monkeypatch, capsys) -> None:
+def test_the_command_leaves_measured_pairs_out(demo, own_settings, monkeypatch, capsys, tmp_path) -> None:
     monkeypatch.setenv("GCA_HOME", str(own_settings.home))
     with pytest.raises(SystemExit) as done:
         app(["backtest", "--dataset", demo.dataset])
@@ -143,10 +143,12 @@ def test_the_command_leaves_measured_pairs_out(demo, own_settings, monkeypatch, 
     assert "7 pairs of perturbation and cell type" in shown
     assert "mean shift of other types" in shown and "nearest type" in shown and "no change" in shown
     with pytest.raises(SystemExit):
-        app(["backtest", "--dataset", demo.dataset, "--json"])
+        app(["backtest", "--dataset", demo.dataset, "--json", "--report", str(tmp_path / "page.html")])
     (regime,) = json.loads(capsys.readouterr().out)
     reached = {row["answer"]: row["pearson"] for row in regime["rows"]}
     assert reached["reference"] > reached["mean shift of other types"] > 0.7
+    page = (tmp_path / "page.html").read_text()
+    assert f"{reached['reference']:.3f}" in page and "data:image/png;base64," in page
 
 
 def test_the_atlas_never_held_the_answer(context: HaystackContext, demo: DemoFiles) -> None:

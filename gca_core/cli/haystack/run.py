@@ -229,7 +229,11 @@ def propose(
 
 
 @app.command()
-def backtest(dataset: Dataset = None, as_json: AsJson = False) -> None:
+def backtest(
+    dataset: Dataset = None,
+    report: Annotated[str | None, typer.Option(help="Write a page with pictures here, path or URI.")] = None,
+    as_json: AsJson = False,
+) -> None:
     """Leave each measured response of the atlas out, and show how well the others foretell it.
 
     Beside the reference stand answers that need no method. A regime is what an answer stands on; ``ahead`` is the mean
@@ -241,6 +245,11 @@ def backtest(dataset: Dataset = None, as_json: AsJson = False) -> None:
 
     found = read_reference(open_context(load_settings()), dataset)
     regimes = found.backtest()
+    if report:
+        from gca_core import io
+        from gca_core.haystack.results.backtest import render_backtest
+
+        io.write_text(report, render_backtest(regimes, dataset))
     if as_json:
         typer.echo(json.dumps([regime.model_dump() for regime in regimes], indent=2))
         return
