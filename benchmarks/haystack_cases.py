@@ -38,7 +38,7 @@ from gca_core.haystack.models import (
     StructuredQuery,
 )
 from gca_core.haystack.understand import understand
-from gca_core.inference.prediction import LOG, change, read_prediction, tested_change
+from gca_core.inference.prediction import LOG, change, differential_change, read_prediction
 from gca_core.inference.resample import draw, solve_rates
 from gca_core.matrix.compare import de_overlap, pearson
 from gca_core.matrix.differential import DifferentialExpression
@@ -221,7 +221,7 @@ class Tried(NamedTuple):
 
 def tested(predicted: ad.AnnData, control: ad.AnnData) -> DifferentialExpression:
     config = GroundingConfig()
-    return tested_change(predicted, control, min_lfc=config.min_lfc, max_padj=config.max_padj)
+    return differential_change(predicted, control, min_lfc=config.min_lfc, max_padj=config.max_padj)
 
 
 @dataclass

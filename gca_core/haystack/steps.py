@@ -42,7 +42,7 @@ from gca_core.haystack.reference import find_measurement
 from gca_core.haystack.results.outputs import write_outputs
 from gca_core.haystack.understand import understand as understand
 from gca_core.inference.models import InferenceJob, InferenceResult, InferenceStatus
-from gca_core.inference.prediction import change, read_prediction, tested_change
+from gca_core.inference.prediction import change, differential_change, read_prediction
 from gca_core.inference.predictor import require_backend
 from gca_core.matrix.differential import DifferentialExpression
 from gca_core.runs.models import Claim, IterationRow, RunPhase, RunRow, RunStatus
@@ -192,7 +192,7 @@ def evaluate(state: StateRef, iteration: int, result: InferenceResult, context: 
     query = query_uri(run.work_uri)
     config = run.config.grounding
     predicted, control = read_prediction(result.prediction_uri, query)
-    found = tested_change(predicted, control, min_lfc=config.min_lfc, max_padj=config.max_padj)
+    found = differential_change(predicted, control, min_lfc=config.min_lfc, max_padj=config.max_padj)
     literature = _literature(run, found, context)
     score = score_response(found, run.query.expectation, context.knowledge, config, literature)
     log.info(

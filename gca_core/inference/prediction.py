@@ -126,7 +126,7 @@ def change(predicted: ad.AnnData, control: ad.AnnData) -> npt.NDArray[np.float64
     return np.asarray(treated - untreated).ravel()
 
 
-def tested_change(
+def differential_change(
     predicted: ad.AnnData, control: ad.AnnData, *, min_lfc: float, max_padj: float
 ) -> DifferentialExpression:
     """Differential expression of predicted against control cells, by donor where both sides name theirs."""

@@ -28,7 +28,7 @@ from gca_core.haystack.models import (
 from gca_core.haystack.prompts.strategies import CandidatePool, make_candidate_pool
 from gca_core.haystack.reference import describe_reference
 from gca_core.haystack.results.report import VolcanoPoint, draw_figure, render_report, volcano_points
-from gca_core.inference.prediction import change, read_prediction, tested_change
+from gca_core.inference.prediction import change, differential_change, read_prediction
 from gca_core.matrix.compare import pearson
 from gca_core.matrix.differential import NOT_REPLICATES, DifferentialExpression
 
@@ -95,7 +95,7 @@ def write_anndata(run: HaystackRun, best: CandidateEvaluation, uri: str) -> Diff
     predicted, control = read_prediction(best.prediction_uri or "", best.query_uri or "")
     lfc = change(predicted, control)
     config = run.config.grounding
-    found = tested_change(predicted, control, min_lfc=config.min_lfc, max_padj=config.max_padj)
+    found = differential_change(predicted, control, min_lfc=config.min_lfc, max_padj=config.max_padj)
     predicted.obs[KIND], control.obs[KIND] = "prediction", "control"
     for cells in (predicted, control):
         cells.obs_names = [f"{name}-{kind}" for name, kind in zip(cells.obs_names, cells.obs[KIND], strict=True)]
