@@ -276,13 +276,9 @@ def main() -> None:
         for name, answers in zip(options.settings, asked, strict=True):
             rows, runs = (pd.concat(tables) for tables in zip(*(each.result() for each in answers), strict=True))
             if len(rows):
+                rows, runs = (table.sort_values("question", kind="stable") for table in (rows, runs))
                 title = config.name if name == "simulated" else name
-                show(
-                    title,
-                    rows.sort_values("question", kind="stable"),
-                    runs,
-                    "none, vectors" if name == "drugs" else "shift",
-                )
+                show(title, rows, runs, "none, vectors" if name == "drugs" else "shift")
     print(f"\n{time.monotonic() - began:.0f} s")
 
 
