@@ -38,9 +38,10 @@ SECONDS = {
     "scheduler": {
         "job_heartbeat_sec": 1,
         "scheduler_heartbeat_sec": 1,
+        "scheduler_idle_sleep_time": 0.3,
         "scheduler_health_check_threshold": 10,
         "orphaned_tasks_check_interval": 3,
-        "task_instance_heartbeat_timeout": 12,
+        "task_instance_heartbeat_timeout": 20,
         "task_instance_heartbeat_timeout_detection_interval": 2,
         "task_queued_timeout": 20,
         "task_queued_timeout_check_interval": 3,
@@ -63,6 +64,9 @@ class LiveAirflow:
     def __init__(self, dags: Path, environment: Mapping[str, str], parallelism: int = 8) -> None:
         # sockets want a short path
         self.home = Path(tempfile.mkdtemp(prefix="gca-live-"))
+        # what takes long to import is there before tasks are forked
+        (self.home / "config").mkdir()
+        (self.home / "config" / "airflow_local_settings.py").write_text("import google.cloud.batch_v1\n")
         self.gca_home = self.home / "gca"
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self._keeper = subprocess.Popen(

@@ -48,8 +48,9 @@ def finish(airflow: LiveAirflow, batch: BatchServer, run: str) -> dict[str, Any]
 def test_a_job_outlives_components(airflow: LiveAirflow, batch, begin, component: str, number: int) -> None:
     run, _ = begin("deferred")
     airflow.restart(component, number)
-    # a task that wakes while no API answers is tried again
-    assert finish(airflow, batch, run)["try_number"] <= (2 if component == "api-server" else 1)
+    task = finish(airflow, batch, run)
+    # a task that wakes while no API answers is tried again, until one does
+    assert task["try_number"] == 1 or component == "api-server"
     assert states(batch) == ["SUCCEEDED"]
 
 

@@ -55,10 +55,8 @@ def test_no_job_is_lost_doubled_or_left(
 
     def struck() -> bool:
         while len(going := [run for run in runs if airflow.get(run)["state"] in ("queued", "running")]) < AT_ONCE:
-            job = make_job(f"random-{seed}-{len(runs)}")
-            runs[airflow.trigger(f"live_batch_{rng.choice(['torn_down', 'waiting_torn_down'])}", **job)] = job[
-                "job_uri"
-            ]
+            variant, job = rng.choice(["torn_down", "waiting_torn_down"]), make_job(f"random-{seed}-{len(runs)}")
+            runs[airflow.trigger(f"live_batch_{variant}", **job)] = job["job_uri"]
         run = rng.choice(going)
         if done := strike(airflow, victims[-1], run):
             marked.update([run] if victims.pop() == "mark" else [])
