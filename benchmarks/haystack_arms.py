@@ -64,6 +64,11 @@ Tier = tuple[str, str]
 
 def answer_all(case: Case, folder: Path, rng: np.random.Generator, *, check: bool = False) -> dict[str, Answer]:
     """Every way's answer to a question; ``check`` asks the loop again through its own door."""
+    # first, so that all have the loop's own draws of the prompts that it tried
+    pool = _pool(case)
+    run = _run(case, folder) if case.realise else _run_on_vectors(case, pool)
+    if check and run and case.realise:
+        assert same_from_the_door(case, run, folder.with_name(f"{folder.name}-door")), "run_haystack differs"
     tiers = _tiers(case)
     answers = {
         "random prompt": _chosen(case, _random(case, tiers, rng, 1)),
@@ -74,7 +79,6 @@ def answer_all(case: Case, folder: Path, rng: np.random.Generator, *, check: boo
     others = [groups for (p, t), groups in tiers.items() if p != asked and t == case.query.cell_type_id]
     answers["mean shift of all types"] = _mean(case, [g for t, g in same.items() if t != case.query.cell_type_id])
     answers["type's mean response"] = _mean(case, others)
-    pool = _pool(case)
     drafts = run_strategies(pool, case.config) if pool else []
     steps_to = pool.distances if pool else {}
     nearest = min((t for t in same if t in steps_to), key=lambda t: (steps_to[t], t), default=None)
@@ -86,9 +90,6 @@ def answer_all(case: Case, folder: Path, rng: np.random.Generator, *, check: boo
     without = _ranked(case, drafts, pool, CALLS)
     answers[NO_FEEDBACK] = _chosen(case, without)
     answers["reference"] = _reference(case)
-    run = _run(case, folder) if case.realise else _run_on_vectors(case, pool)
-    if check and run and case.realise:
-        assert same_from_the_door(case, run, folder.with_name(f"{folder.name}-door")), "run_haystack differs"
     answers |= _of_run(case, run)
     answers["oracle, one prompt"] = _oracle(case, tiers)
     best = max((case.truth.utility(case.change_of(case.evaluate(c))) for c in without), key=_mean_of, default=None)
