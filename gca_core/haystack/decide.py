@@ -7,6 +7,7 @@ from gca_core.haystack.models import CandidateEvaluation, GateDecision, Haystack
 # other cells of the same prompt move a score by 0.03 (standard deviation over ten bootstraps of the bundled cells),
 # so that differences below a tenth say nothing
 SCORE_DECIMALS = 1
+AGREEMENT_DECIMALS = 2
 LOWEST = 1.0
 
 
@@ -53,18 +54,19 @@ def is_plateau(scores: Sequence[float | None], config: IterationConfig) -> bool:
 
 
 def best_of(evaluations: Sequence[CandidateEvaluation]) -> CandidateEvaluation | None:
-    """The evaluation with the best grounding score; equals go by relevance, then by candidate id.
+    """The evaluation that agrees best with the reference, then the best grounded, then by relevance and candidate id.
 
-    Scores are compared to one decimal. Evaluations without a score come last, failed ones never.
+    Agreements are compared to two decimals, scores to one. Evaluations without either come last, failed ones never.
     """
     usable = [e for e in evaluations if e.prediction_uri is not None]
     return min(usable, key=preference, default=None)
 
 
-def preference(evaluation: CandidateEvaluation) -> tuple[float, float, str]:
+def preference(evaluation: CandidateEvaluation) -> tuple[float, float, float, str]:
     """The sort key of :func:`best_of`, best first."""
+    agreement = -1.0 if evaluation.agreement is None else round(evaluation.agreement, AGREEMENT_DECIMALS)
     score = LOWEST - 1 if evaluation.score is None else round(evaluation.score, SCORE_DECIMALS)
-    return -score, -evaluation.candidate.relevance, evaluation.candidate.candidate_id
+    return -agreement, -score, -evaluation.candidate.relevance, evaluation.candidate.candidate_id
 
 
 def _over_budget(run: HaystackRun) -> str:

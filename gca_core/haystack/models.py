@@ -19,6 +19,7 @@ class Strategy(StrEnum):
     MECHANISTIC = "mechanistic"
     MODEL = "model"
     REFINEMENT = "refinement"
+    REFERENCE = "reference"
 
 
 class TerminationReason(StrEnum):
@@ -111,7 +112,13 @@ class IterationConfig(BaseModel, frozen=True, extra="forbid"):
     prompt_cells: int = Field(default=1000, ge=10)
     query_cells: int = Field(default=500, ge=10)
     search_limit: int = Field(default=100, ge=1)
-    strategies: tuple[Strategy, ...] = (Strategy.DIRECT, Strategy.ONTOLOGY, Strategy.MECHANISTIC, Strategy.SEMANTIC)
+    strategies: tuple[Strategy, ...] = (
+        Strategy.DIRECT,
+        Strategy.ONTOLOGY,
+        Strategy.MECHANISTIC,
+        Strategy.SEMANTIC,
+        Strategy.REFERENCE,
+    )
     weights: RankingWeights = RankingWeights()
     grounding: GroundingConfig = GroundingConfig()
     backend: str = "shift"
@@ -175,8 +182,19 @@ class GeneChange(BaseModel, frozen=True):
     change: float
 
 
+class ReferenceChange(BaseModel, frozen=True):
+    """The reference response as an iteration's predictions are compared with it: a change for each gene."""
+
+    genes: tuple[str, ...]
+    change: tuple[float, ...]
+
+
 class CandidateEvaluation(BaseModel, frozen=True):
-    """One candidate, its prediction and how grounded that is."""
+    """One candidate, its prediction and how grounded that is.
+
+    ``agreement`` is the Pearson correlation of the predicted change with the reference response; None where the atlas
+    gives none.
+    """
 
     candidate: PromptCandidate
     status: EvaluationStatus
@@ -184,6 +202,7 @@ class CandidateEvaluation(BaseModel, frozen=True):
     prediction_uri: str | None = None
     query_uri: str | None = None
     top_genes: tuple[GeneChange, ...] = ()
+    agreement: float | None = None
     metrics: dict[str, float] = Field(default_factory=dict)
     duration_seconds: float = 0.0
     backend: str = ""

@@ -50,12 +50,14 @@ class AtlasReference:
         reference: estimates from them.
         genes: (n_genes,) symbols.
         groups: the perturbed groups behind them.
+        names: of each of the atlas's perturbations, the name that stands in ``reference``.
         key: hash of all that the fit follows from.
     """
 
     reference: Reference
     genes: list[str]
     groups: tuple[CellGroup, ...]
+    names: Mapping[str, str]
     key: str
 
     @cached_property
@@ -207,7 +209,7 @@ def read_reference(
         "catalogue": context.catalogue.version,
         "ontology": context.ontology.version,
     }
-    return AtlasReference(Reference(data), genes, tuple(treated), io.content_hash(content))
+    return AtlasReference(Reference(data), genes, tuple(treated), named, io.content_hash(content))
 
 
 def _largest(change: Array, genes: Sequence[str]) -> tuple[GeneChange, ...]:
