@@ -1,9 +1,11 @@
 """An atlas that is a list, and what runs are made of."""
 
+import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from gca_core.atlas.models import CellGroup, SearchHit, make_group_id
@@ -89,7 +91,12 @@ class ListedAtlas:
         return sorted({(g.cell_type_id, g.cell_type) for g in self.groups(dataset=dataset)})
 
     def datasets(self) -> list[Any]:
-        return [type("Info", (), {"embedding_model": name})() for name in self.models]
+        names = {"dataset": "d", "content_hash": "h"}
+        return [type("Info", (), {"embedding_model": name, **names})() for name in self.models]
+
+    def group_means(self, group_ids: list[str]) -> tuple[np.ndarray, list[str]]:
+        seeds = [zlib.crc32(group_id.encode()) for group_id in group_ids]
+        return np.array([np.random.default_rng(seed).random(20) for seed in seeds]), [f"G{i}" for i in range(20)]
 
     def semantic(
         self,
