@@ -183,10 +183,10 @@ class GeneChange(BaseModel, frozen=True):
 
 
 class ReferenceChange(BaseModel, frozen=True):
-    """The reference response as an iteration's predictions are compared with it: a change for each gene."""
+    """The change of each gene in the reference response, with which predictions are compared; empty where none is."""
 
-    genes: tuple[str, ...]
-    change: tuple[float, ...]
+    genes: tuple[str, ...] = ()
+    change: tuple[float, ...] = ()
 
 
 class CandidateEvaluation(BaseModel, frozen=True):

@@ -191,15 +191,16 @@ def _from_reference(
     query: StructuredQuery, config: IterationConfig, context: HaystackContext, work_uri: str | None = None
 ) -> list[PromptDraft]:
     """The prompt that stands for the reference response, which is kept in the run's folder where one is given."""
+    draft, reference = None, ReferenceChange()
     try:
         atlas, answer = reference_for(query, context)
     except (CellRetrievalError, DataValidationError) as error:
         log.info("no reference response: %s", error)
-        return []
+    else:
+        draft = reference_draft(atlas, answer) if Strategy.REFERENCE in config.strategies else None
+        reference = ReferenceChange(genes=tuple(atlas.genes), change=tuple(np.round(answer.change, 6).tolist()))
     if work_uri is not None:
-        change = tuple(np.round(answer.change, 6).tolist())
-        io.write_json(_reference_uri(work_uri), ReferenceChange(genes=tuple(atlas.genes), change=change))
-    draft = reference_draft(atlas, answer) if Strategy.REFERENCE in config.strategies else None
+        io.write_json(_reference_uri(work_uri), reference)
     return [draft] if draft else []
 
 
@@ -209,10 +210,8 @@ def _reference_uri(work_uri: str) -> str:
 
 def _agreement(run: HaystackRun, lfc: np.ndarray, genes: Sequence[str]) -> float | None:
     """Pearson correlation of a predicted change with the reference response over the genes of both."""
-    uri = _reference_uri(run.work_uri)
-    if not io.as_path(uri).exists():
-        return None
-    reference = ReferenceChange.model_validate(io.read_json(uri, what="reference response"))
+    stored = io.read_json(_reference_uri(run.work_uri), what="reference response")
+    reference = ReferenceChange.model_validate(stored)
     place = {gene: i for i, gene in enumerate(genes)}
     shared = [
         (place[gene], change) for gene, change in zip(reference.genes, reference.change, strict=True) if gene in place

@@ -2,7 +2,7 @@ from collections.abc import Callable
 
 import pytest
 
-from gca_core.haystack.decide import best_of, decide, is_plateau
+from gca_core.haystack.decide import best_of, decide, is_plateau, preference
 from gca_core.haystack.models import HaystackRun, IterationConfig, Measurement, TerminationReason
 from tests.helpers.haystack_atlas import evaluation
 
@@ -53,6 +53,12 @@ def test_a_plateau_needs_a_full_window_after_the_first() -> None:
     assert not is_plateau([5.0, 5.1], config)
     assert is_plateau([5.0, 5.1, 5.4], config)
     assert not is_plateau([5.0, 5.1, 5.5], config)
+
+
+def test_what_agrees_with_the_reference_goes_before_what_is_grounded() -> None:
+    tried = [("a", 9.0, 0.31), ("b", 6.0, 0.804), ("c", 7.0, 0.796), ("d", 9.5, None)]
+    found = [evaluation(name, score).model_copy(update={"agreement": share}) for name, score, share in tried]
+    assert [e.candidate.candidate_id for e in sorted(found, key=preference)] == ["c", "b", "a", "d"]
 
 
 def test_the_best_is_the_best_of_all_and_not_the_last() -> None:
