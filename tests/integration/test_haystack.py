@@ -317,14 +317,13 @@ def test_failed_inference_is_told_apart(context: HaystackContext, demo: DemoFile
     query = steps.understand(QUESTION, context, dataset=demo.dataset)
     uri = (results / "failed").as_uri()
     state = steps.start_run(query, run_id="failed", results_uri=uri, config=IterationConfig(), context=context)
-    (job,) = steps.propose(state, 0, context)
-    result = InferenceResult(
-        candidate_id=job.requests[0].candidate_id, status=InferenceStatus.FAILED, backend="shift", error="no memory"
-    )
-    evaluation = steps.evaluate(state, 0, result, context)
-    assert evaluation.status is EvaluationStatus.FAILED
+    asked = [request.candidate_id for job in steps.propose(state, 0, context) for request in job.requests]
+    failed = {"status": InferenceStatus.FAILED, "backend": "shift", "error": "no memory"}
+    results = [InferenceResult(candidate_id=candidate, **failed) for candidate in asked]
+    evaluations = [steps.evaluate(state, 0, result, context) for result in results]
+    assert {evaluation.status for evaluation in evaluations} == {EvaluationStatus.FAILED}
     with pytest.raises(InferenceError, match="no memory"):
-        steps.record(state, 0, [evaluation], context)
+        steps.record(state, 0, evaluations, context)
     row = context.require_runs().get("failed")
     assert row.status is RunStatus.FAILED
 
