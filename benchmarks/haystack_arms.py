@@ -83,7 +83,8 @@ def answer_all(case: Case, folder: Path, rng: np.random.Generator, *, check: boo
     steps_to = pool.distances if pool else {}
     nearest = min((t for t in same if t in steps_to), key=lambda t: (steps_to[t], t), default=None)
     answers["nearest type"] = _mean(case, [same[nearest]] if nearest else [])
-    for strategy in case.config.strategies:
+    # the reference is an arm of its own
+    for strategy in (s for s in case.config.strategies if s is not Strategy.REFERENCE):
         own = [draft for draft in drafts if draft.strategy is strategy]
         answers[f"{strategy.value} alone"] = _chosen(case, _ranked(case, own, pool, CALLS))
     answers["one-shot"] = _chosen(case, _ranked(case, drafts, pool, 1))
