@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field, StringConstraints, ValidationError, model
 
 from gca_core.annotation.scoring.parameters import MIN_OVERLAP, TOP_N_MARKERS
 from gca_core.errors import ConfigurationError, complaints
-from gca_core.matrix.methods import RankingMethod
+from gca_core.matrix import RankingMethod
 
 # species and tissue of each preset
 PRESETS: dict[str, tuple[Literal["human", "mouse"], str]] = {

@@ -13,7 +13,7 @@ from gca_core.annotation.labels.labelling import MarkerInput, SpeciesMarkers, sp
 from gca_core.annotation.labels.vocabulary import Vocabulary, VocabularyInput, as_vocabulary
 from gca_core.annotation.llm.models import LlmOptions
 from gca_core.annotation.timing import Stopwatch
-from gca_core.matrix.methods import RankingMethod
+from gca_core.matrix import RankingMethod
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -5,7 +5,7 @@ from enum import StrEnum
 from pydantic import BaseModel, Field, computed_field
 
 from gca_core.knowledge.bundled.catalogue import Direction, ExpectedGene, ExpectedPathway
-from gca_core.matrix.methods import MAX_PADJ, MIN_LFC
+from gca_core.matrix import MAX_PADJ, MIN_LFC
 
 HALF_PUBLICATIONS = 5.0
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from gca_core import io
-from gca_core.errors import CellRetrievalError, DataValidationError, EvaluationError, InferenceError
+from gca_core.errors import EvaluationError, InferenceError
 from gca_core.grounding.enrichment import read_gmt
 from gca_core.grounding.literature import search_literature
 from gca_core.grounding.models import GroundingStatus, Literature
@@ -33,15 +33,14 @@ from gca_core.haystack.models import (
     PromptCandidate,
     Proposal,
     ReferenceChange,
-    Strategy,
     StructuredQuery,
 )
-from gca_core.haystack.prompts.from_reference import reference_draft
+from gca_core.haystack.prompts.from_reference import reference_drafts
 from gca_core.haystack.prompts.materialise import query_uri, write_candidate, write_jobs, write_query
 from gca_core.haystack.prompts.ranking import make_candidates, rank_candidates
 from gca_core.haystack.prompts.refine import refine
 from gca_core.haystack.prompts.strategies import CandidatePool, PromptDraft, make_candidate_pool, run_strategies
-from gca_core.haystack.reference import find_measurement, reference_for
+from gca_core.haystack.reference import find_measurement
 from gca_core.haystack.results.outputs import write_outputs
 from gca_core.haystack.understand import understand as understand
 from gca_core.inference.models import InferenceJob, InferenceResult, InferenceStatus
@@ -65,8 +64,9 @@ def suggest(query: StructuredQuery, config: IterationConfig, context: HaystackCo
     """
     pool = make_candidate_pool(query, config, context)
     extra, notes = drafts_of(ask_for_prompts(query, pool, config, context), query, context)
-    drafts = [*run_strategies(pool, config), *_from_reference(query, config, context), *extra]
-    ranked = _ranked(make_candidates(drafts, pool.query_groups, config), config, config.candidates_per_iteration)
+    drafts = [*run_strategies(pool, config), *reference_drafts(query, config, context)[0], *extra]
+    found = make_candidates(drafts, pool.query_groups, config)
+    ranked = rank_candidates(found, config.weights, config.candidates_per_iteration)
     return Proposal(iteration=0, candidates=tuple(ranked), notes=(*pool.notes, *notes))
 
 
@@ -144,7 +144,9 @@ def propose(state: StateRef, iteration: int, context: HaystackContext) -> list[I
     run = _run_before(state, iteration)
     pool = make_candidate_pool(run.query, run.config, context)
     extra, notes = drafts_of(_model_answer(run, state, pool, iteration, context), run.query, context)
-    extra = [*_from_reference(run.query, run.config, context, run.work_uri), *extra]
+    own, reference = reference_drafts(run.query, run.config, context)
+    io.write_json(_reference_uri(run), reference)
+    extra = [*own, *extra]
     proposal = choose(run, pool, iteration, extra)
     proposal = proposal.model_copy(update={"notes": (*proposal.notes, *notes)})
     atlas = context.require_atlas()
@@ -172,45 +174,18 @@ def choose(run: HaystackRun, pool: CandidatePool, iteration: int, extra: Sequenc
     fresh = [c for c in make_candidates(drafts, pool.query_groups, config) if c.candidate_id not in tried]
     left = config.max_evaluations - len(before) if config.max_evaluations is not None else len(fresh)
     k = min(config.candidates_per_iteration, left)
-    ranked = _ranked(fresh, config, k, [e.candidate for e in before])
+    ranked = rank_candidates(fresh, config.weights, k, picked=[e.candidate for e in before])
     reason = "" if ranked else f"all {len(tried)} prompts within the bounds were tried"
     return Proposal(iteration=iteration, candidates=tuple(ranked), empty_reason=reason, notes=pool.notes)
 
 
-def _ranked(
-    candidates: Sequence[PromptCandidate], config: IterationConfig, k: int, picked: Sequence[PromptCandidate] = ()
-) -> list[PromptCandidate]:
-    """The ``k`` best, that of the reference before all others."""
-    own = [c for c in candidates if Strategy.REFERENCE in c.strategies]
-    first = rank_candidates(own, config.weights, k, picked=picked)
-    others = [c for c in candidates if c not in own]
-    return first + rank_candidates(others, config.weights, k - len(first), picked=[*picked, *first])
-
-
-def _from_reference(
-    query: StructuredQuery, config: IterationConfig, context: HaystackContext, work_uri: str | None = None
-) -> list[PromptDraft]:
-    """The prompt that stands for the reference response, which is kept in the run's folder where one is given."""
-    draft, reference = None, ReferenceChange()
-    try:
-        atlas, answer = reference_for(query, context)
-    except (CellRetrievalError, DataValidationError) as error:
-        log.info("no reference response: %s", error)
-    else:
-        draft = reference_draft(atlas, answer) if Strategy.REFERENCE in config.strategies else None
-        reference = ReferenceChange(genes=tuple(atlas.genes), change=tuple(np.round(answer.change, 6).tolist()))
-    if work_uri is not None:
-        io.write_json(_reference_uri(work_uri), reference)
-    return [draft] if draft else []
-
-
-def _reference_uri(work_uri: str) -> str:
-    return io.join_uri(work_uri, "reference.json")
+def _reference_uri(run: HaystackRun) -> str:
+    return io.join_uri(run.work_uri, "reference.json")
 
 
 def _agreement(run: HaystackRun, lfc: np.ndarray, genes: Sequence[str]) -> float | None:
     """Pearson correlation of a predicted change with the reference response over the genes of both."""
-    stored = io.read_json(_reference_uri(run.work_uri), what="reference response")
+    stored = io.read_json(_reference_uri(run), what="reference response")
     reference = ReferenceChange.model_validate(stored)
     place = {gene: i for i, gene in enumerate(genes)}
     shared = [

@@ -14,9 +14,9 @@ from scipy import stats
 from scipy.special import digamma, polygamma
 
 from gca_core.errors import DataValidationError
+from gca_core.matrix import MAX_PADJ, MIN_LFC
 from gca_core.matrix.chunks import ChunkedMatrix
 from gca_core.matrix.kinds import to_csr
-from gca_core.matrix.methods import MAX_PADJ, MIN_LFC
 from gca_core.matrix.stats import GroupStatistics, group_sums
 from gca_core.matrix.wilcoxon import wilcoxon_scores
 

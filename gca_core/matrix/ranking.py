@@ -9,8 +9,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from gca_core.errors import DataValidationError
+from gca_core.matrix import RankingMethod as RankingMethod
 from gca_core.matrix.chunks import ChunkedMatrix, as_chunked
-from gca_core.matrix.methods import RankingMethod as RankingMethod
 from gca_core.matrix.stats import GroupSums, group_sums
 from gca_core.matrix.wilcoxon import wilcoxon_scores
 

@@ -351,7 +351,7 @@ def test_the_command_proposes(demo, own_settings, monkeypatch, capsys):
     value = json.loads(capsys.readouterr().out)
     first = value["proposal"]["candidates"][0]
     assert value["query"]["cell_type_id"] == "CL:0002057"
-    assert first["strategies"] == ["direct", "ontology"]
+    assert [c["strategies"] for c in value["proposal"]["candidates"]] == [["reference"], ["direct", "ontology"]]
     assert first["rationale"]
 
 

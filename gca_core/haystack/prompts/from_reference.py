@@ -2,22 +2,46 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.optimize import nnls
 
-from gca_core.haystack.models import Strategy
+from gca_core.errors import CellRetrievalError, DataValidationError
+from gca_core.haystack.models import ReferenceChange, Strategy
 from gca_core.haystack.prompts.strategies import PromptDraft
+from gca_core.haystack.reference import reference_for
 
 if TYPE_CHECKING:
     from gca_core.atlas.models import CellGroup
+    from gca_core.haystack.context import HaystackContext
+    from gca_core.haystack.models import IterationConfig, StructuredQuery
     from gca_core.haystack.reference import AtlasReference
     from gca_core.responses.reference import Answer
 
+log = logging.getLogger(__name__)
+
 # responses that are tried together, as many as a prompt of 1,000 cells has room for groups
 MOST_PAIRS = 50
+
+
+def reference_drafts(
+    query: StructuredQuery, config: IterationConfig, context: HaystackContext
+) -> tuple[list[PromptDraft], ReferenceChange]:
+    """The draft of the reference response to a question, where that strategy is switched on, and the response itself.
+
+    Both are empty where the atlas has nothing to estimate it from.
+    """
+    try:
+        atlas, answer = reference_for(query, context)
+    except (CellRetrievalError, DataValidationError) as error:
+        log.info("no reference response: %s", error)
+        return [], ReferenceChange()
+    draft = reference_draft(atlas, answer) if Strategy.REFERENCE in config.strategies else None
+    change = ReferenceChange(genes=tuple(atlas.genes), change=tuple(np.round(answer.change, 6).tolist()))
+    return [draft] if draft else [], change
 
 
 def reference_draft(atlas: AtlasReference, answer: Answer) -> PromptDraft | None:

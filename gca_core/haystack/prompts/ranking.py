@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 
 from gca_core import io
 from gca_core.atlas.models import CellGroup
-from gca_core.haystack.models import IterationConfig, PromptCandidate, RankingWeights
+from gca_core.haystack.models import IterationConfig, PromptCandidate, RankingWeights, Strategy
 from gca_core.haystack.prompts.strategies import PromptDraft
 
 ENOUGH_CELLS = 100
@@ -42,7 +42,9 @@ def make_candidates(
 def rank_candidates(
     candidates: Sequence[PromptCandidate], weights: RankingWeights, k: int, *, picked: Sequence[PromptCandidate] = ()
 ) -> list[PromptCandidate]:
-    """The ``k`` best, picked one by one so that each adds to those before it; O(k * candidates).
+    """The ``k`` best, picked one by one so that each adds to those before it, that of the reference first.
+
+    O(k * candidates).
 
     Args:
         candidates: what to choose from.
@@ -54,7 +56,7 @@ def rank_candidates(
     ranked: list[PromptCandidate] = []
     while left and len(ranked) < k:
         scored = [_with_diversity(candidate, chosen, weights) for candidate in left]
-        best = min(scored, key=lambda c: (-c.rank_score, c.candidate_id))
+        best = min(scored, key=lambda c: (Strategy.REFERENCE not in c.strategies, -c.rank_score, c.candidate_id))
         ranked.append(best)
         chosen.append(best)
         left = [candidate for candidate in left if candidate.candidate_id != best.candidate_id]
