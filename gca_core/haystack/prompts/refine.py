@@ -18,7 +18,7 @@ def refine(
 ) -> list[PromptDraft]:
     """Drafts that follow from what was tried.
 
-    * widen: the nearest type that no prompt has used yet, alone and together with the best prompt;
+    * widen: the nearest type that no prompt with a prediction has used, alone and together with the best prompt;
     * combine: the best prompt with each of the next best;
     * narrow: the best prompt without one of its types.
 
@@ -40,7 +40,7 @@ def _widen(
     best: CandidateEvaluation | None,
     weak: frozenset[str],
 ) -> Iterable[PromptDraft]:
-    tried = {group for e in evaluations for group in e.candidate.cell_group_ids}
+    tried = {group for e in evaluations if e.prediction_uri for group in e.candidate.cell_group_ids}
     fresh = [t for t in pool.same if not tried & {g.group_id for g in pool.same[t]}]
     if not fresh:
         return
