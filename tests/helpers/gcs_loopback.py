@@ -61,6 +61,7 @@ class Bucket:
 def gcs() -> Iterator[Bucket]:
     """Serve the bucket ``lab`` for the time of the block."""
     bucket = Bucket()
+    begun: dict[str, bytes] = {}
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -102,7 +103,17 @@ def gcs() -> Iterator[Bucket]:
                 told, content = (part.partition(b"\n\n")[2].removesuffix(b"\n") for part in body.split(boundary)[1:3])
                 self._put(json.loads(told)["name"], content, query)
             else:
-                self._put(unquote(urlsplit(self.path).path.removeprefix("/resumed/")), body, {})
+                self._resume(unquote(urlsplit(self.path).path.removeprefix("/resumed/")), body)
+
+        def _resume(self, name: str, body: bytes) -> None:
+            """A part of an object that is sent in several; the last one names the size of all."""
+            place, _, total = self.headers.get("content-range", "").removeprefix("bytes ").partition("/")
+            content = body if place.startswith("0-") else begun.pop(name, b"") + body
+            if total == "*":
+                begun[name] = content
+                self._answer(308, b"", range=f"bytes=0-{len(content) - 1}")
+            else:
+                self._put(name, content, {})
 
         def _rewrite(self, source: str, target: str) -> None:
             bucket.put(target, bucket.objects[source][0], {})
