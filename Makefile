@@ -9,7 +9,7 @@ EXTRAS := scanpy,vae,haystack,embedded,google,openai,observability,dev
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-live test-stack lint format bench bench-annotation bench-latent bench-atlas bench-inference bench-responses bench-haystack docs build constraints clean
+.PHONY: help setup demo test test-slow test-live test-stack lint format bench bench-annotation bench-latent bench-atlas bench-inference bench-responses bench-grounding bench-haystack docs build constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18

@@ -183,7 +183,10 @@ class GeneChange(BaseModel, frozen=True):
 
 
 class ReferenceChange(BaseModel, frozen=True):
-    """The change of each gene in the reference response, with which predictions are compared; empty where none is."""
+    """The change of each gene in the reference response, with which predictions are compared; empty where none is.
+
+    Where the atlas holds the asked response, that is the reference.
+    """
 
     genes: tuple[str, ...] = ()
     change: tuple[float, ...] = ()

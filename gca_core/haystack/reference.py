@@ -16,7 +16,14 @@ from pydantic import TypeAdapter
 from gca_core import io
 from gca_core.cache import FileCache, cache_root
 from gca_core.errors import CellRetrievalError, DataValidationError
-from gca_core.haystack.models import Contribution, GeneChange, Measurement, ReferenceResponse, StructuredQuery
+from gca_core.haystack.models import (
+    Contribution,
+    GeneChange,
+    Measurement,
+    ReferenceChange,
+    ReferenceResponse,
+    StructuredQuery,
+)
 from gca_core.knowledge.bundled.genetic import resolve_perturbation
 from gca_core.knowledge.bundled.likeness import likeness_matrix
 from gca_core.knowledge.bundled.names import normalise_name
@@ -88,28 +95,34 @@ class AtlasReference:
         return made
 
 
-def find_measurement(query: StructuredQuery, context: HaystackContext) -> Measurement | None:
-    """The asked response itself, where the atlas holds it with a control."""
+def find_measurement(query: StructuredQuery, context: HaystackContext) -> tuple[Measurement | None, ReferenceChange]:
+    """The asked response itself, in words and gene by gene; None and empty where the atlas doesn't hold it."""
     atlas = context.require_atlas()
     wanted = _canonical([query.perturbation], context)[0]
     of_type = atlas.groups(dataset=query.dataset, cell_type_ids=[query.cell_type_id], is_control=False)
     names = _canonical([g.perturbation for g in of_type], context)
     groups = [g for g, n in zip(of_type, names, strict=True) if n == wanted and g.control_group_id is not None]
     if not groups:
-        return None
+        return None, ReferenceChange()
     try:
         treated, genes = atlas.group_means([g.group_id for g in groups])
     except CellRetrievalError:  # datasets that share no gene: no one answer
-        return None
+        return None, ReferenceChange()
     changes = treated - atlas.group_means([g.control_group_id or "" for g in groups])[0]
     agreements = [pearson(a, b) for a, b in combinations(changes, 2)]
     mean = np.average(changes, axis=0, weights=[g.n_cells for g in groups])
-    return Measurement(
+    found = Measurement(
         n_groups=len(groups),
         n_cells=sum(g.n_cells for g in groups),
         agreement=round(float(np.mean(agreements)), 4) if agreements else None,
         top_genes=_largest(mean, genes),
     )
+    return found, as_reference(genes, mean)
+
+
+def as_reference(genes: Sequence[str], change: Array) -> ReferenceChange:
+    """What predictions are compared with, of the genes' changes (n_genes,)."""
+    return ReferenceChange(genes=tuple(genes), change=tuple(np.round(change, 6).tolist()))
 
 
 def describe_reference(

@@ -96,7 +96,7 @@ def start_run(
         query=query,
         config=config,
         provenance=context.provenance(config),
-        measured=find_measurement(query, context),
+        measured=find_measurement(query, context)[0],
     )
     row = RunRow(
         run_id=run_id,
@@ -144,9 +144,8 @@ def propose(state: StateRef, iteration: int, context: HaystackContext) -> list[I
     run = _run_before(state, iteration)
     pool = make_candidate_pool(run.query, run.config, context)
     extra, notes = drafts_of(_model_answer(run, state, pool, iteration, context), run.query, context)
-    own, reference = reference_drafts(run.query, run.config, context)
-    io.write_json(_reference_uri(run), reference)
-    extra = [*own, *extra]
+    if iteration == 0:
+        extra = [*_against_reference(run, context), *extra]
     proposal = choose(run, pool, iteration, extra)
     proposal = proposal.model_copy(update={"notes": (*proposal.notes, *notes)})
     atlas = context.require_atlas()
@@ -162,6 +161,19 @@ def propose(state: StateRef, iteration: int, context: HaystackContext) -> list[I
         log.info("nothing proposed: %s", proposal.empty_reason)
     _update_row(run, state, context, phase=RunPhase.INFER)
     return list(proposal.jobs)
+
+
+def _against_reference(run: HaystackRun, context: HaystackContext) -> list[PromptDraft]:
+    """Keep what the predictions of a run are compared with, and give the prompt that stands for it.
+
+    Where the atlas holds the asked response, that is the measure, and no mixture stands for it better than its cells.
+    """
+    drafts: list[PromptDraft] = []
+    measured, reference = find_measurement(run.query, context)
+    if measured is None:
+        drafts, reference = reference_drafts(run.query, run.config, context)
+    io.write_json(_reference_uri(run), reference)
+    return drafts
 
 
 def choose(run: HaystackRun, pool: CandidatePool, iteration: int, extra: Sequence[PromptDraft] = ()) -> Proposal:

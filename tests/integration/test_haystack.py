@@ -120,7 +120,7 @@ def test_the_atlas_says_what_it_expects_and_how_sure_that_is(default_run, contex
 
 def test_what_the_atlas_holds_is_the_answer_and_predicted_only_when_asked(context, demo, own_settings) -> None:
     def ask(**options: object) -> HaystackOutputs:
-        config = IterationConfig.model_validate({"max_iterations": 1, "candidates_per_iteration": 1, **options})
+        config = IterationConfig.model_validate({"max_iterations": 1, **options})
         question = "How would B cells respond to interferon beta?"
         return run_haystack(question, config=config, settings=own_settings, dataset=demo.dataset, context=context)
 
@@ -131,7 +131,11 @@ def test_what_the_atlas_holds_is_the_answer_and_predicted_only_when_asked(contex
     assert {"ISG15", "IFI6"} <= {gene.gene for gene in held.measured.top_genes[:20]}
     assert f"Already {held.measured}" in io.read_text(held.html_uri)
     both = ask(predict_anyway=True)
-    assert both.measured == held.measured and both.n_evaluations == 1 and both.h5ad_uri is not None
+    assert both.measured == held.measured and both.n_evaluations > 1 and both.h5ad_uri is not None
+    # no mixture of other types is taken over the type's own cells
+    tried = [e for entry in io.read_json(both.state_uri)["state"]["iterations"] for e in entry["evaluations"]]
+    chosen = next(e for e in tried if e["candidate"]["candidate_id"] == both.best_candidate_id)
+    assert chosen["candidate"]["cell_types"] == ["B cell"] and chosen["agreement"] > 0.95
 
 
 def test_the_command_leaves_measured_pairs_out(demo, own_settings, monkeypatch, capsys, tmp_path) -> None:
@@ -147,6 +151,9 @@ def test_the_command_leaves_measured_pairs_out(demo, own_settings, monkeypatch, 
     (regime,) = json.loads(capsys.readouterr().out)
     reached = {row["answer"]: row["pearson"] for row in regime["rows"]}
     assert reached["reference"] > reached["mean shift of other types"] > 0.7
+    with pytest.raises(SystemExit) as done:
+        app(["backtest", "--report", str(tmp_path / "page.html" / "below.html")])
+    assert done.value.code == 2
     page = (tmp_path / "page.html").read_text()
     assert f"{reached['reference']:.3f}" in page and "data:image/png;base64," in page
 

@@ -239,14 +239,16 @@ def backtest(
     Beside the reference stand answers that need no method. A regime is what an answer stands on; ``ahead`` is the mean
     difference of Pearson to the reference, with its 95 % bootstrap interval over pairs.
     """
+    from gca_core import io
     from gca_core.config import load_settings
     from gca_core.haystack.context import open_context
     from gca_core.haystack.reference import read_reference
 
+    if report:
+        io.require_writable(io.as_path(report).parent)
     found = read_reference(open_context(load_settings()), dataset)
     regimes = found.backtest()
     if report:
-        from gca_core import io
         from gca_core.haystack.results.backtest import render_backtest
 
         io.write_text(report, render_backtest(regimes, dataset))

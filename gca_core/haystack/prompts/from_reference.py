@@ -12,7 +12,7 @@ from scipy.optimize import nnls
 from gca_core.errors import CellRetrievalError, DataValidationError
 from gca_core.haystack.models import ReferenceChange, Strategy
 from gca_core.haystack.prompts.strategies import PromptDraft
-from gca_core.haystack.reference import reference_for
+from gca_core.haystack.reference import as_reference, reference_for
 
 if TYPE_CHECKING:
     from gca_core.atlas.models import CellGroup
@@ -40,8 +40,7 @@ def reference_drafts(
         log.info("no reference response: %s", error)
         return [], ReferenceChange()
     draft = reference_draft(atlas, answer) if Strategy.REFERENCE in config.strategies else None
-    change = ReferenceChange(genes=tuple(atlas.genes), change=tuple(np.round(answer.change, 6).tolist()))
-    return [draft] if draft else [], change
+    return [draft] if draft else [], as_reference(atlas.genes, answer.change)
 
 
 def reference_draft(atlas: AtlasReference, answer: Answer) -> PromptDraft | None:
