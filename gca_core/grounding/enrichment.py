@@ -18,7 +18,7 @@ from scipy import stats
 
 from gca_core import io
 from gca_core.errors import DataValidationError
-from gca_core.knowledge.bundled.gene_sets import COLLECTIONS, GO_BP, load_gene_sets
+from gca_core.knowledge.bundled.gene_sets import COLLECTIONS, GO_BP, load_gene_sets, parse_gmt
 from gca_core.matrix.differential import adjust
 
 Floats = npt.NDArray[np.float64]
@@ -88,18 +88,12 @@ def bundled_sets(genes: tuple[str, ...], gmt: tuple[str, ...] = ()) -> SetMatrix
 
 
 def read_gmt(uri: str) -> dict[str, frozenset[str]]:
-    """Gene sets of a GMT file: a line of name, description and genes, apart by tabs.
+    """Gene sets of a GMT file; see :func:`gca_core.knowledge.bundled.gene_sets.parse_gmt`.
 
     Raises:
         DataValidationError: there is no such file, or a line has no genes.
     """
-    sets: dict[str, frozenset[str]] = {}
-    for number, line in enumerate(io.read_text(uri, what="GMT file").splitlines(), start=1):
-        fields = line.rstrip().split("\t")
-        if len(fields) >= 3:
-            sets[fields[0].strip()] = frozenset(filter(None, (gene.strip() for gene in fields[2:])))
-        elif line.strip():
-            raise DataValidationError(f"line {number} of {uri} has no genes; expected name, description, genes")
+    sets = {name: frozenset(genes) for name, genes in parse_gmt(io.read_text(uri, what="GMT file"), uri)}
     if not sets:
         raise DataValidationError(f"{uri} holds no gene set; expected lines of name, description, genes")
     return sets

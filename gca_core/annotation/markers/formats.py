@@ -10,7 +10,8 @@ from pydantic import ValidationError
 from gca_core.annotation.markers.database import COLUMNS, Marker, symbol_aliases
 from gca_core.annotation.markers.table_cache import ParsedTable
 from gca_core.annotation.markers.xlsx import read_sheet
-from gca_core.errors import MarkerDatabaseError, complaints
+from gca_core.errors import DataValidationError, MarkerDatabaseError, complaints
+from gca_core.knowledge.bundled.gene_sets import parse_gmt
 from gca_core.knowledge.bundled.ontology import CellOntology, load_ontology
 
 Row = dict[str, str]
@@ -193,13 +194,12 @@ def _celltypist(rows: list[Row], species: str) -> Iterator[Row]:
 
 
 def _gmt(text: str, name: str) -> Iterator[Row]:
-    for number, line in enumerate(text.splitlines(), start=1):
-        fields = line.rstrip().split("\t")
-        if len(fields) >= 3:
-            for gene in filter(None, (field.strip() for field in fields[2:])):
-                yield {"source": "GMT", "cell_type": fields[0].replace("_", " ").strip(), "gene_symbol": gene}
-        elif line.strip():
-            raise MarkerDatabaseError(f"line {number} of {name!r} has no genes; expected name, description, genes")
+    try:
+        for label, genes in parse_gmt(text, name):
+            for gene in genes:
+                yield {"source": "GMT", "cell_type": label.replace("_", " "), "gene_symbol": gene}
+    except DataValidationError as error:
+        raise MarkerDatabaseError(str(error)) from None
 
 
 def _split(text: str) -> list[str]:

@@ -1,7 +1,7 @@
 """The bundled gene sets: MSigDB Hallmark, Reactome and GO biological process, as human gene symbols."""
 
 import gzip
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from itertools import accumulate
 from types import MappingProxyType
@@ -37,6 +37,20 @@ def load_gene_sets(collection: str) -> Mapping[str, frozenset[str]]:
             name, _, genes = line.rstrip("\n").split("\t")
             sets[name] = frozenset(genes.split())
     return MappingProxyType(sets)
+
+
+def parse_gmt(text: str, name: str) -> Iterator[tuple[str, list[str]]]:
+    """Name and genes of each gene set in the text of a GMT file: a line of name, description and genes, apart by tabs.
+
+    Raises:
+        DataValidationError: a line has no genes; it is said as of the file ``name``.
+    """
+    for number, line in enumerate(text.splitlines(), start=1):
+        label, *fields = line.rstrip().split("\t")
+        if genes := [gene for field in fields[1:] if (gene := field.strip())]:
+            yield label.strip(), genes
+        elif line.strip():
+            raise DataValidationError(f"line {number} of {name!r} has no genes; expected name, description, genes")
 
 
 @cache
