@@ -52,16 +52,17 @@ def write_outputs(
     h5ad_uri = figure_uri = None
     image = b""
     volcano: list[VolcanoPoint] = []
-    predicted: dict[str, float] = {}
+    predicted = pd.Series(dtype=np.float64)
     baseline = Baseline(available=False, description="no prediction to compare with")
     if best is not None and best.prediction_uri and best.query_uri:
+        cells = read_prediction(best.prediction_uri, best.query_uri)
+        predicted = pd.Series(change(*cells), index=cells[0].var_names.astype(str))
+        baseline = make_baseline(run, predicted, context)
         h5ad_uri = io.join_uri(run.results_uri, "result.h5ad")
-        volcano = volcano_points(write_anndata(run, best, h5ad_uri))
-        baseline = make_baseline(run, best, context)
-        predicted = _predicted(best)
+        volcano = volcano_points(write_anndata(run, best, cells, h5ad_uri))
         image = draw_figure(run, best)
         figure_uri = io.write_bytes(io.join_uri(run.results_uri, "figure.png"), image)
-    reference = describe_reference(run.query, context, predicted)
+    reference = describe_reference(run.query, context, dict(zip(predicted.index, predicted.tolist(), strict=True)))
     outputs = HaystackOutputs(
         run_id=run.run_id,
         h5ad_uri=h5ad_uri,
@@ -86,19 +87,24 @@ def write_outputs(
     return outputs
 
 
-def write_anndata(run: HaystackRun, best: CandidateEvaluation, uri: str) -> DifferentialExpression:
+def write_anndata(
+    run: HaystackRun, best: CandidateEvaluation, cells: tuple[ad.AnnData, ad.AnnData], uri: str
+) -> DifferentialExpression:
     """Predicted and control cells in one file, told apart by ``obs["haystack"]``: counts in X, and ``log1p``.
+
+    Args:
+        cells: predicted and control; their obs is written to.
 
     Returns:
         The predicted against the control cells, gene by gene.
     """
-    predicted, control = read_prediction(best.prediction_uri or "", best.query_uri or "")
+    predicted, control = cells
     lfc = change(predicted, control)
     config = run.config.grounding
     found = differential_change(predicted, control, min_lfc=config.min_lfc, max_padj=config.max_padj)
     predicted.obs[KIND], control.obs[KIND] = "prediction", "control"
-    for cells in (predicted, control):
-        cells.obs_names = [f"{name}-{kind}" for name, kind in zip(cells.obs_names, cells.obs[KIND], strict=True)]
+    for side in cells:
+        side.obs_names = [f"{name}-{kind}" for name, kind in zip(side.obs_names, side.obs[KIND], strict=True)]
     both = ad.concat([predicted, control], join="inner", merge="unique")
     both.obs[KIND] = pd.Categorical(both.obs[KIND], categories=["control", "prediction"])
     both.var["predicted_change"] = lfc
@@ -125,8 +131,12 @@ def write_anndata(run: HaystackRun, best: CandidateEvaluation, uri: str) -> Diff
     return found
 
 
-def make_baseline(run: HaystackRun, best: CandidateEvaluation, context: HaystackContext) -> Baseline:
-    """The mean shift of all other cell types under the asked perturbation, scored the same way."""
+def make_baseline(run: HaystackRun, predicted: pd.Series, context: HaystackContext) -> Baseline:
+    """The mean shift of all other cell types under the asked perturbation, scored the same way.
+
+    Args:
+        predicted: the predicted change by gene, to compare it with.
+    """
     try:
         pool = make_candidate_pool(run.query, run.config, context)
     except CellRetrievalError as error:
@@ -135,12 +145,10 @@ def make_baseline(run: HaystackRun, best: CandidateEvaluation, context: Haystack
     if shift is None:
         return Baseline(available=False, description="the atlas has no other type under this perturbation")
     lfc, genes, n_groups = shift
-    predicted, control = read_prediction(best.prediction_uri or "", best.query_uri or "")
-    place = pd.Index(genes).get_indexer(predicted.var_names)
+    place = pd.Index(genes).get_indexer(predicted.index)
     shared = place >= 0
-    ours = change(predicted, control)[shared]
-    theirs = lfc[place[shared]]
-    names = [str(name) for name in predicted.var_names[shared]]
+    ours, theirs = predicted.to_numpy()[shared], lfc[place[shared]]
+    names = predicted.index[shared].tolist()
     order = np.argsort(-np.abs(theirs), kind="stable")[:TOP_GENES]
     return Baseline(
         available=True,
@@ -165,12 +173,6 @@ def mean_shift(pool: CandidatePool, context: HaystackContext) -> tuple[npt.NDArr
     labels = np.array([g.cell_type_id for g in groups])
     per_type = np.array([changes[labels == t].mean(axis=0) for t in types])
     return per_type.mean(axis=0), genes, len(groups)
-
-
-def _predicted(best: CandidateEvaluation) -> dict[str, float]:
-    """The predicted change by gene."""
-    predicted, control = read_prediction(best.prediction_uri or "", best.query_uri or "")
-    return dict(zip(map(str, predicted.var_names), change(predicted, control).tolist(), strict=True))
 
 
 def _log(
