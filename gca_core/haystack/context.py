@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from gca_core import __version__
 from gca_core.config import Settings, load_settings
 from gca_core.errors import ConfigurationError
-from gca_core.haystack.models import IterationConfig, Provenance
+from gca_core.haystack.models import IterationConfig, Provenance, StructuredQuery
 from gca_core.knowledge.bundled.catalogue import PerturbationCatalogue, load_catalogue
 from gca_core.knowledge.bundled.ontology import CellOntology, load_ontology
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from gca_core.atlas import Atlas
     from gca_core.grounding.knowledge import GroundingKnowledge
     from gca_core.llm.embeddings import TextEmbeddings
+    from gca_core.llm.models import LlmConfig
     from gca_core.runs.store import RunStore
 
 
@@ -31,6 +32,7 @@ class HaystackContext:
         catalogue: the perturbation catalogue.
         atlas: where prompts come from; None where only questions are read.
         run_store: where runs are recorded; None where only questions are read.
+        language_model: the model that may be asked; None where nobody named one.
     """
 
     settings: Settings
@@ -38,6 +40,7 @@ class HaystackContext:
     catalogue: PerturbationCatalogue
     atlas: Atlas | None = None
     run_store: RunStore | None = None
+    language_model: LlmConfig | None = None
 
     @cached_property
     def knowledge(self) -> GroundingKnowledge:
@@ -66,6 +69,13 @@ class HaystackContext:
         """A vector for each text."""
         return self.embeddings.embed_documents(list(texts))
 
+    def literature_names(self, query: StructuredQuery) -> tuple[str, ...]:
+        """Names of the asked perturbation that may be sent out; none where only the atlas knows it."""
+        entry = self.catalogue.get(query.perturbation)
+        if entry is not None:
+            return entry.name, *entry.synonyms
+        return (query.perturbation,) if query.in_catalogue else ()
+
     def known_perturbations(self, dataset: str | None = None) -> Sequence[str]:
         """The atlas's names of perturbations; none without an atlas."""
         return self.atlas.perturbations(dataset) if self.atlas else ()
@@ -93,7 +103,6 @@ class HaystackContext:
     def provenance(self, config: IterationConfig) -> Provenance:
         """What decides a result beside the question and the data."""
         from gca_core import io
-        from gca_core.llm.models import parse_model
 
         entries = [entry.model_dump(mode="json") for entry in self.catalogue.entries.values()]
         return Provenance(
@@ -104,27 +113,30 @@ class HaystackContext:
             embedding_model=self.embedding_model,
             backend=config.backend,
             seed=config.seed,
-            language_model=parse_model(self.settings.llm).name
-            if self.settings.llm and config.max_model_calls
-            else None,
+            language_model=self.language_model.name if self.language_model and config.max_model_calls else None,
         )
 
 
 def open_knowledge(settings: Settings | None = None) -> HaystackContext:
     """A context that reads questions and needs no database."""
-    return HaystackContext(settings or load_settings(), load_ontology(), load_catalogue())
+    settings = settings or load_settings()
+    return HaystackContext(settings, load_ontology(), load_catalogue(), language_model=_named_model(settings))
 
 
-def open_context(settings: Settings | None = None, dsn: str | None = None) -> HaystackContext:
+def open_context(
+    settings: Settings | None = None, dsn: str | None = None, language_model: LlmConfig | None = None
+) -> HaystackContext:
     """A context on the atlas and run records of a database, with all that a run reads.
 
     Args:
         settings: settings; read from the environment where None.
         dsn: connection string of the database; by the settings where None.
+        language_model: the model that may be asked; the one that the settings name where None.
 
     Raises:
         StoreError: the database can't be reached.
-        ConfigurationError: no database is configured and none may be started, or the embeddings can't be used.
+        ConfigurationError: no database is configured and none may be started, or the embeddings or the model that are
+            named can't be used.
     """
     from gca_core.atlas import open_atlas
     from gca_core.runs.store import RunStore
@@ -133,8 +145,19 @@ def open_context(settings: Settings | None = None, dsn: str | None = None) -> Ha
     settings = settings or load_settings()
     address = dsn or resolve_dsn(settings, role="app")
     context = HaystackContext(
-        settings, load_ontology(), load_catalogue(), open_atlas(settings, dsn=address), RunStore(address)
+        settings,
+        load_ontology(),
+        load_catalogue(),
+        open_atlas(settings, dsn=address),
+        RunStore(address),
+        language_model or _named_model(settings),
     )
     # what can't be used is told here, and not in the middle of a run
     context.embeddings, context.knowledge  # noqa: B018
     return context
+
+
+def _named_model(settings: Settings) -> LlmConfig | None:
+    from gca_core.llm.models import parse_model
+
+    return parse_model(settings.llm) if settings.llm else None

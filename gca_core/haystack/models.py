@@ -34,13 +34,44 @@ class TerminationReason(StrEnum):
     MEASURED = "measured"
 
 
+class AgentTurn(BaseModel, frozen=True):
+    """One answer of a model: the tools that it called, its text, and what of it was refused; all cut to a length."""
+
+    tools: tuple[str, ...] = ()
+    text: str = ""
+    refused: tuple[str, ...] = ()
+
+
+class AgentReport(BaseModel, frozen=True):
+    """What a sub-agent was asked with and what came of it.
+
+    Attributes:
+        agent: its name, which is that of its prompt file.
+        prompt_version: of that file; changes with its content.
+        model: ``provider:model``.
+        failure: why there is no usable answer; empty where there is one.
+        calls: requests that were sent, retries included.
+        turns: the transcript; left out where the report stands in a run's state.
+    """
+
+    agent: str
+    prompt_version: str
+    model: str
+    failure: str = ""
+    calls: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    duration_seconds: float = 0.0
+    turns: tuple[AgentTurn, ...] = ()
+
+
 class StructuredQuery(BaseModel, frozen=True):
     """What a question asks, as the rules or a language model read it.
 
     ``expectation`` holds what the catalogue expects of the perturbation, its targets and pathways among it; it is
     empty for a perturbation that only the atlas knows. ``tissues`` are those that are named, UBERON id to label; they
     are kept and don't decide which cells prompt. ``ambiguities`` says what was read without certainty.
-    ``reader`` is ``rules`` or the model's name.
+    ``reader`` is ``rules`` or the model's name, of which ``reading`` then reports.
     """
 
     question: str
@@ -58,6 +89,7 @@ class StructuredQuery(BaseModel, frozen=True):
     tissues: dict[str, str] = Field(default_factory=dict)
     ambiguities: tuple[str, ...] = ()
     reader: str = "rules"
+    reading: AgentReport | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -94,6 +126,8 @@ class IterationConfig(BaseModel, frozen=True, extra="forbid"):
         diffusion_steps: generation steps of a model backend.
         batch_size: windows per forward pass of a model backend.
         max_model_calls: calls of a configured language model per proposal or reading; 0 asks it nothing.
+        max_model_tokens: its tokens at most over the whole run.
+        max_model_seconds: seconds over the whole run after which it is not called again.
         seed: seed of every random choice.
         prediction_seeds: predictions per candidate, with seeds ``seed``, ``seed + 1``, ...
         nonce: any text; a new one makes the same work count as new.
@@ -127,6 +161,8 @@ class IterationConfig(BaseModel, frozen=True, extra="forbid"):
     diffusion_steps: int = Field(default=5, ge=1)
     batch_size: int = Field(default=32, ge=1)
     max_model_calls: int = Field(default=8, ge=0, le=50)
+    max_model_tokens: int = Field(default=500_000, ge=1)
+    max_model_seconds: float = Field(default=300.0, gt=0)
     seed: int = Field(default=0, ge=0)
     prediction_seeds: int = Field(default=1, ge=1, le=10)
     nonce: str = ""
@@ -165,6 +201,7 @@ class Proposal(BaseModel, frozen=True):
     jobs: tuple[InferenceJob, ...] = ()
     empty_reason: str = ""
     notes: tuple[str, ...] = ()
+    agents: tuple[AgentReport, ...] = ()
 
 
 class EvaluationStatus(StrEnum):
@@ -227,6 +264,7 @@ class IterationRecord(BaseModel, frozen=True):
     best_score: float | None = None
     empty_reason: str = ""
     notes: tuple[str, ...] = ()
+    agents: tuple[AgentReport, ...] = ()
     duration_seconds: float = 0.0
 
 
@@ -284,6 +322,11 @@ class HaystackRun(BaseModel, frozen=True):
     def evaluations(self) -> tuple[CandidateEvaluation, ...]:
         """All evaluations so far, in order."""
         return tuple(evaluation for record in self.iterations for evaluation in record.evaluations)
+
+    def agents(self) -> tuple[AgentReport, ...]:
+        """What a language model did so far, in order."""
+        reading = () if self.query.reading is None else (self.query.reading,)
+        return (*reading, *(report for record in self.iterations for report in record.agents))
 
 
 class GateDecision(BaseModel, frozen=True):

@@ -18,7 +18,7 @@ from gca_core.grounding.enrichment import read_gmt
 from gca_core.grounding.literature import search_literature
 from gca_core.grounding.models import GroundingStatus, Literature
 from gca_core.grounding.score import score_response
-from gca_core.haystack.agent.proposals import ModelAnswer, ask_for_prompts, drafts_of, model_name
+from gca_core.haystack.agent.proposals import ModelAnswer, ask_agents, drafts_of, summaries
 from gca_core.haystack.context import HaystackContext
 from gca_core.haystack.decide import best_of, decide
 from gca_core.haystack.models import (
@@ -63,7 +63,7 @@ def suggest(query: StructuredQuery, config: IterationConfig, context: HaystackCo
         CellRetrievalError: the atlas lacks the target's control cells, or any useful perturbation.
     """
     pool = make_candidate_pool(query, config, context)
-    extra, notes = drafts_of(ask_for_prompts(query, pool, config, context), query, context)
+    extra, notes = drafts_of(ask_agents(query, pool, config, context), query, context)
     drafts = [*run_strategies(pool, config), *reference_drafts(query, config, context)[0], *extra]
     found = make_candidates(drafts, pool.query_groups, config)
     ranked = rank_candidates(found, config.weights, config.candidates_per_iteration)
@@ -143,11 +143,12 @@ def propose(state: StateRef, iteration: int, context: HaystackContext) -> list[I
     """
     run = _run_before(state, iteration)
     pool = make_candidate_pool(run.query, run.config, context)
-    extra, notes = drafts_of(_model_answer(run, state, pool, iteration, context), run.query, context)
+    answer = _model_answer(run, state, pool, iteration, context)
+    extra, notes = drafts_of(answer, run.query, context)
     if iteration == 0:
         extra = [*_against_reference(run, context), *extra]
     proposal = choose(run, pool, iteration, extra)
-    proposal = proposal.model_copy(update={"notes": (*proposal.notes, *notes)})
+    proposal = proposal.model_copy(update={"notes": (*proposal.notes, *notes), "agents": summaries(answer)})
     atlas = context.require_atlas()
     if proposal.candidates:
         query = write_query(atlas, proposal.candidates[0].query_group_ids, run.work_uri, run.config)
@@ -275,6 +276,7 @@ def record(
         best_score=best.score if best else None,
         empty_reason=proposal.empty_reason,
         notes=proposal.notes,
+        agents=proposal.agents,
         duration_seconds=round(sum(e.duration_seconds for e in ordered), 3),
     )
     if ordered and best is None:
@@ -340,24 +342,27 @@ def largest_changes(lfc: np.ndarray, genes: Sequence[str], k: int = TOP_GENES) -
 
 def _literature(run: HaystackRun, found: DifferentialExpression, context: HaystackContext) -> Literature:
     """What PubMed says of the strongest genes where it is switched on; names that only the atlas knows stay here."""
-    entry = context.catalogue.get(run.query.perturbation)
-    names = (entry.name, *entry.synonyms) if entry else (run.query.perturbation,) if run.query.in_catalogue else ()
+    names = context.literature_names(run.query)
     return search_literature(found.strongest_of_both(run.config.grounding.literature_genes), names, run.query.cell_type)
 
 
 def _model_answer(
     run: HaystackRun, state: StateRef, pool: CandidatePool, iteration: int, context: HaystackContext
 ) -> ModelAnswer | None:
-    """What a model proposes after a state: asked once, then read from its file, so that the step can be repeated."""
-    name = model_name(context)
-    if name is None:
+    """What a model proposes after a state: asked once, then read from its file, so that the step can be repeated.
+
+    The file is the transcript too, also where the model failed and is asked again.
+    """
+    if context.language_model is None:
         return None
-    key = [state.sha256, name, run.config.max_model_calls]
-    uri = io.join_uri(run.work_uri, f"model-prompts-{iteration}-{io.content_hash(key)[:12]}.json")
+    key = [state.sha256, context.language_model.name, run.config.max_model_calls]
+    uri = io.join_uri(run.work_uri, f"agents-{iteration}-{io.content_hash(key)[:12]}.json")
     if io.as_path(uri).exists():
-        return ModelAnswer.model_validate(io.read_json(uri, what="answer of a model"))
-    answer = ask_for_prompts(run.query, pool, run.config, context, run.evaluations())
-    if answer is not None and not answer.failure:
+        kept = ModelAnswer.model_validate(io.read_json(uri, what="answer of a model"))
+        if not kept.failure:
+            return kept
+    answer = ask_agents(run.query, pool, run.config, context, run)
+    if answer is not None:
         io.write_json(uri, answer)
     return answer
 

@@ -67,9 +67,9 @@ def _read(question: str, context: HaystackContext, dataset: str | None) -> Struc
             dataset=dataset,
         )
     except QueryParsingError as refusal:
-        if context.settings.llm is None:
+        if context.language_model is None:
             raise
-        from gca_core.haystack.agent.proposals import ask_for_reading
+        from gca_core.haystack.agent.reading import ask_for_reading
 
         return ask_for_reading(question, refusal, context, dataset=dataset)
 

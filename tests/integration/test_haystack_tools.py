@@ -18,6 +18,7 @@ from gca_core.haystack.agent.tools import TOOL_NAMES, make_tools, read_only
 from gca_core.haystack.context import HaystackContext, open_context
 from gca_core.haystack.demo.kang2018 import DemoFiles, prepare_demo
 from gca_core.haystack.models import IterationConfig, Strategy
+from gca_core.llm.models import parse_model
 from tests.helpers.knowledge_loopback import Call, Reply, serve, usual
 from tests.helpers.llm_loopback import Answer, LoopbackServer, Request, Responder
 
@@ -213,8 +214,8 @@ def model(context, monkeypatch):
 
         def start(respond: Responder) -> tuple[HaystackContext, LoopbackServer]:
             server = stack.enter_context(LoopbackServer(respond).running())
-            changed = context.settings.model_copy(update={"llm": f"openai-compatible:some-model@{server.url}"})
-            return replace(context, settings=changed), server
+            named = parse_model(f"openai-compatible:some-model@{server.url}")
+            return replace(context, language_model=named), server
 
         yield start
 

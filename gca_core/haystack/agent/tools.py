@@ -7,18 +7,16 @@ length and never interpreted. Donors and dataset names are not shown.
 
 from __future__ import annotations
 
-import functools
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from gca_core.atlas import open_atlas
 from gca_core.atlas.models import CellGroup
-from gca_core.config import require
-from gca_core.errors import CellRetrievalError, ExternalAPIError, GcaError, QueryParsingError, complaints
+from gca_core.errors import CellRetrievalError, ExternalAPIError, QueryParsingError
+from gca_core.haystack.agent.tooling import Limit, Text, Value, as_tools, cut, listed
 from gca_core.haystack.context import HaystackContext
 from gca_core.haystack.models import IterationConfig, PromptCandidate, Strategy, StructuredQuery
 from gca_core.haystack.prompts.from_reference import reference_drafts
@@ -34,21 +32,16 @@ from gca_core.knowledge.bundled.lookups import pathways_of
 if TYPE_CHECKING:
     from langchain_core.tools import BaseTool
 
-MAX_RESULTS = 50
-MAX_TEXT = 300
 MAX_ABSTRACT = 600
 MAX_GROUPS = 50
 TARGET_COLLECTIONS = ("hallmark", "reactome")
 MAX_CANDIDATES = 20
 LITERATURE_OFF = "literature search is off; a person has to switch PubMed on in GCA_ONLINE_SOURCES. go on without it"
 
-Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT)]
-Limit = Annotated[int, Field(ge=1, le=MAX_RESULTS, description="results at most")]
 Distance = Annotated[int, Field(ge=0, le=10, description="steps in the Cell Ontology at most")]
 GroupIds = Annotated[list[Text], Field(min_length=1, max_length=MAX_GROUPS)]
 # a query and a limit to publications as plain values
 Literature = Callable[[str, int], Sequence[Mapping[str, Any]]]
-Value = dict[str, Any]
 
 
 def make_tools(
@@ -61,17 +54,7 @@ def make_tools(
         dataset: the one dataset that the tools may see.
         literature: searches publications; None means PubMed where it is switched on, else the tool says it is off.
     """
-    make = require("langchain_core.tools", "haystack").StructuredTool.from_function
-    box = Toolbox(context, dataset=dataset, literature=literature)
-    return [
-        make(
-            func=_guarded(getattr(box, name)),
-            name=name,
-            description=" ".join((getattr(Toolbox, name).__doc__ or "").split()),
-            handle_validation_error=_invalid,
-        )
-        for name in TOOL_NAMES
-    ]
+    return as_tools(Toolbox(context, dataset=dataset, literature=literature), TOOL_NAMES)
 
 
 def read_only(context: HaystackContext) -> HaystackContext:
@@ -134,14 +117,14 @@ class Toolbox:
             for name in names
             for g in atlas.groups(dataset=self._dataset, perturbation=name, cell_type_ids=types, is_control=False)
         ]
-        return _listed("groups", [_group(g) for g in groups], limit)
+        return listed("groups", [_group(g) for g in groups], limit)
 
     def search_cells_by_cell_type(self, cell_type: Text, perturbed: bool = True, limit: Limit = 20) -> Value:
         """Groups of cells in the atlas of a cell type and its subtypes: perturbed ones, or unperturbed controls."""
         types = self._context.ontology.descendants(self._cell_type(cell_type))
         atlas = self._context.require_atlas()
         groups = atlas.groups(dataset=self._dataset, cell_type_ids=types, is_control=not perturbed)
-        return _listed("groups", [_group(g) for g in groups], limit)
+        return listed("groups", [_group(g) for g in groups], limit)
 
     def semantic_search_cells(self, text: Text, limit: Limit = 20) -> Value:
         """Perturbed cells whose perturbation and cell type are named most like a text; for names not resolved."""
@@ -153,7 +136,7 @@ class Toolbox:
             context.embed([text])[0], kind="group", limit=limit, dataset=self._dataset, is_control=False
         )
         groups = {group.group_id: group for group in atlas.get_groups([hit.id for hit in hits])}
-        return _listed(
+        return listed(
             "groups", [{**_group(groups[hit.id]), "similarity": round(hit.similarity, 3)} for hit in hits], limit
         )
 
@@ -176,7 +159,7 @@ class Toolbox:
             {**_group(g), "distance": near[g.cell_type_id], "relevance": round(1 / (near[g.cell_type_id] + 1), 3)}
             for g in kept
         ]
-        return _listed("groups", rows, limit)
+        return listed("groups", rows, limit)
 
     def get_drug_targets(self, perturbation: Text) -> Value:
         """The genes that a perturbation acts on, and whether it switches them on (up) or off (down)."""
@@ -188,7 +171,7 @@ class Toolbox:
         symbol = _symbol(gene)
         found = pathways_of(symbol)
         rows = [{"pathway": m.name, **m.model_dump(exclude={"name"}, exclude_none=True)} for m in found]
-        return {"gene": symbol, **_listed("pathways", rows, limit)}
+        return {"gene": symbol, **listed("pathways", rows, limit)}
 
     def get_pathway_priors(self, perturbation: Text, limit: Limit = 20) -> Value:
         """Pathways that a perturbation is expected to change: those the catalogue expects, with their direction and
@@ -202,7 +185,7 @@ class Toolbox:
         for name, share in _target_sets(entry):
             if name not in known:
                 rows.append({"pathway": name, "direction": None, "prior": round(share, 3), "why": "holds its targets"})
-        return {"perturbation": entry.name, **_listed("pathways", rows, limit)}
+        return {"perturbation": entry.name, **listed("pathways", rows, limit)}
 
     def find_mechanistically_similar_perturbations(
         self, perturbation: Text, in_atlas: bool = True, limit: Limit = 10
@@ -222,7 +205,7 @@ class Toolbox:
         opposed = [row for row in rows[::-1] if row["similarity"] < 0]
         return {
             "perturbation": entry.name,
-            **_listed("similar", similar, limit),
+            **listed("similar", similar, limit),
             "opposed": [{k: row[k] for k in ("perturbation", "similarity")} for row in opposed[:limit]],
         }
 
@@ -246,7 +229,7 @@ class Toolbox:
             try:
                 drafts.append(draft_of_groups(ids, query, context, Strategy.MODEL, "asked for"))
             except CellRetrievalError as error:
-                faults.append(_cut(str(error)))
+                faults.append(cut(str(error)))
         made = make_candidates(drafts, pool.query_groups, config)
         ranked = rank_candidates(made, config.weights, limit)
         return {"candidates": [_candidate(c) for c in ranked], "refused": faults}
@@ -257,13 +240,13 @@ class Toolbox:
             found = _pubmed(query, limit) if self._literature is None else self._literature(query, limit)
         except ExternalAPIError as error:
             return {
-                "error": f"the literature can't be searched: {_cut(str(error))}. go on without it",
+                "error": f"the literature can't be searched: {cut(str(error))}. go on without it",
                 "suggestions": [],
             }
         if found is None:
             return {"error": LITERATURE_OFF, "suggestions": []}
-        rows = [{k: _cut(str(v), MAX_ABSTRACT) for k, v in row.items()} for row in found]
-        return _listed("publications", rows, limit)
+        rows = [{k: cut(str(v), MAX_ABSTRACT) for k, v in row.items()} for row in found]
+        return listed("publications", rows, limit)
 
     def _cell_type(self, text: str) -> str:
         return find_cell_type(text, self._context.ontology)
@@ -333,29 +316,12 @@ def _pubmed(query: str, limit: int) -> Sequence[Mapping[str, Any]] | None:
     return [article.model_dump(mode="json") for article in answer.value.articles]
 
 
-def _guarded(method: Callable[..., Value]) -> Callable[..., Value]:
-    """The method, with expected failures as values."""
-
-    @functools.wraps(method)
-    def run(*args: Any, **kwargs: Any) -> Value:
-        try:
-            return method(*args, **kwargs)
-        except GcaError as error:
-            return {"error": _cut(str(error), 600), "suggestions": list(getattr(error, "suggestions", ()))[:10]}
-
-    return run
-
-
-def _invalid(error: ValidationError) -> str:
-    return json.dumps({"error": f"the arguments don't fit: {complaints(error, at_most=5)}", "suggestions": []})
-
-
 def _group(group: CellGroup) -> Value:
     return {
         "group_id": group.group_id,
-        "perturbation": _cut(group.perturbation),
+        "perturbation": cut(group.perturbation),
         "cell_type_id": group.cell_type_id,
-        "cell_type": _cut(group.cell_type),
+        "cell_type": cut(group.cell_type),
         "n_cells": group.n_cells,
         "has_control": group.control_group_id is not None,
     }
@@ -364,17 +330,13 @@ def _group(group: CellGroup) -> Value:
 def _candidate(candidate: PromptCandidate) -> Value:
     return {
         "group_ids": list(candidate.cell_group_ids),
-        "perturbations": [_cut(name) for name in candidate.perturbations],
-        "cell_types": [_cut(name) for name in candidate.cell_types],
+        "perturbations": [cut(name) for name in candidate.perturbations],
+        "cell_types": [cut(name) for name in candidate.cell_types],
         "strategies": [strategy.value for strategy in candidate.strategies],
         "n_cells": candidate.n_cells,
         **{name: getattr(candidate, name) for name in ("relevance", "diversity", "quality", "rank_score")},
-        "rationale": _cut(candidate.rationale, 600),
+        "rationale": cut(candidate.rationale, 600),
     }
-
-
-def _listed(name: str, rows: Sequence[Any], limit: int) -> Value:
-    return {name: list(rows[:limit]), "total": len(rows), "truncated": len(rows) > limit}
 
 
 def _signed(entry: PerturbationEntry, *fields: str) -> dict[str, list[str]]:
@@ -385,7 +347,7 @@ def _symbol(text: str) -> str:
     for candidate in (text.strip(), text.strip().upper()):
         if candidate in known_symbols():
             return candidate
-    raise QueryParsingError(f"{_cut(text)!r} is no gene symbol of the bundled gene sets; give the human symbol")
+    raise QueryParsingError(f"{cut(text)!r} is no gene symbol of the bundled gene sets; give the human symbol")
 
 
 def _target_sets(entry: PerturbationEntry) -> list[tuple[str, float]]:
@@ -398,7 +360,3 @@ def _target_sets(entry: PerturbationEntry) -> list[tuple[str, float]]:
                 counts[name] = counts.get(name, 0) + 1
     found = [(name, count / len(genes)) for name, count in counts.items() if count > 1]
     return sorted(found, key=lambda item: (-item[1], item[0]))
-
-
-def _cut(text: str, length: int = MAX_TEXT) -> str:
-    return text if len(text) <= length else f"{text[:length]}..."

@@ -44,7 +44,8 @@ def rank_candidates(
 ) -> list[PromptCandidate]:
     """The ``k`` best, picked one by one so that each adds to those before it, that of the reference first.
 
-    O(k * candidates).
+    What a model alone proposes takes no more than half of the places and never the first, unless the rules have no
+    more: whatever it says, the rules' best are tried. O(k * candidates).
 
     Args:
         candidates: what to choose from.
@@ -55,7 +56,11 @@ def rank_candidates(
     left, chosen = list(candidates), list(picked)
     ranked: list[PromptCandidate] = []
     while left and len(ranked) < k:
-        scored = [_with_diversity(candidate, chosen, weights) for candidate in left]
+        by_rules = [candidate for candidate in left if not _of_model(candidate)]
+        full = not ranked or sum(map(_of_model, ranked)) >= k // 2
+        scored = [
+            _with_diversity(candidate, chosen, weights) for candidate in (by_rules if full and by_rules else left)
+        ]
         best = min(scored, key=lambda c: (Strategy.REFERENCE not in c.strategies, -c.rank_score, c.candidate_id))
         ranked.append(best)
         chosen.append(best)
@@ -117,6 +122,10 @@ def _candidate(draft: PromptDraft, query_groups: Sequence[CellGroup], config: It
 def _quality(group: CellGroup) -> float:
     matched = 1.0 if group.control_match == "type_and_donor" or group.donor is None else UNMATCHED_DONOR
     return min(1.0, group.n_cells / ENOUGH_CELLS) * matched
+
+
+def _of_model(candidate: PromptCandidate) -> bool:
+    return set(candidate.strategies) == {Strategy.MODEL}
 
 
 def _with_diversity(
