@@ -7,6 +7,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from fnmatch import fnmatch
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -67,13 +68,17 @@ def check_earlier(folder: PathInput, result: str, *, overwrite: bool) -> None:
 
     Args:
         folder: path or URI.
-        result: name of the file that shows that there are any.
+        result: name of the file that shows that there are any, or a pattern such as ``*_log.json``.
 
     Raises:
         DataValidationError: there are, and they are not to be overwritten.
     """
     with reaching(folder):
-        there = (as_path(folder) / result).exists()
+        place = as_path(folder)
+        if "*" in result:
+            there = place.is_dir() and any(fnmatch(path.name, result) for path in place.iterdir())
+        else:
+            there = (place / result).exists()
     if there and not overwrite:
         raise DataValidationError(
             f"{as_uri(folder)} holds earlier results, which are not to be replaced; name another output folder, or "

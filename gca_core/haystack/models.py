@@ -344,7 +344,6 @@ class HaystackOutputs(BaseModel, frozen=True):
     h5ad_uri: str | None
     html_uri: str
     json_uri: str
-    figure_uri: str | None
     state_uri: str
     best_score: float | None
     best_iteration: int | None

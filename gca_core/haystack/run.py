@@ -9,7 +9,7 @@ from gca_core.config import Settings, load_settings
 from gca_core.haystack import steps
 from gca_core.haystack.context import HaystackContext, open_context
 from gca_core.haystack.models import CandidateEvaluation, HaystackOutputs, IterationConfig
-from gca_core.haystack.results.outputs import RESULT
+from gca_core.haystack.results.files import RESULT
 from gca_core.inference.local import DEFAULT_TIMEOUT, run_local_job
 from gca_core.inference.models import InferenceJob, InferenceResult
 from gca_core.inference.predictor import require_backend

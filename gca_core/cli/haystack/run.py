@@ -113,7 +113,7 @@ def run(
     as_json: AsJson = False,
     **given: Any,
 ) -> None:
-    """Answer a question; writes result.h5ad, report.html, figure.png and run.json.
+    """Answer a question; writes RUN_predictions.h5ad, RUN_report.html and RUN_log.json.
 
     Try it without any data of your own:
 
@@ -122,7 +122,7 @@ def run(
     gca haystack run --cell-type "CD14+ monocyte" --perturbation "interferon beta" --demo
     """
     from gca_core.config import load_settings
-    from gca_core.haystack.results.outputs import RESULT
+    from gca_core.haystack.results.files import RESULT
     from gca_core.haystack.run import run_haystack
     from gca_core.inference.predictor import require_backend
     from gca_core.locks import check_earlier
@@ -293,7 +293,7 @@ def _print(outputs: HaystackOutputs, truth: TruthComparison | None) -> None:
     if truth is not None:
         rows.append(("Pearson with the truth", f"{truth.pearson_lfc:.3f} over {truth.n_genes} genes"))
         rows.append(("overlap of 50 largest changes", f"{truth.de_overlap_50:.2f}"))
-    files = ("h5ad_uri", "html_uri", "json_uri", "figure_uri")
+    files = ("h5ad_uri", "html_uri", "json_uri")
     rows += [(name.removesuffix("_uri"), str(getattr(outputs, name) or "none")) for name in files]
     for name, value in rows:
         typer.echo(f"{name:<30}{value}")

@@ -69,7 +69,7 @@ def compare_with_truth(prediction_uri: str, truth: AnnData, control: AnnData) ->
     true one that of ``truth`` against ``control``, all measured control cells of the type.
 
     Args:
-        prediction_uri: ``result.h5ad`` of a run.
+        prediction_uri: ``_predictions.h5ad`` of a run.
         truth: measured perturbed cells, raw counts.
         control: measured control cells of the same type, raw counts.
 
@@ -78,7 +78,7 @@ def compare_with_truth(prediction_uri: str, truth: AnnData, control: AnnData) ->
     """
     result = read_h5ad(prediction_uri, what="result")
     if "haystack" not in result.obs:
-        raise DataValidationError(f"{prediction_uri!r} has no obs['haystack']; pass the result.h5ad of a run")
+        raise DataValidationError(f"{prediction_uri!r} has no obs['haystack']; pass the _predictions.h5ad of a run")
     if LOG not in result.layers:
         result.layers[LOG] = log_normalise(result.X)
     place = truth.var_names.get_indexer(result.var_names)

@@ -39,7 +39,7 @@ def test_what_is_no_folder_is_refused_and_what_cannot_be_locked_is_used_with_a_w
     [
         ("scanpy annotate CELLS --output OUT", "report.json"),
         ("vae train CELLS --output-dir OUT", "run.json"),
-        ("haystack run x --demo --output OUT", "run.json"),
+        ("haystack run x --demo --output OUT", "another_log.json"),
     ],
 )
 def test_earlier_results_are_told_of_or_refused(
@@ -50,7 +50,7 @@ def test_earlier_results_are_told_of_or_refused(
     out.mkdir()
     (out / result).write_text("keep me", encoding="utf-8")
     with caplog.at_level("INFO", logger="gca_core"):
-        check_earlier(out, result, overwrite=True)
+        check_earlier(out, result.replace("another", "*"), overwrite=True)
     assert f"the earlier results in {out.as_uri()} are replaced" in caplog.text
     words = command.replace("CELLS", str(cells)).replace("OUT", str(out)).split()
     refused = CliRunner().invoke(app, [*words, "--no-overwrite"])
