@@ -355,7 +355,7 @@ def _model_answer(
     """
     if context.language_model is None:
         return None
-    key = [state.sha256, context.language_model.name, run.config.max_model_calls]
+    key = [state.sha256, context.language_model.identity, run.config.max_model_calls]
     uri = io.join_uri(run.work_uri, f"agents-{iteration}-{io.content_hash(key)[:12]}.json")
     if io.as_path(uri).exists():
         kept = ModelAnswer.model_validate(io.read_json(uri, what="answer of a model"))

@@ -13,10 +13,15 @@ from gca_core.atlas import Atlas, IngestConfig, IngestReport, open_atlas
 from gca_core.atlas.ingest import ingest
 from gca_core.atlas.ingest.names import NameResolver
 from gca_core.config import Settings, load_settings
+from gca_core.haystack.context import HaystackContext, open_context
+from gca_core.haystack.demo.kang2018 import DemoFiles, prepare_demo
+from gca_core.haystack.understand import understand
 from gca_core.llm.embeddings import HashedTextEmbeddings
 from gca_core.store import embedded
 from gca_core.store.resolve import resolve_dsn
 from tests.helpers.atlas_cells import CELL_TYPES
+
+MONOCYTES = "How would CD14+ monocytes respond to interferon beta?"
 
 
 @pytest.fixture(scope="module")
@@ -83,3 +88,18 @@ def fresh_home() -> Iterator[Path]:
     (home / "postgres" / "owner.json").unlink(missing_ok=True)
     embedded.remove(home)
     shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def own_settings(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    return settings.model_copy(update={"results_uri": tmp_path_factory.mktemp("results").as_uri()})
+
+
+@pytest.fixture(scope="module")
+def context(own_settings: Settings, embedded_dsn: str) -> HaystackContext:
+    return open_context(own_settings, dsn=embedded_dsn)
+
+
+@pytest.fixture(scope="module")
+def demo(context: HaystackContext, own_settings: Settings) -> DemoFiles:
+    return prepare_demo(understand(MONOCYTES, context), context, own_settings)

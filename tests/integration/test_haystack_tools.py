@@ -2,44 +2,23 @@
 
 import json
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
 from gca_core.cli.haystack.run import app
-from gca_core.config import Settings
-from gca_core.errors import QueryParsingError
 from gca_core.haystack import steps
 from gca_core.haystack.agent.tools import TOOL_NAMES, make_tools, read_only
-from gca_core.haystack.context import HaystackContext, open_context
-from gca_core.haystack.demo.kang2018 import DemoFiles, prepare_demo
-from gca_core.haystack.models import IterationConfig, Strategy
-from gca_core.llm.models import parse_model
+from gca_core.haystack.context import HaystackContext
+from gca_core.haystack.demo.kang2018 import DemoFiles
+from gca_core.haystack.models import IterationConfig
 from tests.helpers.knowledge_loopback import Call, Reply, serve, usual
-from tests.helpers.llm_loopback import Answer, LoopbackServer, Request, Responder
 
 QUESTION = "How would CD14+ monocytes respond to interferon beta?"
 CONFIG = IterationConfig(candidates_per_iteration=6)
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
-
-
-@pytest.fixture(scope="module")
-def own_settings(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    return settings.model_copy(update={"results_uri": tmp_path_factory.mktemp("tools").as_uri()})
-
-
-@pytest.fixture(scope="module")
-def context(own_settings: Settings, embedded_dsn: str) -> HaystackContext:
-    return open_context(own_settings, dsn=embedded_dsn)
-
-
-@pytest.fixture(scope="module")
-def demo(context: HaystackContext, own_settings: Settings) -> DemoFiles:
-    return prepare_demo(steps.understand(QUESTION, context), context, own_settings)
 
 
 CallTool = Callable[..., dict[str, Any]]
@@ -201,146 +180,6 @@ def test_the_tools_can_only_read(context: HaystackContext, demo: DemoFiles) -> N
     assert reader.run_store is None
     with psycopg.connect(reader.require_atlas().dsn) as connection, pytest.raises(psycopg.Error):
         connection.execute("delete from cell_groups")
-
-
-# a model that calls tools
-
-
-@pytest.fixture
-def model(context, monkeypatch):
-    """A context whose model is a server that answers as told."""
-    monkeypatch.setenv("GCA_LLM_API_KEY", "sk-secret")
-    with ExitStack() as stack:
-
-        def start(respond: Responder) -> tuple[HaystackContext, LoopbackServer]:
-            server = stack.enter_context(LoopbackServer(respond).running())
-            named = parse_model(f"openai-compatible:some-model@{server.url}")
-            return replace(context, language_model=named), server
-
-        yield start
-
-
-def tool_result(request: Request) -> dict[str, Any]:
-    """What the last tool said."""
-    found: dict[str, Any] = json.loads([m for m in request.body["messages"] if m["role"] == "tool"][-1]["content"])
-    return found
-
-
-def test_a_model_proposes_through_the_tools(model, demo: DemoFiles) -> None:
-    def respond(request: Request, number: int) -> Answer:
-        if number == 1:
-            return Answer(tool_calls=(("search_cells_by_cell_type", {"cell_type": "dendritic cell"}),))
-        ids = [group["group_id"] for group in tool_result(request)["groups"]]
-        prompts = [
-            {"group_ids": ids, "rationale": "dendritic cells are near"},
-            {"group_ids": ["g-ffffffffffff"], "rationale": "invented"},
-        ]
-        return Answer(json.dumps({"prompts": prompts}))
-
-    context, server = model(respond)
-    query = steps.understand(QUESTION, context, dataset=demo.dataset)
-    proposal = steps.suggest(query, CONFIG, context)
-    chosen = [c for c in proposal.candidates if Strategy.MODEL in c.strategies]
-    assert len(chosen) == 1
-    assert chosen[0].cell_types == ("dendritic cell",)
-    assert chosen[0].relevance < 1
-    assert "openai-compatible:some-model: dendritic cells are near" in chosen[0].rationale
-    assert any("refused" in note and "g-ffffffffffff" in note for note in proposal.notes)
-    assert {t["function"]["name"] for t in server.requests[0].body["tools"]} == set(TOOL_NAMES)
-    assert server.requests[0].body["temperature"] == 0.7
-    assert len(server.requests) == 2
-
-
-def test_a_model_that_never_answers_is_left_after_its_calls(model, demo: DemoFiles) -> None:
-    def respond(request: Request, number: int) -> Answer:
-        return Answer(tool_calls=(("resolve_cell_type", {"text": "B cells"}), ("no_such_tool", {})))
-
-    context, server = model(respond)
-    query = steps.understand(QUESTION, context, dataset=demo.dataset)
-    proposal = steps.suggest(query, CONFIG.model_copy(update={"max_model_calls": 3}), context)
-    rules = steps.suggest(query, CONFIG.model_copy(update={"max_model_calls": 0}), context)
-    assert len(server.requests) == 3
-    assert [c.candidate_id for c in proposal.candidates] == [c.candidate_id for c in rules.candidates]
-    assert any("the rules chose alone" in note for note in proposal.notes)
-    assert "there is no tool 'no_such_tool'" in server.requests[1].raw
-    assert "No further tools" in server.requests[2].raw
-
-
-def test_a_provider_that_fails_leaves_the_rules_result(model, demo: DemoFiles) -> None:
-    context, _ = model(lambda *_: Answer("no", status=401))
-    query = steps.understand(QUESTION, context, dataset=demo.dataset)
-    proposal = steps.suggest(query, CONFIG, context)
-    assert proposal.candidates
-    assert any("HTTP 401" in note for note in proposal.notes)
-    assert "sk-secret" not in " ".join(proposal.notes)
-
-
-def test_a_model_reads_what_the_rules_cant(model) -> None:
-    question = "How do Browicz-Kupfer cells take dexamethasone?"
-
-    def respond(request: Request, number: int) -> Answer:
-        if number == 1:
-            return Answer(tool_calls=(("resolve_cell_type", {"text": "Kupffer cell"}),))
-        found = tool_result(request)
-        return Answer(json.dumps({"cell_type_id": found["cell_type_id"], "perturbation": "dexamethasone"}))
-
-    context, server = model(respond)
-    query = steps.understand(question, context)
-    assert (query.cell_type, query.perturbation) == ("Kupffer cell", "dexamethasone")
-    assert query.reader == "openai-compatible:some-model"
-    assert "the rules could not read" in query.ambiguities[0]
-    assert f"<question>{question}</question>" in server.requests[0].raw
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [
-        {"cell_type_id": "CL:9999999", "perturbation": "dexamethasone"},
-        {"cell_type_id": "CL:0000091", "perturbation": "foobarumab"},
-        {"cell_type_id": "", "perturbation": "", "doubt": "unclear"},
-        {"unexpected": []},
-    ],
-)
-def test_a_reading_that_does_not_hold_leaves_the_refusal(model, answer: dict[str, str]) -> None:
-    context, _ = model(lambda *_: Answer(json.dumps(answer)))
-    with pytest.raises(QueryParsingError) as caught:
-        steps.understand("How do zorblax cells take dexamethasone?", context)
-    assert caught.value.reason == "unknown_cell_type"
-
-
-@pytest.mark.parametrize(
-    "question", ["", "mouse monocytes with LPS", "monocytes treated with an IL-6 inhibitor", QUESTION]
-)
-def test_the_model_is_not_asked_where_rules_decide(model, question: str) -> None:
-    context, server = model(lambda *_: Answer("{}"))
-    try:
-        steps.understand(question, context)
-    except QueryParsingError as error:
-        assert error.reason in {"empty", "species", "blocking"}
-    assert server.requests == []
-
-
-def test_a_step_that_is_repeated_proposes_the_same(model, demo: DemoFiles, tmp_path: Path) -> None:
-    def respond(request: Request, number: int) -> Answer:
-        if number % 2:
-            return Answer(tool_calls=(("find_ontology_related_cells", {"cell_type": "CL:0002057", "max_distance": 9}),))
-        ids = [group["group_id"] for group in tool_result(request)["groups"]]
-        return Answer(json.dumps({"prompts": [{"group_ids": ids[: 1 + number // 2], "rationale": "near"}]}))
-
-    context, server = model(respond)
-    query = steps.understand(QUESTION, context, dataset=demo.dataset)
-    state = steps.start_run(query, run_id="with-model", results_uri=tmp_path.as_uri(), config=CONFIG, context=context)
-    jobs = steps.propose(state, 0, context)
-    assert jobs == steps.propose(state, 0, context)
-    assert len(server.requests) == 2
-    proposal = steps.read_proposal(steps.load_run(state), 0)
-    assert any(Strategy.MODEL in c.strategies for c in proposal.candidates)
-
-
-def test_a_run_says_which_model_had_a_say(model, demo: DemoFiles, tmp_path: Path) -> None:
-    context, _ = model(lambda *_: Answer("{}"))
-    assert context.provenance(CONFIG).language_model == "openai-compatible:some-model"
-    assert context.provenance(CONFIG.model_copy(update={"max_model_calls": 0})).language_model is None
 
 
 def test_the_command_proposes(demo, own_settings, monkeypatch, capsys):

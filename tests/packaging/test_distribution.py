@@ -64,6 +64,8 @@ def test_the_wheel_holds_both_packages_their_types_and_the_example_dags(wheel_na
     assert len(example_dags) >= 3
     assert example_dags <= wheel_names
     assert {"gca_core/py.typed", "airflow_provider_gca/py.typed", "gca_core/cli/main.py"} <= wheel_names
+    prompts = {path.relative_to(REPOSITORY).as_posix() for path in (REPOSITORY / "gca_core").rglob("prompts/*.md")}
+    assert len(prompts) == 7 and prompts <= wheel_names
     assert not [name for name in wheel_names if name.startswith(("tests/", "scripts/", "dags/"))]
 
 

@@ -169,6 +169,20 @@ def test_ranking_weighs_relevance_diversity_and_quality(query: StructuredQuery, 
     assert [c.relevance for c in relevant] == sorted((c.relevance for c in relevant), reverse=True)
 
 
+@pytest.mark.parametrize(("k", "of_model"), [(1, 0), (2, 1), (4, 2), (6, 2)])
+def test_a_models_prompts_never_crowd_out_the_rules(query, kang_context, k, of_model):
+    pool = make_candidate_pool(query, CONFIG, kang_context)
+    rules = make_candidates(ontology(pool, 9), pool.query_groups, CONFIG)
+    praised = [c.model_copy(update={"candidate_id": f"c-{i}", "strategies": (Strategy.MODEL,), "relevance": 1.0,
+                                    "cell_group_ids": (f"g-{i}",)}) for i, c in enumerate(rules[:2])]  # fmt: skip
+    ranked = rank_candidates([*praised, *rules], RankingWeights(), k)
+    assert len(ranked) == k
+    assert ranked[0].candidate_id == rank_candidates(rules, RankingWeights(), 1)[0].candidate_id
+    assert sum(c.strategies == (Strategy.MODEL,) for c in ranked) == of_model
+    # where the rules have no more, a model's are taken
+    assert rank_candidates(praised, RankingWeights(), k)
+
+
 def test_few_cells_lower_the_quality(query: StructuredQuery, context_of: MakeContext) -> None:
     context = context_of(cell_group("ctrl", "CL:0002057"), cell_group("interferon beta", "CL:0002396", n_cells=20))
     pool = make_candidate_pool(query, CONFIG, context)
