@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk import BaseHook
 
 from airflow_provider_gca.hooks.connection_forms import ATLAS_FORM
+from airflow_provider_gca.hooks.llm import LlmHook
 from airflow_provider_gca.utils.failures import AirflowNotFoundException
 from gca_core.errors import ConfigurationError, GcaError
 
@@ -71,11 +73,16 @@ class AtlasHook(BaseHook):
             self.settings(), dsn=self.given_dsn(connection), role=self.role, store_root_uri=store_uri or None
         )
 
-    def get_haystack_context(self) -> HaystackContext:
-        """Everything a step of HAYSTACK reads: atlas, run records, ontology, catalogue, knowledge."""
+    def get_haystack_context(self, gca_llm_conn_id: str | None = None) -> HaystackContext:
+        """Everything a step of HAYSTACK reads: atlas, run records, ontology, catalogue, knowledge.
+
+        Args:
+            gca_llm_conn_id: connection of the language model that the step may ask; None means none.
+        """
         from gca_core.haystack.context import open_context
 
-        return open_context(self.settings(), dsn=self.given_dsn(self.find_connection()))
+        context = open_context(self.settings(), dsn=self.given_dsn(self.find_connection()))
+        return replace(context, language_model=LlmHook(gca_llm_conn_id).get_conn() if gca_llm_conn_id else None)
 
     def get_run_store(self) -> RunStore:
         """The run records."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import TaskGroup, TriggerRule, XComArg, get_current_context, task
 
 from airflow_provider_gca.hooks.atlas import AtlasHook
+from airflow_provider_gca.hooks.llm import LlmHook
 from airflow_provider_gca.operators.batch import cancel_run_jobs, on_batch
 from airflow_provider_gca.operators.inference import StackBatchOperator
 from airflow_provider_gca.utils.failures import AirflowSkipException, fails_as_task
@@ -93,6 +94,7 @@ def understand(
     question: str | None,
     dataset: str | None,
     gca_atlas_conn_id: str,
+    gca_llm_conn_id: str | None = None,
     cell_type: str | None = None,
     perturbation: str | None = None,
     kind: str | None = None,
@@ -100,7 +102,7 @@ def understand(
     """What is asked, as a structured query."""
     from gca_core.haystack import steps
 
-    context = AtlasHook(gca_atlas_conn_id).get_haystack_context()
+    context = AtlasHook(gca_atlas_conn_id).get_haystack_context(_text(gca_llm_conn_id))
     names = {"cell_type": _text(cell_type), "perturbation": _text(perturbation), "kind": _text(kind)}
     query = steps.understand(_text(question), context, **names, dataset=_text(dataset))
     log.info("cell type %s (%s), perturbation %s", query.cell_type, query.cell_type_id, query.perturbation)
@@ -116,6 +118,7 @@ def start(
     config: Json,
     results_uri: str | None,
     gca_atlas_conn_id: str,
+    gca_llm_conn_id: str | None = None,
 ) -> Json:
     """The run's first state and its row in the run records; also the run's id."""
     from gca_core.haystack import steps
@@ -125,7 +128,7 @@ def start(
 
     values = {**config, "max_iterations": checked_bound(max_iterations, bound)}
     bounds = make_model("haystack_loop", IterationConfig, values)
-    context = AtlasHook(gca_atlas_conn_id).get_haystack_context()
+    context = AtlasHook(gca_atlas_conn_id).get_haystack_context(_text(gca_llm_conn_id))
     run_id = _own_run_id(group_id)
     ti = get_current_context()["ti"]
     state = steps.start_run(
@@ -154,12 +157,12 @@ def gate(state: Json | None, iteration: int, gca_atlas_conn_id: str) -> Json:
 
 
 @step(**QUIET)
-def propose(decision: Json, gca_atlas_conn_id: str) -> list[Json]:
+def propose(decision: Json, gca_atlas_conn_id: str, gca_llm_conn_id: str | None = None) -> list[Json]:
     """The iteration's inference jobs, one ``infer`` task each; their files are written."""
     going = _going(decision)
     from gca_core.haystack import steps
 
-    context = AtlasHook(gca_atlas_conn_id).get_haystack_context()
+    context = AtlasHook(gca_atlas_conn_id).get_haystack_context(_text(gca_llm_conn_id))
     return [_dump(job) for job in steps.propose(_state(going["state"]), going["iteration"], context)]
 
 
@@ -344,6 +347,7 @@ def haystack_loop(
     config: Mapping[str, Any] | None = None,
     results_uri: str | XComArg | None = None,
     gca_atlas_conn_id: str = AtlasHook.default_conn_name,
+    gca_llm_conn_id: str | None = LlmHook.default_conn_name,
     execution: str | None = None,
     batch: Mapping[str, Any] | None = None,
     gcp_conn_id: str | None = None,
@@ -370,6 +374,8 @@ def haystack_loop(
         config: other fields of :class:`gca_core.haystack.models.IterationConfig`.
         results_uri: folder for the run's results; None means ``haystack/<run id>`` under the results root.
         gca_atlas_conn_id: connection of the atlas.
+        gca_llm_conn_id: connection of the language model that reads questions and proposes beside the rules; where the
+            default does not exist, ``GCA_LLM`` decides. None means no model.
         execution: where :class:`StackBatchOperator` runs jobs, ``local`` or ``batch``; None means Google Batch where
             both ``batch`` and ``gcp_conn_id`` are given. There one job serves all candidates of an iteration, if
             ``candidates_per_job`` doesn't say otherwise, and ``results_uri`` has to be a ``gs://`` folder.
@@ -384,6 +390,7 @@ def haystack_loop(
     asked = {"question": question, "cell_type": cell_type, "perturbation": perturbation, "kind": kind}
     _check(iterations, max_iterations, asked, config)
     common = {"gca_atlas_conn_id": gca_atlas_conn_id}
+    asking = {**common, "gca_llm_conn_id": gca_llm_conn_id}
     more = dict(infer_arguments or {})
     cloud: Json = {}
     if on_batch(execution, batch, gcp_conn_id):
@@ -396,7 +403,7 @@ def haystack_loop(
             # two loops of one DAG run are told apart when what is left of one is cancelled
             cloud["batch"] = {**jobs, "labels": {**jobs.get("labels", {}), LOOP_LABEL: loop_label(name)}}
         infer = {"execution": "batch" if cloud else "local", "timeout_seconds": job_timeout_seconds, **cloud, **more}
-        query = understand(**asked, dataset=dataset, **common)
+        query = understand(**asked, dataset=dataset, **asking)
         started = start(
             query=query,
             group_id=name,
@@ -404,11 +411,11 @@ def haystack_loop(
             max_iterations=max_iterations,
             config=dict(config or {}),
             results_uri=results_uri,
-            **common,
+            **asking,
         )
         states, must_not_fail = [started], [started]
         for index in range(iterations):
-            state, watched = _iteration(index, states[-1], infer, common)
+            state, watched = _iteration(index, states[-1], infer, common, asking)
             states.append(state)
             must_not_fail += watched
         outputs = finalize(states=states, **common)
@@ -420,12 +427,12 @@ def haystack_loop(
 
 
 def _iteration(
-    index: int, state: XComArg, infer: Mapping[str, Any], common: Mapping[str, Any]
+    index: int, state: XComArg, infer: Mapping[str, Any], common: Mapping[str, Any], asking: Mapping[str, Any]
 ) -> tuple[XComArg, list[XComArg]]:
     """One unrolled iteration; its record, and the tasks whose failure must fail the run."""
     with TaskGroup(group_id=f"iteration_{index}"):
         decision = gate(state=state, iteration=index, **common)
-        jobs = propose(decision=decision, **common)
+        jobs = propose(decision=decision, **asking)
         predicted = StackBatchOperator.partial(
             task_id="infer", fail_when="never", map_index_template="{{ task.job_id }}", **infer
         ).expand_kwargs(jobs)

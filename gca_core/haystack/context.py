@@ -123,15 +123,12 @@ def open_knowledge(settings: Settings | None = None) -> HaystackContext:
     return HaystackContext(settings, load_ontology(), load_catalogue(), language_model=_named_model(settings))
 
 
-def open_context(
-    settings: Settings | None = None, dsn: str | None = None, language_model: LlmConfig | None = None
-) -> HaystackContext:
+def open_context(settings: Settings | None = None, dsn: str | None = None) -> HaystackContext:
     """A context on the atlas and run records of a database, with all that a run reads.
 
     Args:
         settings: settings; read from the environment where None.
         dsn: connection string of the database; by the settings where None.
-        language_model: the model that may be asked; the one that the settings name where None.
 
     Raises:
         StoreError: the database can't be reached.
@@ -150,7 +147,7 @@ def open_context(
         load_catalogue(),
         open_atlas(settings, dsn=address),
         RunStore(address),
-        language_model or _named_model(settings),
+        _named_model(settings),
     )
     # what can't be used is told here, and not in the middle of a run
     context.embeddings, context.knowledge  # noqa: B018

@@ -3,18 +3,20 @@
 import logging
 import re
 import time
+from collections.abc import Callable
 
 from gca_core import io
 from gca_core.config import Settings, load_settings
 from gca_core.haystack import steps
 from gca_core.haystack.context import HaystackContext, open_context
-from gca_core.haystack.models import CandidateEvaluation, HaystackOutputs, IterationConfig
+from gca_core.haystack.models import HaystackOutputs, IterationConfig
 from gca_core.haystack.results.files import RESULT
 from gca_core.inference.local import DEFAULT_TIMEOUT, run_local_job
 from gca_core.inference.models import InferenceJob, InferenceResult
 from gca_core.inference.predictor import require_backend
 from gca_core.locks import check_earlier
 from gca_core.runs.models import Claim
+from gca_core.runs.state import StateRef
 from gca_core.runs.store import BEAT_SECONDS
 
 log = logging.getLogger(__name__)
@@ -79,22 +81,37 @@ def run_haystack(
     claim = Claim(stale_after_seconds=STALE_AFTER_SECONDS)
     state = steps.start_run(query, run_id=run_id, results_uri=uri, config=config, context=context, claim=claim)
     begun = time.monotonic()
-    iteration = 0
     with context.require_runs().alive(run_id, claim.owner) as check:
-        while steps.gate(state, iteration, context).go:
-            jobs = steps.propose(state, iteration, context)
-            results = [result for job in jobs for result in infer(job, timeout)]
-            check()
-            evaluations: list[CandidateEvaluation] = [
-                steps.evaluate(state, iteration, result, context) for result in results
-            ]
-            check()
-            state = steps.record(state, iteration, evaluations, context)
-            iteration += 1
+        while steps.gate(state, state.iteration, context).go:
+            state = iterate(state, context, timeout=timeout, check=check)
         check()
         outputs = steps.finalize(state, context)
     log.info("finished in %.1f s: %s", time.monotonic() - begun, outputs.termination_reason)
     return outputs
+
+
+def iterate(
+    state: StateRef,
+    context: HaystackContext,
+    *,
+    timeout: float = DEFAULT_TIMEOUT,
+    check: Callable[[], None] = lambda: None,
+) -> StateRef:
+    """One iteration after a state: propose, infer on this machine, evaluate and record.
+
+    Args:
+        state: the run so far.
+        context: atlas, records and knowledge.
+        timeout: seconds that one inference job may take.
+        check: called between the steps; raises where the run was lost to another.
+    """
+    iteration = state.iteration
+    jobs = steps.propose(state, iteration, context)
+    results = [result for job in jobs for result in infer(job, timeout)]
+    check()
+    evaluations = [steps.evaluate(state, iteration, result, context) for result in results]
+    check()
+    return steps.record(state, iteration, evaluations, context)
 
 
 def infer(job: InferenceJob, timeout: float = DEFAULT_TIMEOUT) -> list[InferenceResult]:

@@ -13,6 +13,7 @@ import pytest
 from gca_core import io
 from gca_core.errors import QueryParsingError
 from gca_core.haystack import steps
+from gca_core.haystack.acting import ACTING_TOOL_NAMES, RunActions
 from gca_core.haystack.agent.conversation import load_prompt
 from gca_core.haystack.agent.critique import EVALUATOR
 from gca_core.haystack.agent.proposals import GENERATOR, ORCHESTRATOR, ModelAnswer
@@ -25,6 +26,7 @@ from gca_core.haystack.models import IterationConfig, Strategy
 from gca_core.inference.job import run_job
 from gca_core.llm.models import parse_model
 from gca_core.runs.state import StateRef
+from tests.helpers.gcs_loopback import bucket as bucket
 from tests.helpers.llm_loopback import Answer, LoopbackServer, Request, Responder
 
 QUESTION = "How would CD14+ monocytes respond to interferon beta?"
@@ -226,7 +228,7 @@ def test_the_run_is_looked_into_by_its_tools(context: HaystackContext, tried: St
     run = steps.load_run(tried)
     first = run.evaluations()[0]
     own = {"candidate_id": first.candidate.candidate_id}
-    tools = {tool.name: tool for tool in make_run_tools(run, context)}
+    tools = {tool.name: tool for tool in make_run_tools(lambda: run, context)}
     assert tuple(tools) == RUN_TOOL_NAMES
     said = {name: tool.invoke(own if tool.args else {}) for name, tool in tools.items()}
     assert json.loads(json.dumps(said)) == said
@@ -244,7 +246,7 @@ def test_the_run_is_looked_into_by_its_tools(context: HaystackContext, tried: St
         row["pathway"] for row in said["run_pathway_enrichment"]["pathways"]
     }
     assert "PubMed is not switched on" in said["search_literature_evidence"]["error"]
-    assert said["check_convergence"]["goes_on"] and said["check_convergence"]["iterations_left"] == 2
+    assert said["check_convergence"]["goes_on"] and said["check_convergence"]["iterations_left"] == 1
     assert "this run tried" in tools["extract_de_genes"].invoke({"candidate_id": "file:///etc/passwd"})["error"]
 
 
@@ -401,3 +403,26 @@ def test_a_models_prompts_never_cost_accuracy(model, begin, by_rules, context, d
     assert accuracies[1] >= accuracies[0] - 0.01
     (report,) = io.read_json(ends[1].json_uri)["canonical"]["run"]["iterations"][0]["agents"]
     assert (report["agent"], report["turns"]) == ("prompt_generation", [])
+
+
+def test_an_agent_that_drives_a_run_stays_within_it(begin, context, bucket, tmp_path):
+    state = begin(FAR.model_copy(update={"max_iterations": 1}))
+    actions = RunActions(state, context)
+    tools = {tool.name: tool for tool in actions.tools()}
+    assert not [name for name in ACTING_TOOL_NAMES if tools[name].args]
+    assert "generate_report first" in tools["save_results_to_gcs"].invoke({})["error"]
+    done = tools["run_stack_inference"].invoke({})
+    run = steps.load_run(actions.state)
+    assert [row["score"] for row in done["predicted"]] == [e.score for e in run.evaluations()]
+    assert {e.backend for e in run.evaluations()} == {"shift"}
+    assert "max_iterations" in tools["run_stack_inference"].invoke({"backend": "stack"})["why"]
+    first = {"candidate_id": done["predicted"][0]["candidate_id"]}
+    assert tools["extract_de_genes"].invoke(first)["up"]["total"] > 0
+    report = tools["generate_report"].invoke({"results_uri": "file:///etc"})
+    assert report["html_uri"].startswith(run.results_uri) and report["best_candidate_id"] == done["best_of_all"]
+    assert "GCA_RESULTS_URI" in tools["save_results_to_gcs"].invoke({})["error"]
+    settings = context.settings.model_copy(update={"results_uri": "gs://lab/results"})
+    actions._context = replace(context, settings=settings)
+    saved = tools["save_results_to_gcs"].invoke({})["saved"]
+    assert sorted(bucket.objects) == sorted(uri.removeprefix("gs://lab/") for uri in saved)
+    assert bucket.objects[saved[1].removeprefix("gs://lab/")][0] == io.read_bytes(report["html_uri"])

@@ -114,6 +114,15 @@ def test_an_llm_connection_gives_the_model_and_hides_the_key(connection: Any) ->
         assert "sk-very-secret" not in shown
 
 
+def test_a_step_may_ask_the_model_of_its_connection_and_no_other(connection, settings, embedded_dsn, monkeypatch):
+    connection("llm", conn_type="gca_llm", password="sk-x", extra={"provider": "anthropic", "model": "m"})
+    monkeypatch.setenv("GCA_LLM", "openai:another")
+    hook = AtlasHook(settings=settings.model_copy(update={"llm": "openai:another"}))
+    found = [hook.get_haystack_context(name).language_model for name in (None, "llm", "gca_llm_default")]
+    assert [model and model.name for model in found] == [None, "anthropic:m", "openai:another"]
+    assert found[1].api_key == SecretStr("sk-x")
+
+
 @pytest.mark.parametrize(
     ("extra", "complaint"),
     [

@@ -144,7 +144,7 @@ def summaries(answer: ModelAnswer | None) -> tuple[AgentReport, ...]:
 
 def _tools(query: StructuredQuery, context: HaystackContext, run: HaystackRun | None) -> dict[str, BaseTool]:
     reader = read_only(context)
-    found = [*make_tools(reader, dataset=query.dataset), *(make_run_tools(run, reader) if run else ())]
+    found = [*make_tools(reader, dataset=query.dataset), *(make_run_tools(lambda: run, reader) if run else ())]
     return {tool.name: tool for tool in found}
 
 

@@ -6,6 +6,7 @@ the functions that score a prediction.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -41,17 +42,21 @@ KEPT = 4
 FewGenes = Annotated[int, Field(ge=1, le=20, description="genes at most")]
 
 
-def make_run_tools(run: HaystackRun, context: HaystackContext) -> list[BaseTool]:
-    """The tools over the predictions of a run so far."""
-    return as_tools(RunToolbox(run, context), RUN_TOOL_NAMES)
+def make_run_tools(current: Callable[[], HaystackRun], context: HaystackContext) -> list[BaseTool]:
+    """The tools over the predictions of a run.
+
+    Args:
+        current: the run as it stands when a tool is called.
+        context: knowledge; no database is asked.
+    """
+    return as_tools(RunToolbox(current, context), RUN_TOOL_NAMES)
 
 
 class RunToolbox:
     """What the tools do; each method's name is the tool's, its docstring what a model reads of it."""
 
-    def __init__(self, run: HaystackRun, context: HaystackContext) -> None:
-        self._run, self._context = run, context
-        self._tried = {e.candidate.candidate_id: e for e in run.evaluations()}
+    def __init__(self, current: Callable[[], HaystackRun], context: HaystackContext) -> None:
+        self._current, self._context = current, context
         self._change = lru_cache(maxsize=KEPT)(self._read_change)
 
     def extract_de_genes(self, candidate_id: Text, limit: Limit = 20) -> Value:
@@ -151,15 +156,18 @@ class RunToolbox:
             "best_score_by_iteration": [record.best_score for record in run.iterations],
             "best": best.candidate.candidate_id if best else None,
             "iterations_left": max(0, run.config.max_iterations - len(run.iterations)),
-            "predictions_left": None if limit is None else max(0, limit - len(self._tried)),
+            "predictions_left": None if limit is None else max(0, limit - len(run.evaluations())),
         }
 
+    @property
+    def _run(self) -> HaystackRun:
+        return self._current()
+
     def _evaluation(self, candidate_id: str) -> CandidateEvaluation:
-        found = self._tried.get(candidate_id)
+        tried = {e.candidate.candidate_id: e for e in self._run.evaluations()}
+        found = tried.get(candidate_id)
         if found is None:
-            raise EvaluationError(
-                f"{cut(candidate_id)!r} is no prompt that this run tried; it tried {list(self._tried)}"
-            )
+            raise EvaluationError(f"{cut(candidate_id)!r} is no prompt that this run tried; it tried {list(tried)}")
         return found
 
     def _read_change(self, candidate_id: str) -> DifferentialExpression:
