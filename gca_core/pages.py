@@ -1,23 +1,55 @@
-"""HTML pages: self-contained, with every text from data escaped."""
+"""Reports: self-contained HTML pages with every text from data escaped, and Markdown."""
 
 import base64
+import hashlib
+import re
+from importlib import resources
 from typing import Any
 
 import jinja2
+from markupsafe import Markup
+
+# what Markdown would take for its own: marks, tags, cells of a table, and lines
+_MARKS = re.compile(r"([\\`*\[\]<>|~])")
+_SPACE = re.compile(r"\s+")
 
 
 def render_template(package: str, template: str, **values: Any) -> str:
-    """Fill a template of a package's ``templates`` folder; a name that it lacks is an error."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader(package),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    """Fill a template of a package's ``templates`` folder, or of the shared one; a name that it lacks is an error."""
+    loader = jinja2.ChoiceLoader([jinja2.PackageLoader(package), jinja2.PackageLoader("gca_core")])
+    return _fill(template, values, loader=loader, autoescape=True)
+
+
+def render_page(package: str, template: str, **values: Any) -> str:
+    """A page that extends ``page.html.j2``, with the shared style and the only script that it may run."""
+    folder = resources.files("gca_core") / "templates"
+    style, script = ((folder / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    return render_template(
+        package,
+        template,
+        style=Markup(style),  # noqa: S704
+        script=Markup(script),  # noqa: S704
+        script_hash=f"sha256-{base64_text(hashlib.sha256(script.encode()).digest())}",
+        **values,
     )
-    return environment.get_template(template).render(**values)
+
+
+def render_markdown(package: str, template: str, **values: Any) -> str:
+    """Fill a Markdown template: texts from data stay text, and in one line."""
+    return _fill(template, values, loader=jinja2.PackageLoader(package), autoescape=False, finalize=_plain)
 
 
 def base64_text(data: bytes) -> str:
     """A picture as pages hold it."""
     return base64.b64encode(data).decode("ascii")
+
+
+def _fill(template: str, values: dict[str, Any], **options: Any) -> str:
+    environment = jinja2.Environment(  # noqa: S701
+        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, **options
+    )
+    return environment.get_template(template).render(**values)
+
+
+def _plain(value: Any) -> Any:
+    return _MARKS.sub(r"\\\1", _SPACE.sub(" ", value)) if isinstance(value, str) else value

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -181,28 +182,14 @@ def network_component(
     compared with 500 sets of as many genes that lie in as many small sets each; with p the share of these that are
     linked as well, the part goes from 0 at 0.5 to 1 at 0.05, since how far p lies below that is chance.
     """
-    genes = list(response.index)
-    small = {s: knowledge.gene_sets[s] for s in knowledge.network}
-    small = {s: members for s, members in small.items() if len(members) <= config.max_network_set}
-    sets = SetMatrix.of({"": small}, genes, min_genes=2)
-    targets = {target.gene for target in expectation.targets}
-    held = np.array([len(targets & small[s]) for s in sets.names], dtype=np.float64)
-    if not held.any():
-        return _component("network", [], config.network_weight, {}, "no target lies in a small set of Reactome"), []
-    degree = np.asarray(sets.member.sum(axis=0), dtype=np.float64).ravel()
-    pool = np.flatnonzero((degree > 0) & ~np.isin(genes, list(targets)))
-    ways = {gene.direction for gene in expectation.response}
-    ways |= {pathway.direction for pathway in (*expectation.pathways, *expectation.footprints)}
-    signs = [sign_of(way) for way in ways or {target.direction for target in expectation.targets}]
-    order = pool[np.argsort(-np.abs(response.lfc[pool]), kind="stable")]
-    top = order[response.is_de[order] & np.isin(np.sign(response.lfc[order]), signs)][: config.top_genes]
-    if len(top) < config.min_set_genes:
-        few = f"{len(top)} genes of small sets of Reactome are differentially expressed the expected way"
-        return _component("network", [], config.network_weight, {}, few), []
-    drawn = np.vstack([top, _matched(top, pool, degree)])
+    network = _Network.of(response, expectation, knowledge, config)
+    top, member, share = network.top, network.sets.member, network.share
+    if network.unknown:
+        return _component("network", [], config.network_weight, {}, network.unknown), []
+    drawn = np.vstack([top, _matched(top, network.pool, network.degree)])
     picked = (drawn.ravel(), np.repeat(np.arange(len(drawn)), len(top)))
-    counts = (sets.member @ sp.csr_matrix((np.ones(drawn.size), picked), shape=(len(genes), len(drawn)))).toarray()
-    share = 1.0 / np.maximum(np.array([len(small[s]) for s in sets.names]) - 1.0, 1.0)
+    counts = (member @ sp.csr_matrix((np.ones(drawn.size), picked), shape=(member.shape[1], len(drawn)))).toarray()
+    held = np.asarray(network.held.sum(axis=1)).ravel()
     links = {"among them": share @ (counts * (counts - 1) / 2), "with the targets": (share * held) @ counts}
     figures, values = {"genes": float(len(top))}, []
     for what, found in links.items():
@@ -211,6 +198,83 @@ def network_component(
         figures[f"{what}: p"] = round(p, 4)
     # both have to hold, hence the geometric mean
     return _component("network", [float(np.sqrt(np.prod(values)))], config.network_weight, figures, ""), []
+
+
+@dataclass(frozen=True)
+class _Network:
+    """What small sets of Reactome link.
+
+    Attributes:
+        sets: the small sets over the measured genes.
+        share: (n_sets,) weight of the link between any two genes of a set, 1/(n - 1).
+        targets, held: names, and (n_sets, n_targets) 1 where the set holds the target.
+        degree: (n_genes,) sets of each gene.
+        pool: positions of the genes in sets that are no targets.
+        top: of these, the differentially expressed ones that change most, the expected way.
+        unknown: why nothing can be said; empty where something can.
+    """
+
+    sets: SetMatrix
+    share: Array
+    targets: tuple[str, ...]
+    held: Array
+    degree: Array
+    pool: npt.NDArray[np.int64]
+    top: npt.NDArray[np.int64]
+    unknown: str
+
+    @classmethod
+    def of(
+        cls, response: Response, expectation: Expectation, knowledge: GroundingKnowledge, config: GroundingConfig
+    ) -> _Network:
+        genes = list(response.index)
+        small = {s: knowledge.gene_sets[s] for s in knowledge.network}
+        small = {s: members for s, members in small.items() if len(members) <= config.max_network_set}
+        sets = SetMatrix.of({"": small}, genes, min_genes=2)
+        targets = tuple(dict.fromkeys(target.gene for target in expectation.targets))
+        held = np.array([[gene in small[s] for gene in targets] for s in sets.names], dtype=np.float64)
+        held = held.reshape(len(sets.names), len(targets))
+        degree = np.asarray(sets.member.sum(axis=0), dtype=np.float64).ravel()
+        pool = np.flatnonzero((degree > 0) & ~np.isin(genes, targets))
+        ways = {gene.direction for gene in expectation.response}
+        ways |= {pathway.direction for pathway in (*expectation.pathways, *expectation.footprints)}
+        signs = [sign_of(way) for way in ways or {target.direction for target in expectation.targets}]
+        order = pool[np.argsort(-np.abs(response.lfc[pool]), kind="stable")]
+        top = order[response.is_de[order] & np.isin(np.sign(response.lfc[order]), signs)][: config.top_genes]
+        share = 1.0 / np.maximum(np.array([len(small[s]) for s in sets.names]) - 1.0, 1.0)
+        unknown = "" if held.any() else "no target lies in a small set of Reactome"
+        if not unknown and len(top) < config.min_set_genes:
+            unknown = f"{len(top)} genes of small sets of Reactome are differentially expressed the expected way"
+        return cls(sets, share, targets, held, degree, pool, top, unknown)
+
+
+class Link(NamedTuple):
+    """Two genes that small sets of Reactome link: the weight of all of these, and the smallest one."""
+
+    gene: str
+    other: str
+    weight: float
+    set_name: str
+
+
+def network_links(
+    response: Response, expectation: Expectation, knowledge: GroundingKnowledge, config: GroundingConfig
+) -> list[Link]:
+    """The links that :func:`network_component` counts, among its genes and with the targets, strongest first."""
+    network = _Network.of(response, expectation, knowledge, config)
+    if network.unknown:
+        return []
+    names = np.array(list(response.index), dtype=object)
+    nodes = [*names[network.top], *network.targets]
+    inside = np.hstack([network.sets.member[:, network.top].toarray(), network.held])
+    weights = inside.T @ (network.share[:, None] * inside)
+    first, second = np.triu_indices(len(nodes), 1)
+    kept = (weights[first, second] > 0) & (first < len(network.top))
+    found = []
+    for i, j in zip(first[kept].tolist(), second[kept].tolist(), strict=True):
+        smallest = int(np.argmax(inside[:, i] * inside[:, j] * network.share))
+        found.append(Link(nodes[i], nodes[j], round(float(weights[i, j]), 6), network.sets.names[smallest]))
+    return sorted(found, key=lambda link: (-link.weight, link.gene, link.other))
 
 
 def literature_component(found: Literature, config: GroundingConfig) -> Part:

@@ -104,6 +104,21 @@ class EnrichedPathway(BaseModel, frozen=True):
     overlap_padj: float
 
 
+class RegulatorActivity(BaseModel, frozen=True):
+    """A transcription factor whose targets a prediction moves.
+
+    Args:
+        name: the factor.
+        n_targets: its measured targets.
+        t, padj: of the univariate linear model of all genes' changes over its weights; positive where it is active.
+    """
+
+    name: str
+    n_targets: int
+    t: float
+    padj: float
+
+
 class GeneEvidence(BaseModel, frozen=True):
     """What PubMed says of one predicted gene.
 
@@ -171,6 +186,8 @@ class GroundingConfig(BaseModel, frozen=True):
         top_genes: differentially expressed genes that are listed and whose links are counted.
         literature_genes: strongest genes that PubMed is asked about where it is switched on.
         gmt_uris: further gene sets to look for, as GMT files.
+        regulons_uri: targets of transcription factors, whose activity a report then gives; see
+            :func:`gca_core.grounding.regulons.read_regulons`.
     """
 
     pathway_weight: float = Field(default=0.25, gt=0)
@@ -185,3 +202,4 @@ class GroundingConfig(BaseModel, frozen=True):
     top_genes: int = Field(default=50, ge=5)
     literature_genes: int = Field(default=10, ge=1)
     gmt_uris: tuple[str, ...] = ()
+    regulons_uri: str | None = None

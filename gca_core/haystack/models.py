@@ -343,6 +343,7 @@ class HaystackOutputs(BaseModel, frozen=True):
     run_id: str
     h5ad_uri: str | None
     html_uri: str
+    markdown_uri: str
     json_uri: str
     state_uri: str
     best_score: float | None

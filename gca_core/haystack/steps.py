@@ -17,6 +17,7 @@ from gca_core.errors import EvaluationError, InferenceError
 from gca_core.grounding.enrichment import read_gmt
 from gca_core.grounding.literature import search_literature
 from gca_core.grounding.models import GroundingStatus, Literature
+from gca_core.grounding.regulons import read_regulons
 from gca_core.grounding.score import score_response
 from gca_core.haystack.agent.proposals import ModelAnswer, ask_agents, drafts_of, summaries
 from gca_core.haystack.context import HaystackContext
@@ -83,12 +84,14 @@ def start_run(
 
     Raises:
         ConfigurationError: the backend can't run here.
-        DataValidationError: a GMT file of the config is missing or is none.
+        DataValidationError: a GMT file or regulon table of the config is missing or is none.
         StoreError: the run is at work already; the database can't be reached.
     """
     require_backend(config.backend, config.checkpoint, config.gene_list_uri)
     for gmt in config.grounding.gmt_uris:
         read_gmt(gmt)
+    if config.grounding.regulons_uri is not None:
+        read_regulons(config.grounding.regulons_uri)
     uri = io.as_uri(results_uri)
     run = HaystackRun(
         run_id=run_id,

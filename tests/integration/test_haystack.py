@@ -135,7 +135,9 @@ def test_what_the_atlas_holds_is_the_answer_and_predicted_only_when_asked(contex
     assert held.h5ad_uri is None and held.n_evaluations == 0
     assert held.measured is not None and held.measured.n_groups == 1 and held.measured.agreement is None
     assert {"ISG15", "IFI6"} <= {gene.gene for gene in held.measured.top_genes[:20]}
-    assert f"Already {held.measured}" in io.read_text(held.html_uri)
+    for uri in (held.html_uri, held.markdown_uri):
+        text = io.read_text(uri)
+        assert f"Already {held.measured}" in text and "Measured: your atlas holds this response." in text
     both = ask(predict_anyway=True)
     assert both.measured == held.measured and both.n_evaluations > 1 and both.h5ad_uri is not None
     # no mixture of other types is taken over the type's own cells
@@ -242,11 +244,11 @@ def test_the_results_say_what_ran(default_run: HaystackOutputs, context: Haystac
     assert provenance["embedding_model"] == context.embedding_model
     assert provenance["seed"] == 0
     assert log["baseline"]["available"]
-    html = io.read_text(default_run.html_uri)
-    assert "Generated cells are not replicates" in html
-    assert "the baseline" in html
-    assert "<title>ISG15 +" in html
-    assert "http" not in html.replace("https://www.w3.org", "")
+    html, text = io.read_text(default_run.html_uri), io.read_text(default_run.markdown_uri)
+    for told in ("Grounded: the prediction shows", "Generated cells are not replicates", "mean shift of all"):
+        assert told in html and told in text
+    assert 'data-tip="ISG15: log2 fold change +' in html and 'class="node target"' in html
+    assert "Transcription factors" not in html and "://" not in html and "src=" not in html
 
 
 def test_markup_in_a_question_is_escaped(run_it, context, demo, results):
@@ -276,7 +278,11 @@ def test_a_run_that_begins_anew_forgets_what_it_did_and_one_in_its_folder_replac
     state = steps.start_run(query, run_id="other/1", results_uri=uri, config=IterationConfig(), context=context)
     steps.finalize(state, context)
     left = {path.name for path in (results / "twice").iterdir()}
-    assert left == {"my_log.json", "work", *(f"{io.safe_name('other/1')}_{end}" for end in ("report.html", "log.json"))}
+    assert left == {
+        "my_log.json",
+        "work",
+        *(f"{io.safe_name('other/1')}_{end}" for end in ("report.html", "report.md", "log.json")),
+    }
 
 
 def test_of_two_identical_runs_at_once_one_wins(run_it: RunIt, context: HaystackContext, results: Path) -> None:
@@ -293,7 +299,7 @@ def test_of_two_identical_runs_at_once_one_wins(run_it: RunIt, context: Haystack
     assert f"the run same is already running (pid {os.getpid()} on " in str(refused)
     assert steps.load_run(last_state(won)).run_id == "same"
     top = {path.name for path in (results / "same").iterdir()}
-    assert top == {"same_predictions.h5ad", "same_report.html", "same_log.json", "work"}
+    assert top == {"same_predictions.h5ad", "same_report.html", "same_report.md", "same_log.json", "work"}
     assert not [path for path in (results / "same").rglob("*") if path.stat().st_mode & stat.S_IWOTH]
 
 
@@ -383,6 +389,7 @@ def test_what_the_atlas_lacks_is_said_before_any_inference(context, demo, own_se
     [
         ({"backend": "stack"}, ConfigurationError, "needs a checkpoint and its gene list"),
         ({"grounding": {"gmt_uris": ["/nowhere.gmt"]}}, DataValidationError, "GMT file"),
+        ({"grounding": {"regulons_uri": "/nowhere.tsv"}}, DataValidationError, "regulon table"),
     ],
 )
 def test_what_cant_be_used_here_stops_a_run_before_any_work(run_it, results, options, error, message) -> None:

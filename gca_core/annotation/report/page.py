@@ -1,21 +1,17 @@
 """The annotation report: one self-contained HTML page, and a CSV with a row per cluster."""
 
 import csv
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping
-from importlib import resources
 from io import StringIO
 from typing import Any
-
-from markupsafe import Markup
 
 from gca_core.annotation.markers.delimited import safe_cell
 from gca_core.annotation.models import UNKNOWN, Annotation, DatasetReport, FlagReason, Status
 from gca_core.annotation.report.dot_plot import MAX_CLUSTERS
 from gca_core.annotation.report.palette import label_colours, shown_label
 from gca_core.annotation.report.words import flag_advice, flag_name
-from gca_core.pages import base64_text, render_template
+from gca_core.pages import base64_text, render_page
 
 Cell = str | float | None
 CSV_COLUMNS: dict[str, Callable[[Annotation], Cell]] = {
@@ -54,6 +50,7 @@ def render_html(report: DatasetReport, figures: Mapping[str, bytes], *, title: s
         title: of the page.
     """
     return render_page(
+        "gca_core.annotation",
         "report.html.j2",
         title=title,
         report=report,
@@ -68,20 +65,6 @@ def render_html(report: DatasetReport, figures: Mapping[str, bytes], *, title: s
         shown_label=shown_label,
         flag_name=flag_name,
         flag_advice=flag_advice,
-    )
-
-
-def render_page(template: str, **values: Any) -> str:
-    """A page from a template of this package, with its style, and the only script that it may run."""
-    folder = resources.files("gca_core.annotation") / "templates"
-    style, script = ((folder / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
-    return render_template(
-        "gca_core.annotation",
-        template,
-        style=Markup(style),  # noqa: S704
-        script=Markup(script),  # noqa: S704
-        script_hash=f"sha256-{base64_text(hashlib.sha256(script.encode()).digest())}",
-        **values,
     )
 
 

@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from urllib.parse import quote
 
 from gca_core.annotation.labels.corrections import Correction
-from gca_core.annotation.report.page import render_page
 from gca_core.annotation.report.words import flag_advice, flag_name
 from gca_core.annotation.review.queue import HERE, PAGE, Entry, Queue, collect_review, real_folder
 from gca_core.annotation.review.table import N_TOP, decide, parse_review, render_review_csv
 from gca_core.errors import DataValidationError
 from gca_core.io import PathInput, as_path, join_uri, read_text, write_text
+from gca_core.pages import render_page
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +63,7 @@ def render_review_html(queue: Queue, *, linked: bool = True) -> str:
     """
     links = {run.name: quote(PAGE if run.name == HERE else f"{run.name}/{PAGE}") for run in queue.runs if run.has_page}
     return render_page(
+        "gca_core.annotation",
         "review.html.j2",
         title=f"{len(queue.entries)} clusters to review" if len(queue.entries) != 1 else "1 cluster to review",
         queue=queue,

@@ -13,7 +13,6 @@ from pydantic import BaseModel
 
 from gca_core.annotation.markers.delimited import plain_cell, safe_cell
 from gca_core.annotation.models import UNKNOWN, DatasetReport
-from gca_core.annotation.report.page import render_page
 from gca_core.annotation.review.queue import PAGE, REPORT, Run, collect_review
 from gca_core.errors import DataValidationError
 from gca_core.io import (
@@ -23,6 +22,7 @@ from gca_core.io import (
     read_text,
     write_text,
 )
+from gca_core.pages import render_page
 
 log = logging.getLogger(__name__)
 
@@ -217,6 +217,7 @@ def _page(rows: Sequence[dict[str, Any]], shares: Sequence[Share]) -> str:
     for share in shares:
         by_label[share.label][share.file] = share
     return render_page(
+        "gca_core.annotation",
         "cohort.html.j2",
         title=f"Cell types of {len(rows)} files" if len(rows) != 1 else "Cell types of one file",
         rows=rows,

@@ -109,11 +109,15 @@ def run(
     gmt: Annotated[
         list[str] | None, typer.Option(help="A GMT file of gene sets to look for beside the bundled; more than once.")
     ] = None,
+    regulons: Annotated[
+        str | None,
+        typer.Option(help="Targets of transcription factors, table or GMT, to report their activity."),
+    ] = None,
     demo: Demo = False,
     as_json: AsJson = False,
     **given: Any,
 ) -> None:
-    """Answer a question; writes RUN_predictions.h5ad, RUN_report.html and RUN_log.json.
+    """Answer a question; writes RUN_predictions.h5ad, RUN_report.html, RUN_report.md and RUN_log.json.
 
     Try it without any data of your own:
 
@@ -128,7 +132,8 @@ def run(
     from gca_core.locks import check_earlier
 
     settings, names = load_settings(), asked(**given)
-    config = bounds(given, seed=settings.seed, grounding=GroundingConfig(gmt_uris=tuple(gmt or ())))
+    grounding = GroundingConfig(gmt_uris=tuple(gmt or ()), regulons_uri=regulons)
+    config = bounds(given, seed=settings.seed, grounding=grounding)
     require_backend(config.backend, config.checkpoint, config.gene_list_uri)
     if output and not overwrite:
         check_earlier(output, RESULT, overwrite=False)
@@ -293,7 +298,7 @@ def _print(outputs: HaystackOutputs, truth: TruthComparison | None) -> None:
     if truth is not None:
         rows.append(("Pearson with the truth", f"{truth.pearson_lfc:.3f} over {truth.n_genes} genes"))
         rows.append(("overlap of 50 largest changes", f"{truth.de_overlap_50:.2f}"))
-    files = ("h5ad_uri", "html_uri", "json_uri")
+    files = ("h5ad_uri", "html_uri", "markdown_uri", "json_uri")
     rows += [(name.removesuffix("_uri"), str(getattr(outputs, name) or "none")) for name in files]
     for name, value in rows:
         typer.echo(f"{name:<30}{value}")

@@ -8,9 +8,10 @@ from io import BytesIO
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from gca_core.haystack.results.report import CHOSEN, OTHER
 from gca_core.pages import base64_text, render_template
 from gca_core.responses.backtest import REFERENCE, Regime
+
+CHOSEN, OTHER = "#1b7f5c", "#9aa3ab"
 
 
 def render_backtest(regimes: Sequence[Regime], dataset: str | None) -> str:

@@ -13,8 +13,8 @@ from gca_core import io
 # of one run alone: who it is, where its files lie, how long it took, and messages that may name these
 PARTICULAR = frozenset(
     {
-        "run_id", "results_uri", "prediction_uri", "query_uri", "state_uri", "h5ad_uri", "html_uri", "json_uri",
-        "duration_seconds", "error",
+        "run_id", "results_uri", "prediction_uri", "query_uri", "state_uri", "h5ad_uri", "html_uri", "markdown_uri",
+        "json_uri", "duration_seconds", "error",
     }
 )  # fmt: skip
 

@@ -11,6 +11,9 @@ import pandas as pd
 
 from gca_core import io
 from gca_core.errors import CellRetrievalError
+from gca_core.grounding.components import Link, Response, network_links
+from gca_core.grounding.models import RegulatorActivity
+from gca_core.grounding.regulons import read_regulons, regulator_activity
 from gca_core.grounding.score import enriched_sets, score_prediction
 from gca_core.haystack.decide import best_of
 from gca_core.haystack.models import (
@@ -26,9 +29,10 @@ from gca_core.haystack.reference import describe_reference
 from gca_core.haystack.results.files import remove_earlier, result_uris
 from gca_core.haystack.results.log import make_log
 from gca_core.haystack.results.predictions import write_predictions
-from gca_core.haystack.results.report import render_report, volcano_points
+from gca_core.haystack.results.report import Findings, render_report, render_report_markdown
 from gca_core.inference.prediction import change, differential_change, read_prediction
 from gca_core.matrix.compare import pearson
+from gca_core.matrix.differential import DifferentialExpression
 
 if TYPE_CHECKING:
     from gca_core.haystack.context import HaystackContext
@@ -45,7 +49,9 @@ def write_outputs(
     best = best_of(run.evaluations())
     iteration = next((r.iteration for r in run.iterations if best in r.evaluations), None) if best else None
     uris = result_uris(run.results_uri, run.run_id)
-    found = None
+    found: DifferentialExpression | None = None
+    links: list[Link] = []
+    regulators: list[RegulatorActivity] = []
     predicted = pd.Series(dtype=np.float64)
     baseline = Baseline(available=False, description="no prediction to compare with")
     if best is not None and iteration is not None and best.prediction_uri and best.query_uri:
@@ -55,12 +61,18 @@ def write_outputs(
         found = differential_change(*cells, min_lfc=limits.min_lfc, max_padj=limits.max_padj)
         baseline = make_baseline(run, predicted, context)
         tables = {"enrichment_results": enriched_sets(found, limits)}
+        response = Response.of(found.lfc, found.genes, found.is_de)
+        links = network_links(response, run.query.expectation, context.knowledge, limits)
+        if limits.regulons_uri is not None:
+            regulators = regulator_activity(found, read_regulons(limits.regulons_uri), limits.min_set_genes)
+            tables["transcription_factors"] = pd.DataFrame([regulator.model_dump() for regulator in regulators])
         write_predictions(run, best, iteration, cells, found, tables, uris["h5ad"])
     reference = describe_reference(run.query, context, dict(zip(predicted.index, predicted.tolist(), strict=True)))
     outputs = HaystackOutputs(
         run_id=run.run_id,
         h5ad_uri=uris["h5ad"] if found else None,
         html_uri=uris["html"],
+        markdown_uri=uris["markdown"],
         json_uri=uris["json"],
         state_uri=state_uri,
         best_score=best.score if best else None,
@@ -74,11 +86,20 @@ def write_outputs(
         measured=run.measured,
     )
     detail = decision.detail if decision.reason else "the number of built iterations is reached"
-    page = render_report(run, best, outputs, detail, baseline, reference, volcano_points(found) if found else [])
-    log_data = make_log(run=run, outputs=outputs, termination_detail=detail, baseline=baseline, reference=reference)
+    findings = Findings(run, best, outputs, detail, baseline, reference, found, links, regulators)
+    page, text = render_report(findings), render_report_markdown(findings)
+    log_data = make_log(
+        run=run,
+        outputs=outputs,
+        termination_detail=detail,
+        baseline=baseline,
+        reference=reference,
+        transcription_factors=[regulator.model_dump() for regulator in regulators],
+    )
     io.write_text(outputs.html_uri, page)
+    io.write_text(outputs.markdown_uri, text)
     io.write_json(outputs.json_uri, log_data)
-    remove_earlier(run.results_uri, (outputs.h5ad_uri, outputs.html_uri, outputs.json_uri))
+    remove_earlier(run.results_uri, (outputs.h5ad_uri, outputs.html_uri, outputs.markdown_uri, outputs.json_uri))
     log.info("report %s", outputs.html_uri)
     return outputs
 

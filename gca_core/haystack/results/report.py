@@ -1,69 +1,112 @@
-"""The HTML report."""
+"""The report of a run, as a page and as Markdown."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
-
-from gca_core.haystack.models import Baseline, CandidateEvaluation, HaystackOutputs, HaystackRun, ReferenceResponse
+from gca_core.grounding.components import Link
+from gca_core.grounding.models import RegulatorActivity
+from gca_core.haystack.models import (
+    Baseline,
+    CandidateEvaluation,
+    GeneChange,
+    HaystackOutputs,
+    HaystackRun,
+    ReferenceResponse,
+)
+from gca_core.haystack.results.pictures import gene_rows, network_picture, score_panels, volcano_points
+from gca_core.haystack.results.words import STOPPED, caveats, fates, headline, verdict
 from gca_core.matrix.differential import DifferentialExpression
-from gca_core.pages import render_template
+from gca_core.pages import render_markdown, render_page
 
-UP, DOWN, CHOSEN, OTHER = "#b2452f", "#2f6db2", "#1b7f5c", "#9aa3ab"
-# points of the volcano, and the -log10 p beyond which all are drawn alike
-MAX_CHANGED, MAX_OTHERS, MAX_HEIGHT = 300, 500, 50.0
+LISTED_LINKS, LISTED_FACTORS = 10, 20
 
 
-class VolcanoPoint(NamedTuple):
-    """A gene: ``x`` from -1 to 1 by log2 fold change, ``y`` from 0 to 1 by -log10 p."""
+@dataclass(frozen=True)
+class Findings:
+    """All that a report tells of.
 
-    x: float
-    y: float
-    gene: str
-    lfc: float
-    colour: str
+    Attributes:
+        run: with all its iterations.
+        best: the evaluation whose prediction was taken.
+        outputs: where the results lie, and the figures.
+        stopped: why the run stopped, in words.
+        baseline, reference: what stands beside the prediction.
+        found: the predicted against the control cells; None without a prediction.
+        links: of the network, strongest first.
+        regulators: activity of transcription factors, most significant first; empty where no table is configured.
+    """
+
+    run: HaystackRun
+    best: CandidateEvaluation | None
+    outputs: HaystackOutputs
+    stopped: str
+    baseline: Baseline
+    reference: ReferenceResponse
+    found: DifferentialExpression | None = None
+    links: Sequence[Link] = ()
+    regulators: Sequence[RegulatorActivity] = ()
 
 
-def render_report(
-    run: HaystackRun,
-    best: CandidateEvaluation | None,
-    outputs: HaystackOutputs,
-    detail: str,
-    baseline: Baseline,
-    reference: ReferenceResponse,
-    volcano: Sequence[VolcanoPoint] = (),
-) -> str:
+def render_report(findings: Findings) -> str:
     """A self-contained page; every text from data is escaped."""
-    return render_template(
+    f = findings
+    answers = {
+        "prediction": f.best.top_genes if f.best else (),
+        "the atlas's own estimate": f.reference.top_genes,
+        "mean shift": f.baseline.top_genes,
+        "measured": f.run.measured.top_genes if f.run.measured else (),
+    }
+    rows, zero = gene_rows({name: _changes(genes) for name, genes in answers.items() if genes})
+    targets = [target.gene for target in f.run.query.expectation.targets]
+    lfc = dict(zip(f.found.genes, f.found.lfc.tolist(), strict=True)) if f.found else {}
+    nodes, edges = network_picture(f.links, lfc, targets)
+    return render_page(
         "gca_core.haystack",
         "report.html.j2",
-        run=run,
-        query=run.query,
-        best=best,
-        outputs=outputs,
-        detail=detail,
-        baseline=baseline,
-        reference=reference,
-        volcano=volcano,
+        **_texts(f),
+        panels=score_panels(f.run, f.best) if f.best else [],
+        volcano=volcano_points(f.found) if f.found else [],
+        nodes=nodes,
+        edges=edges,
+        gene_rows=rows,
+        zero=zero,
+        answers=[name for name, genes in answers.items() if genes],
     )
 
 
-def volcano_points(found: DifferentialExpression) -> list[VolcanoPoint]:
-    """Some of the genes that do not change, evenly by effect, then the strongest of those that do."""
-    heights = np.minimum(-np.log10(np.maximum(found.pvalue, 1e-300)), MAX_HEIGHT)
-    order = np.argsort(np.abs(found.lfc), kind="stable")
-    changed, others = order[found.is_de[order]][-MAX_CHANGED:], order[~found.is_de[order]]
-    others = others[:: max(1, len(others) // MAX_OTHERS)]
-    scale = float(np.abs(found.lfc).max()) or 1.0
-    return [
-        VolcanoPoint(
-            x=round(float(found.lfc[i]) / scale, 4),
-            y=round(float(heights[i]) / MAX_HEIGHT, 4),
-            gene=found.genes[i],
-            lfc=round(float(found.lfc[i]), 3),
-            colour=OTHER if not found.is_de[i] else UP if found.lfc[i] > 0 else DOWN,
-        )
-        for i in (*others, *changed)
-    ]
+def render_report_markdown(findings: Findings) -> str:
+    """The same as Markdown: what the page draws is listed."""
+    return render_markdown("gca_core.haystack", "report.md.j2", **_texts(findings), listed=_listed)
+
+
+def _texts(f: Findings) -> dict[str, Any]:
+    kind = verdict(f.run, f.best)
+    return {
+        "title": f.run.query.question,
+        "run": f.run,
+        "query": f.run.query,
+        "best": f.best,
+        "outputs": f.outputs,
+        "stopped": f"{STOPPED[f.outputs.termination_reason]} ({f.stopped})",
+        "baseline": f.baseline,
+        "reference": f.reference,
+        "verdict": kind,
+        "headline": headline(kind, f.run),
+        "fates": fates(f.run, f.best),
+        "caveats": caveats(f.run, f.outputs, f.baseline, f.reference),
+        "links": f.links[:LISTED_LINKS],
+        "n_links": len(f.links),
+        "regulators": f.regulators[:LISTED_FACTORS],
+        "n_regulators": len(f.regulators),
+    }
+
+
+def _listed(genes: Sequence[GeneChange], k: int) -> str:
+    return ", ".join(f"{gene.gene} {gene.change:+.2f}" for gene in genes[:k])
+
+
+def _changes(genes: Sequence[GeneChange]) -> Mapping[str, float]:
+    return {gene.gene: gene.change for gene in genes}

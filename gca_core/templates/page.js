@@ -1,4 +1,4 @@
-// sorts a table by a column, narrows it to rows that hold a text, and opens details before printing
+// sorts a table by a column, narrows it to rows that hold a text, names marks of pictures, and opens details before printing
 document.documentElement.classList.add("scripted");
 for (const table of document.querySelectorAll("table[data-sortable]")) {
   const body = table.tBodies[0];
@@ -31,5 +31,27 @@ for (const table of document.querySelectorAll("table[data-sortable]")) {
   };
   words.addEventListener("input", narrow);
   if (flagged !== null) flagged.addEventListener("change", narrow);
+}
+// says which mark of a picture is nearest to the pointer or finger
+for (const plot of document.querySelectorAll("[data-tips]")) {
+  const picture = plot.querySelector("svg");
+  const told = picture.querySelector(".told");
+  const marks = Array.from(picture.querySelectorAll("[data-tip]"), (mark) => ({ mark, x: mark.cx.baseVal.value, y: mark.cy.baseVal.value }));
+  let near = null;
+  const tell = (event) => {
+    const box = picture.getBoundingClientRect();
+    const scale = picture.viewBox.baseVal.width / box.width;
+    const x = (event.clientX - box.left) * scale;
+    const y = (event.clientY - box.top) * scale;
+    const far = (place) => Math.hypot(place.x - x, place.y - y);
+    const found = marks.reduce((best, place) => (best === null || far(place) < far(best) ? place : best), null);
+    if (found === null || far(found) > 20) return;
+    if (near !== null) near.classList.remove("near");
+    near = found.mark;
+    near.classList.add("near");
+    told.textContent = near.dataset.tip;
+  };
+  picture.addEventListener("pointermove", tell);
+  picture.addEventListener("pointerdown", tell);
 }
 addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((part) => { part.open = true; }));

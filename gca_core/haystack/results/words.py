@@ -1,0 +1,111 @@
+"""What a run came to, in words."""
+
+from __future__ import annotations
+
+from gca_core.haystack.decide import preference
+from gca_core.haystack.models import (
+    Baseline,
+    CandidateEvaluation,
+    EvaluationStatus,
+    HaystackOutputs,
+    HaystackRun,
+    ReferenceResponse,
+    TerminationReason,
+)
+from gca_core.matrix.differential import NOT_REPLICATES
+
+STOPPED = {
+    TerminationReason.THRESHOLD: "it is good enough",
+    TerminationReason.PLATEAU: "further prompts brought nothing",
+    TerminationReason.MAX_ITERATIONS: "all iterations have run",
+    TerminationReason.BUDGET: "the budget is spent",
+    TerminationReason.CANCELLED: "it was cancelled",
+    TerminationReason.EMPTY_PROPOSAL: "nothing new is left to try",
+    TerminationReason.MEASURED: "the answer is known",
+}
+
+
+def verdict(run: HaystackRun, best: CandidateEvaluation | None) -> str:
+    """``measured``, ``grounded``, ``not grounded``, ``ungroundable`` or ``no prediction``."""
+    if best is None:
+        return "no prediction" if run.measured is None else "measured"
+    if best.score is None:
+        return "ungroundable"
+    return "grounded" if best.score >= run.config.score_threshold else "not grounded"
+
+
+def headline(verdict: str, run: HaystackRun) -> str:
+    """The verdict as a sentence."""
+    name = run.query.perturbation
+    return {
+        "measured": "Measured: your atlas holds this response.",
+        "grounded": f"Grounded: the prediction shows what is known of {name}.",
+        "not grounded": f"No grounded prediction: the best one shows too little of what is known of {name}.",
+        "ungroundable": f"Ungroundable: too little is known of {name} to judge a prediction.",
+        "no prediction": "No prediction was made.",
+    }[verdict]
+
+
+def fates(run: HaystackRun, best: CandidateEvaluation | None) -> dict[str, str]:
+    """Why each candidate was taken or not, by its id."""
+    if best is None:
+        return {e.candidate.candidate_id: _unusable(e) for e in run.evaluations()}
+    usable = sorted((e for e in run.evaluations() if e.prediction_uri is not None), key=preference)
+    found = {e.candidate.candidate_id: _unusable(e) for e in run.evaluations() if e.prediction_uri is None}
+    found |= {e.candidate.candidate_id: f"not taken: {_behind(e, best)}" for e in usable}
+    next_one = next((e for e in usable if e.candidate.candidate_id != best.candidate.candidate_id), None)
+    ahead = "the only prediction" if next_one is None else _behind(next_one, best, ahead=True)
+    return found | {best.candidate.candidate_id: f"taken: {ahead}"}
+
+
+def _unusable(evaluation: CandidateEvaluation) -> str:
+    if evaluation.status is EvaluationStatus.FAILED:
+        return f"failed: {evaluation.error or 'no reason was given'}"
+    return "no prediction"
+
+
+def _behind(one: CandidateEvaluation, best: CandidateEvaluation, *, ahead: bool = False) -> str:
+    """The first thing that tells the two apart, by what the best was chosen by."""
+    pairs = zip(preference(one), preference(best), strict=True)
+    first = next((i for i, (own, other) in enumerate(pairs) if own != other), 3)
+    if first == 0:
+        figures = _against(one.agreement, best.agreement, ahead, 2)
+        more = "it agrees best" if ahead else "it agrees less"
+        return f"{more} with the atlas's own estimate ({figures})"
+    if first == 1:
+        more = "as near to that estimate and better" if ahead else "as near to that estimate, but less well"
+        return f"{more} grounded ({_against(one.score, best.score, ahead, 1)})"
+    if first == 2:
+        figures = _against(one.candidate.relevance, best.candidate.relevance, ahead, 2)
+        return f"as good as another, and its prompt is {'more' if ahead else 'less'} relevant ({figures})"
+    return "as good as another, by order of their ids"
+
+
+def _against(one: float | None, best: float | None, ahead: bool, digits: int) -> str:
+    own, other = ("none" if value is None else f"{value:.{digits}f}" for value in (one, best))
+    return f"{other}, next {own}" if ahead else f"{own} against {other}"
+
+
+def caveats(run: HaystackRun, outputs: HaystackOutputs, baseline: Baseline, reference: ReferenceResponse) -> list[str]:
+    """What a reader of this run has to bear in mind."""
+    found = []
+    if outputs.h5ad_uri is not None:
+        found.append(f"{NOT_REPLICATES[0].upper()}{NOT_REPLICATES[1:]}.")
+        found.append(
+            "A high score says that the prediction shows the programme expected of the perturbation. It does not say "
+            "that each gene is right, nor how much the target resembles the cells of the prompt."
+        )
+    better = baseline.grounding.score if baseline.grounding else None
+    if better is not None and outputs.best_score is not None and better >= outputs.best_score:
+        found.append(
+            f"The mean shift of all other types scores {better:.1f}, no less than the prediction: an averaged response "
+            "is cleaner, which the score likes and which need not be nearer to the truth."
+        )
+    if reference.forecast is None and outputs.h5ad_uri is not None:
+        found.append("The atlas holds too few measured pairs to say how accurate an answer will be.")
+    elif reference.forecast is not None and reference.forecast.n_pairs < 20:
+        few = reference.forecast.n_pairs
+        found.append(f"The accuracy to expect stands on {few} pairs, so its interval is a little narrow.")
+    if not run.query.in_catalogue:
+        found.append(f"The catalogue doesn't know {run.query.perturbation}, so nothing is expected of it.")
+    return found + list(run.query.ambiguities) + list(run.query.notes)
