@@ -217,7 +217,8 @@ def _texts(messages: Messages) -> list[tuple[str, str]]:
 
 def _text(message: Any) -> str:
     text = message.text
-    return str(text if isinstance(text, str) else text())
+    # halves of characters, which JSON can hold, can't be written
+    return str(text if isinstance(text, str) else text()).encode(errors="replace").decode()
 
 
 def _truncated(message: Any) -> bool:

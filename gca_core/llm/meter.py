@@ -115,4 +115,4 @@ class Meter:
 
 def most_tokens(messages: Sequence[tuple[str, str]]) -> int:
     """An upper bound for the tokens of role and text pairs: no tokeniser makes more of them than there are bytes."""
-    return sum(len(text.encode()) + _PER_MESSAGE for _, text in messages)
+    return sum(len(text.encode(errors="surrogatepass")) + _PER_MESSAGE for _, text in messages)

@@ -325,6 +325,9 @@ FAULTS: dict[str, Answer] = {
     "unknown tools": Answer(tool_calls=(("delete_run", {"run": "*"}), ("run_stack_inference", {"out": "/etc"}))),
     "unknown groups": Answer(json.dumps({"prompts": [{"group_ids": ["g-000000000000", "'; drop table runs"]}]})),
     "controls": Answer(json.dumps({"prompts": [{"group_ids": ["CONTROL"]}]})),
+    "no arguments": Answer(tool_calls=(("get_drug_targets", ["x"]), ("check_convergence", None))),  # type: ignore[arg-type]
+    "half a character": Answer('{"prompts": [{"group_ids": ["\\ud800"]}]} \ud800'),
+    "a tool asked with half a character": Answer(tool_calls=(("get_drug_targets", {"perturbation": "\ud800"}),)),
     "too many": Answer(json.dumps({"prompts": [{"group_ids": ["g-0"]}] * 9})),
 }
 
@@ -393,7 +396,7 @@ def test_a_models_prompts_never_cost_accuracy(model, begin, by_rules, context, d
             return Answer('{"ask": ["prompt_generation"], "focus": {}}')
         return Answer(json.dumps({"prompts": [{"group_ids": c, "rationale": "so I say"} for c in chosen[:8]]}))
 
-    with_model, _ = model(respond)
+    (with_model, _), (same_again, _) = model(respond), model(respond)
     mixed, rules = run_to_its_end(begin(), with_model), by_rules
     proposed = [e.candidate for record in steps.load_run(mixed).iterations for e in record.evaluations]
     assert proposed[0].strategy is Strategy.REFERENCE
@@ -401,8 +404,11 @@ def test_a_models_prompts_never_cost_accuracy(model, begin, by_rules, context, d
     ends = [steps.finalize(state, with_model) for state in (rules, mixed)]
     accuracies = [demo.compare(end.h5ad_uri).pearson_lfc for end in ends]
     assert accuracies[1] >= accuracies[0] - 0.01
-    (report,) = io.read_json(ends[1].json_uri)["canonical"]["run"]["iterations"][0]["agents"]
+    log = io.read_json(ends[1].json_uri)
+    (report,) = log["canonical"]["run"]["iterations"][0]["agents"]
     assert (report["agent"], report["turns"]) == ("prompt_generation", [])
+    again = steps.finalize(run_to_its_end(begin(), same_again), same_again)
+    assert io.read_json(again.json_uri)["canonical_sha256"] == log["canonical_sha256"]
 
 
 def test_an_agent_that_drives_a_run_stays_within_it(begin, context, bucket, tmp_path):

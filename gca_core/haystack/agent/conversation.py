@@ -33,8 +33,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MAX_RESULT_CHARS = 12_000
-# tools that are called of one answer
-MAX_TOOL_CALLS = 8
+# tools that are called of one answer, and calls that the transcript shows of it
+MAX_TOOL_CALLS, MAX_SHOWN = 8, 10
+_TOO_MANY = json.dumps({"error": f"at most {MAX_TOOL_CALLS} tools are called of one answer; this one was not"})
 # a provider that is silent so long, twice, is left out
 TIMEOUT_S, RETRIES = 60.0, 1
 _VERSION = re.compile(r"version: (\d+)\n\s*")
@@ -178,13 +179,16 @@ class Session:
                     continue
                 turns.append(AgentTurn(text=cut(reply.text, _TEXT)))
                 return answer
-            answers = [_called(call, tools if i < MAX_TOOL_CALLS else {}) for i, call in enumerate(reply.tool_calls)]
-            history += [reply.message, *(_message(call["id"], text) for call, text, _ in answers)]
+            said = [_called(call, tools) for call in reply.tool_calls[:MAX_TOOL_CALLS]]
+            said += [_TOO_MANY] * (len(reply.tool_calls) - len(said))
+            messages = [_message(call["id"], text) for call, text in zip(reply.tool_calls, said, strict=True)]
+            history += [reply.message, *messages]
+            shown = [(_shown(call), text) for call, text in zip(reply.tool_calls, said, strict=True)][:MAX_SHOWN]
             turns.append(
                 AgentTurn(
-                    tools=tuple(_shown(call) for call in reply.tool_calls),
+                    tools=tuple(call for call, _ in shown),
                     text=cut(reply.text, _TEXT),
-                    refused=tuple(refusal for *_, refusal in answers if refusal),
+                    refused=tuple(cut(text, _FAULT) for _, text in shown if text.startswith('{"error"')),
                 )
             )
             if left == 1:
@@ -202,16 +206,14 @@ class Session:
         return ChatClient(self.model, options, meter=self.meter, tools=tools)
 
 
-def _called(call: dict[str, Any], tools: dict[str, BaseTool]) -> tuple[dict[str, Any], str, str]:
-    """A call, what a tool says to it, and why it was refused where it was."""
+def _called(call: dict[str, Any], tools: dict[str, BaseTool]) -> str:
+    """What a tool says to a call; one that there isn't is said to be none."""
     tool = tools.get(call["name"])
     try:
         value = {"error": f"there is no tool {cut(call['name'])!r}"} if tool is None else tool.invoke(call["args"])
     except GcaError as error:
         value = {"error": str(error)}
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    refusal = f"{call['name']}: {text}" if text.startswith('{"error"') else ""
-    return call, text[:MAX_RESULT_CHARS], cut(refusal, _FAULT)
+    return (value if isinstance(value, str) else json.dumps(value))[:MAX_RESULT_CHARS]
 
 
 def _message(identifier: str | None, text: str) -> Any:
@@ -219,5 +221,4 @@ def _message(identifier: str | None, text: str) -> Any:
 
 
 def _shown(call: dict[str, Any]) -> str:
-    arguments = json.dumps(call["args"], ensure_ascii=False, sort_keys=True, default=str)
-    return f"{cut(call['name'], _ARGUMENTS)} {cut(arguments, _ARGUMENTS)}"
+    return f"{cut(call['name'], _ARGUMENTS)} {cut(json.dumps(call['args'], sort_keys=True), _ARGUMENTS)}"

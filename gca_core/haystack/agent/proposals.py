@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
@@ -53,7 +53,7 @@ class Plan(BaseModel, frozen=True):
 class ProposedPrompt(BaseModel, frozen=True):
     """Groups that a model chose, and why."""
 
-    group_ids: list[str] = Field(min_length=1, max_length=50)
+    group_ids: list[Annotated[str, Field(max_length=100)]] = Field(min_length=1, max_length=50)
     rationale: str = Field(default="", max_length=600)
 
 
@@ -133,7 +133,7 @@ def drafts_of(
         try:
             drafts.append(draft_of_groups(prompt.group_ids, query, context, Strategy.MODEL, reason))
         except CellRetrievalError as error:
-            notes.append(f"a prompt of {answer.model} was refused: {error}")
+            notes.append(f"a prompt of {answer.model} was refused: {cut(str(error))}")
     return drafts, tuple(notes)
 
 
