@@ -15,7 +15,7 @@ import zarr
 from gca_core.annotation import AnnotationConfig, annotate_file
 from gca_core.atlas.ingest.source import CountSource
 from gca_core.errors import DataValidationError
-from gca_core.haystack.demo.holdout import compare_with_truth
+from gca_core.haystack.results.compare import compare_with_truth
 from gca_core.haystack.steps import predicted_change
 from gca_core.inference.models import InferenceRequest
 from gca_core.inference.shift import ShiftPredictor

@@ -16,9 +16,9 @@ from gca_core.haystack.models import IterationConfig
 if TYPE_CHECKING:
     from gca_core.config import Settings
     from gca_core.haystack.context import HaystackContext
-    from gca_core.haystack.demo.holdout import TruthComparison
     from gca_core.haystack.demo.kang2018 import DemoFiles
     from gca_core.haystack.models import HaystackOutputs
+    from gca_core.haystack.results.compare import TruthComparison
 
 app = typer.Typer(no_args_is_help=True)
 app.add_typer(runs.app, name="runs")
@@ -273,6 +273,48 @@ def backtest(
         typer.echo("too few pairs to leave any out: five of one kind are needed")
 
 
+@app.command()
+def compare(
+    result: Annotated[str, typer.Argument(help="The predictions of a run, or the folder of its results.")],
+    *,
+    truth: Annotated[str, typer.Option(help="File of measured cells, raw counts; h5ad, zarr, loom or 10x.")],
+    perturbation_column: Annotated[str, typer.Option(help="obs column with the perturbation.")],
+    control_value: Annotated[str, typer.Option(help="Its value for control cells.")],
+    perturbation: Annotated[
+        str | None, typer.Option(help="Its value for perturbed cells. [default: the only other value]")
+    ] = None,
+    cell_type_column: Annotated[str | None, typer.Option(help="obs column with the cell type.")] = None,
+    cell_type: Annotated[str | None, typer.Option(help="Its value for the cells to compare with.")] = None,
+    donor_column: Annotated[str | None, typer.Option(help="obs column with the donor: the replicates.")] = None,
+    layer: Annotated[str | None, typer.Option(help="Where the counts are. [default: X]")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Set a run beside measured cells: how well was the response predicted?
+
+    gca haystack compare results --truth measured.h5ad --perturbation-column condition --control-value ctrl
+    """
+    from gca_core.haystack.results.compare import Truth, compare_run
+
+    found = compare_run(
+        result,
+        Truth(
+            uri=truth,
+            perturbation_column=perturbation_column,
+            control_value=control_value,
+            perturbation=perturbation,
+            cell_type_column=cell_type_column,
+            cell_type=cell_type,
+            donor_column=donor_column,
+            layer=layer,
+        ),
+    )
+    if as_json:
+        typer.echo(found.model_dump_json(indent=2))
+        return
+    for name, value in _compared(found):
+        typer.echo(f"{name:<30}{value}")
+
+
 def _fail(error: Exception) -> NoReturn:
     """Print an expected failure as JSON and leave with the code for it."""
     fault = {
@@ -296,9 +338,28 @@ def _print(outputs: HaystackOutputs, truth: TruthComparison | None) -> None:
     rows.append(("iterations", f"{outputs.n_iterations}, {outputs.n_evaluations} predictions"))
     rows.append(("stopped by", outputs.termination_reason.value))
     if truth is not None:
-        rows.append(("Pearson with the truth", f"{truth.pearson_lfc:.3f} over {truth.n_genes} genes"))
-        rows.append(("overlap of 50 largest changes", f"{truth.de_overlap_50:.2f}"))
+        rows += _compared(truth)[:2]
     files = ("h5ad_uri", "html_uri", "markdown_uri", "json_uri")
     rows += [(name.removesuffix("_uri"), str(getattr(outputs, name) or "none")) for name in files]
     for name, value in rows:
         typer.echo(f"{name:<30}{value}")
+
+
+def _compared(truth: TruthComparison) -> list[tuple[str, str]]:
+    recall, direction = (
+        "none was measured" if share is None else f"{share:.2f}"
+        for share in (truth.de_recall, truth.direction_agreement)
+    )
+    discrimination = truth.discrimination_note
+    if truth.discrimination is not None:
+        discrimination = f"{truth.discrimination:.2f} among {truth.n_perturbations} perturbations"
+    genes = f"{truth.n_de_true} measured, {truth.n_de_predicted} predicted, {truth.n_de_shared} both"
+    return [
+        ("Pearson with the truth", f"{truth.pearson_lfc:.3f} over {truth.n_genes} genes"),
+        ("overlap of 50 largest changes", f"{truth.de_overlap_50:.2f}"),
+        ("genes that change", genes),
+        ("measured changes, predicted", recall),
+        ("measured changes, direction", direction),
+        ("discrimination", discrimination),
+        ("cells", f"{truth.n_true_cells} perturbed, {truth.n_control_cells} control"),
+    ]

@@ -15,8 +15,9 @@ from gca_core.atlas.models import IngestConfig
 from gca_core.config import Settings
 from gca_core.errors import CellRetrievalError
 from gca_core.haystack.context import HaystackContext
-from gca_core.haystack.demo.holdout import TruthComparison, compare_with_truth, split_withheld
+from gca_core.haystack.demo.holdout import split_withheld
 from gca_core.haystack.models import StructuredQuery
+from gca_core.haystack.results.compare import TruthComparison, compare_with_truth
 
 if TYPE_CHECKING:
     from anndata import AnnData

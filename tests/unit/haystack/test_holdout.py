@@ -1,5 +1,3 @@
-from pathlib import Path
-
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -7,7 +5,7 @@ import pytest
 import scipy.sparse as sp
 
 from gca_core.errors import DataValidationError
-from gca_core.haystack.demo.holdout import compare_changes, compare_with_truth, split_withheld
+from gca_core.haystack.demo.holdout import split_withheld
 
 TYPE, OTHER = "CL:0002057", "CL:0000236"
 
@@ -49,38 +47,3 @@ def test_a_missing_column_is_named(cells: ad.AnnData, options: dict[str, str]) -
 def test_nothing_to_withhold_is_refused(cells: ad.AnnData) -> None:
     with pytest.raises(DataValidationError, match="0 perturbed"):
         split_withheld(cells, "CL:0000623", perturbed_value="stim")
-
-
-def result_file(cells: ad.AnnData, folder: Path, genes: list[int] | slice = slice(None)) -> str:
-    """A result whose prediction is the truth itself."""
-    own = cells[(cells.obs["cell_type_ontology_id"] == TYPE).to_numpy(), genes].copy()
-    own.obs["haystack"] = ["prediction" if c == "stim" else "control" for c in own.obs["condition"]]
-    own.write_h5ad(folder / "result.h5ad")
-    return str(folder / "result.h5ad")
-
-
-def test_a_perfect_prediction_agrees_with_the_truth(cells: ad.AnnData, tmp_path: Path) -> None:
-    _, truth = split_withheld(cells, TYPE, perturbed_value="stim")
-    compared = compare_with_truth(result_file(cells, tmp_path), truth, cells[:20].copy())
-    assert compared.pearson_lfc == pytest.approx(1.0)
-    assert compared.de_overlap_50 == 1.0
-    assert (compared.n_genes, compared.n_true_cells, compared.n_control_cells) == (60, 20, 20)
-
-
-def test_genes_are_matched_by_name(cells: ad.AnnData, tmp_path: Path) -> None:
-    _, truth = split_withheld(cells, TYPE, perturbed_value="stim")
-    compared = compare_with_truth(result_file(cells, tmp_path, list(range(59, 9, -1))), truth, cells[:20].copy())
-    assert compared.n_genes == 50
-
-
-def test_a_file_that_is_no_result_is_refused(cells: ad.AnnData, tmp_path: Path) -> None:
-    cells.write_h5ad(tmp_path / "cells.h5ad")
-    with pytest.raises(DataValidationError, match=r"obs\['haystack'\]"):
-        compare_with_truth(str(tmp_path / "cells.h5ad"), cells, cells)
-
-
-def test_the_opposite_prediction_disagrees() -> None:
-    change = np.random.default_rng(0).normal(size=200)
-    compared = compare_changes(-change, change)
-    assert compared.pearson_lfc == pytest.approx(-1.0)
-    assert compared.de_overlap_50 == 1.0
