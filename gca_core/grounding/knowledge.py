@@ -1,10 +1,8 @@
 """What the score is measured against: gene sets, footprints and functional neighbours."""
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import combinations
 
 from gca_core import io
 from gca_core.knowledge.bundled.footprints import load_footprints
@@ -45,19 +43,6 @@ class GroundingKnowledge:
             if len(members) <= max_set and needed and len(members & given) >= needed:
                 found |= members
         return frozenset(found - given)
-
-    def links(self, genes: Sequence[str], max_set: int) -> dict[tuple[str, str], float]:
-        """Pairs of genes that share network sets of at most ``max_set`` members, heaviest first.
-
-        A set of n members weighs 1/(n - 1).
-        """
-        found: dict[tuple[str, str], float] = defaultdict(float)
-        for name in self.network:
-            members = self.gene_sets[name]
-            if 2 <= len(members) <= max_set:
-                for pair in combinations([gene for gene in genes if gene in members], 2):
-                    found[pair] += 1.0 / (len(members) - 1)
-        return dict(sorted(found.items(), key=lambda link: (-link[1], link[0])))
 
 
 @cache

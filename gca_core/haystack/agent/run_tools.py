@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from gca_core.errors import EvaluationError
-from gca_core.grounding.components import Response, network_component, target_component
+from gca_core.grounding.components import Response, network_component, network_links, target_component
 from gca_core.grounding.literature import search_literature
 from gca_core.grounding.score import enriched_sets
 from gca_core.haystack.agent.tooling import Limit, Text, Value, as_tools, cut, listed
@@ -115,19 +115,12 @@ class RunToolbox:
         return {**listed("genes", rows, limit), "note": found.reason}
 
     def build_gene_network(self, candidate_id: Text, limit: Limit = 20) -> Value:
-        """The strongest differentially expressed genes of a tried prompt's prediction, their links by small sets of
-        Reactome, heaviest first, and whether they are linked beyond chance."""
-        config, knowledge = self._run.config.grounding, self._context.knowledge
-        found = self._change(candidate_id)
-        nodes = dict(found.strongest_of_both(config.top_genes))
-        links = knowledge.links(list(nodes), config.max_network_set)
-        part = network_component(self._response(candidate_id), self._run.query.expectation, knowledge, config)[0]
-        edges = [{"a": a, "b": b, "weight": round(weight, 4)} for (a, b), weight in links.items()]
-        return {
-            "genes": [{"gene": gene, "direction": way} for gene, way in nodes.items()],
-            **listed("links", edges, limit),
-            "beyond_chance": _part(part),
-        }
+        """How the differentially expressed genes of a tried prompt's prediction are linked with each other and with the
+        targets by small sets of Reactome, strongest first, and whether that goes beyond chance."""
+        asked = (self._response(candidate_id), self._run.query.expectation)
+        bounds = (self._context.knowledge, self._run.config.grounding)
+        rows = [link._asdict() for link in network_links(*asked, *bounds)]
+        return {**listed("links", rows, limit), "beyond_chance": _part(network_component(*asked, *bounds)[0])}
 
     def compute_grounding_score(self, candidate_id: Text) -> Value:
         """The grounding score of a tried prompt with its parts and the numbers they came from, what it suggests, and

@@ -8,6 +8,7 @@ import pytest
 from gca_core.grounding.components import Link
 from gca_core.haystack.decide import best_of
 from gca_core.haystack.models import (
+    AgentReport,
     Baseline,
     GeneChange,
     HaystackOutputs,
@@ -68,14 +69,17 @@ def test_the_verdict_comes_first_in_words(run_with, scores, measured, headline) 
 def test_texts_from_data_stay_texts(run_with) -> None:
     run = run_with(8.0)
     hostile = run.query.model_copy(update={"question": HOSTILE, "perturbation": HOSTILE, "notes": (HOSTILE,)})
+    said = AgentReport(agent="orchestrator", prompt_version="1-x", model="openai:m", failure=HOSTILE)
+    record = run.iterations[0].model_copy(update={"agents": (said,), "notes": (f"note {HOSTILE}",)})
     given = findings(
-        run.model_copy(update={"query": hostile}),
+        run.model_copy(update={"query": hostile, "iterations": (record,)}),
         reference=ReferenceResponse(
             available=True, description=HOSTILE, top_genes=(GeneChange(gene=HOSTILE, change=1.0),)
         ),
     )
     page, text = render_report(given), render_report_markdown(given)
-    assert "<script>alert" not in page and "alert(1)" in page
+    assert "<script>alert" not in page and "Iteration 0: note &lt;script&gt;alert(1)" in page
+    assert r"iteration 0: note \<script\>" in text
     assert r"\<script\>alert(1)\</script\> \| \`x\` \[a\](http://b) # more" in text
     assert "<script" not in text.replace(r"\<", "") and "\n# more" not in text
 
