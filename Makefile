@@ -7,6 +7,10 @@ BENCH_STAMP := $(VENV)/.installed-bench
 STACK_STAMP := .venv-stack/.installed
 EXTRAS := scanpy,vae,haystack,embedded,google,openai,observability,dev
 PYTEST := $(BIN)/python -m pytest
+# one file after another in their order, in which those with few and long tests come first
+TWO := -n 2 --dist loadfile --no-loadscope-reorder
+# the many short processes of the tests compile nothing twice
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-slow test-live test-stack lint format bench bench-annotation bench-latent bench-atlas bench-inference bench-responses bench-grounding bench-haystack docs build constraints clean
@@ -29,10 +33,10 @@ demo: $(STAMP) ## run the three example DAGs on real data and print what came ou
 	@$(BIN)/python scripts/demo.py
 
 test: $(STAMP) ## the tests, under five minutes
-	$(PYTEST) -m 'not slow' -n 2 --dist loadfile --ignore=tests/live
+	$(PYTEST) -m 'not slow' $(TWO) --ignore=tests/live
 
 test-slow: $(STAMP) ## the slower suites
-	$(PYTEST) -m slow --ignore=tests/live
+	$(PYTEST) -m slow $(TWO) --ignore=tests/live
 
 test-live: $(STAMP) ## faults in an Airflow that really runs, its processes killed one by one
 	$(PYTEST) tests/live
@@ -52,7 +56,7 @@ test-stack: $(STAMP) $(STACK_STAMP) ## the tests of the backend stack, on a smal
 lint: $(STAMP) ## ruff, mypy --strict and the import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(BIN)/mypy -n 2
 	$(BIN)/lint-imports
 
 format: $(STAMP) ## let ruff mend what it can

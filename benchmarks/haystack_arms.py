@@ -39,7 +39,7 @@ from gca_core.runs.state import StateRef
 
 CALLS = 20
 # every stop rule but the number of iterations is off, so that all arms have the same number of calls
-TO_THE_END = {"score_threshold": 10.0, "plateau_window": 10, "candidates_per_job": 4}
+TO_THE_END = {"score_threshold": 10.0, "plateau_window": 10}
 LOOP, ONE_ITERATION, DEFAULT_STOPS = "loop", "loop, one iteration", "loop, default stop rules"
 NO_FEEDBACK = "best of N without feedback"
 

@@ -37,7 +37,7 @@ SCHEMES = ("file", "gs", "memory")
 _STAGING = re.compile(r"\.gca-([0-9a-f]{8})-(\d+)-[a-z0-9_]{8}")
 LEFT_FOR_DEAD = 86_400.0  # seconds
 _bucket_options: ContextVar[Mapping[str, Any]] = ContextVar("gca_bucket_options", default=MappingProxyType({}))
-MAX_BYTES, MAX_YAML_BYTES = 100_000_000, 1_000_000
+MAX_BYTES, MAX_YAML_BYTES, MAX_YAML_DEPTH = 100_000_000, 1_000_000, 100
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
 
@@ -383,13 +383,20 @@ def read_yaml(uri: PathInput, *, what: str = "file") -> Any:
 
     text, fault = read_text(uri, what=what, at_most=MAX_YAML_BYTES), ""
     try:
-        if not any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
+        depth = 0
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if isinstance(event, yaml.AliasEvent):
+                fault = "aliases (*name) are not read; write their values out"
+                break
+            # the reader's time grows with the square of the depth
+            if depth > MAX_YAML_DEPTH:
+                fault = "it is nested too deeply"
+                break
+        else:
             return yaml.safe_load(text)
-        fault = "aliases (*name) are not read; write their values out"
     except yaml.YAMLError as error:
         fault = str(error)
-    except RecursionError:
-        fault = "it is nested too deeply"
     raise ConfigurationError(f"the {what} {str(uri)!r} is not valid YAML: {fault}")
 
 

@@ -1,6 +1,7 @@
 """A throw-away Airflow for every test process, set up before anything imports it."""
 
 import atexit
+import gc
 import logging
 import os
 import shutil
@@ -42,6 +43,15 @@ os.environ |= {
     "GCA_MACHINE_PROFILE": "none",
     "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
 }
+
+
+# with all modules loaded, Python's usual pace of collecting takes a sixth of the tests' time
+gc.set_threshold(20_000)
+
+
+def pytest_collection_finish() -> None:
+    """Nothing that was imported by now is ever garbage."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

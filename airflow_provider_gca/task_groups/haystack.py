@@ -31,8 +31,6 @@ log = logging.getLogger(__name__)
 MAX_BOUND = 10
 # a candidate may fail without its run; mapped tasks carry their index behind their name
 _TOLERATED = re.compile(r"\.(infer|evaluate)(_\d+)?$")
-# a bound of candidates_per_iteration
-ALL_CANDIDATES = 50
 LOOP_LABEL = "loop"
 QUIET = {"show_return_value_in_logs": False}
 Json = dict[str, Any]
@@ -377,8 +375,8 @@ def haystack_loop(
         gca_llm_conn_id: connection of the language model that reads questions and proposes beside the rules; where the
             default does not exist, ``GCA_LLM`` decides. None means no model.
         execution: where :class:`StackBatchOperator` runs jobs, ``local`` or ``batch``; None means Google Batch where
-            both ``batch`` and ``gcp_conn_id`` are given. There one job serves all candidates of an iteration, if
-            ``candidates_per_job`` doesn't say otherwise, and ``results_uri`` has to be a ``gs://`` folder.
+            both ``batch`` and ``gcp_conn_id`` are given; there ``results_uri`` has to be a ``gs://`` folder. One job
+            serves all candidates of an iteration, if ``candidates_per_job`` doesn't say otherwise.
         batch: where and how jobs run: the fields of :class:`gca_core.batch.BatchConfig`.
         gcp_conn_id: connection to Google Cloud for the jobs.
         job_timeout_seconds: a job is ended after that time; None means that operator's default.
@@ -395,7 +393,6 @@ def haystack_loop(
     cloud: Json = {}
     if on_batch(execution, batch, gcp_conn_id):
         jobs = as_mapping("haystack_loop", "batch", batch)
-        config = {"candidates_per_job": ALL_CANDIDATES, **(config or {})}
         cloud = {"gcp_conn_id": gcp_conn_id, "impersonation_chain": more.pop("impersonation_chain", None)}
     with TaskGroup(group_id=group_id) as group:
         name = str(group.group_id)

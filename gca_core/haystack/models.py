@@ -9,6 +9,8 @@ from gca_core.inference.models import InferenceJob
 from gca_core.knowledge.bundled.catalogue import PerturbationType
 from gca_core.responses.models import Forecast
 
+MAX_CANDIDATES = 50
+
 
 class Strategy(StrEnum):
     """Where a candidate came from."""
@@ -112,7 +114,7 @@ class IterationConfig(BaseModel, frozen=True, extra="forbid"):
         max_evaluations: predictions at most over the whole run; unbounded where None.
         budget_seconds: inference seconds at most over the whole run; unbounded where None.
         candidates_per_iteration: prompts tried per iteration (K).
-        candidates_per_job: prompts that one inference job works through.
+        candidates_per_job: prompts that one inference job works through; all of an iteration unless it says fewer.
         ontology_distance: steps in the Cell Ontology that count as near.
         prompt_cells: perturbed cells per prompt at most; as many control cells.
         query_cells: unperturbed cells of the target type at most.
@@ -140,8 +142,8 @@ class IterationConfig(BaseModel, frozen=True, extra="forbid"):
     min_improvement: float = Field(default=1.0, ge=0)
     max_evaluations: int | None = Field(default=None, ge=1)
     budget_seconds: float | None = Field(default=None, gt=0)
-    candidates_per_iteration: int = Field(default=4, ge=1, le=50)
-    candidates_per_job: int = Field(default=1, ge=1)
+    candidates_per_iteration: int = Field(default=4, ge=1, le=MAX_CANDIDATES)
+    candidates_per_job: int = Field(default=MAX_CANDIDATES, ge=1)
     ontology_distance: int = Field(default=2, ge=0)
     prompt_cells: int = Field(default=1000, ge=10)
     query_cells: int = Field(default=500, ge=10)

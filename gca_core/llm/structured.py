@@ -83,14 +83,15 @@ def find_json(text: str) -> list[Any]:
     if len(text) > MAX_ANSWER_CHARS:
         raise InvalidAnswerError(f"the answer has {len(text):,} characters; expected at most {MAX_ANSWER_CHARS:,}")
     text = _TRAILING_COMMA.sub(lambda match: match[1] or "", text)
-    found, end = [], 0
-    for _ in range(MAX_TRIES):
-        opening = _OPENING.search(text, end)
-        if opening is None:
-            break
+    found, end, tries = [], 0, 0
+    while tries < MAX_TRIES and (opening := _OPENING.search(text, end)):
+        tries += 1
         try:
             data, end = _DECODER.raw_decode(text, opening.start())
             found.append(data)
-        except (json.JSONDecodeError, RecursionError):
+        except json.JSONDecodeError:
             end = opening.end()
+        except RecursionError:
+            # a thousand levels that were read in vain
+            end, tries = opening.end(), tries + 1000
     return found

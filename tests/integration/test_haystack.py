@@ -70,7 +70,7 @@ def run_it(context: HaystackContext, own_settings: Settings, demo: DemoFiles, re
     def run(name: str, **options: object) -> HaystackOutputs:
         return run_haystack(
             QUESTION,
-            config=IterationConfig.model_validate({"candidates_per_job": 4, **options}),
+            config=IterationConfig.model_validate(options),
             settings=own_settings,
             run_id=name,
             results_uri=(results / name).as_uri(),
@@ -318,7 +318,7 @@ def test_a_cancelled_run_stops_at_its_next_gate(context: HaystackContext, demo: 
 def test_a_run_cancelled_while_it_infers_stays_cancelled(context, demo, results):
     query = steps.understand(QUESTION, context, dataset=demo.dataset)
     uri = (results / "midway").as_uri()
-    config = IterationConfig(score_threshold=9.9, candidates_per_job=4)
+    config = IterationConfig(score_threshold=9.9)
     state = steps.start_run(query, run_id="midway", results_uri=uri, config=config, context=context)
     (job,) = steps.propose(state, 0, context)
     row = context.require_runs().get("midway")
@@ -331,7 +331,7 @@ def test_a_run_cancelled_while_it_infers_stays_cancelled(context, demo, results)
 def test_every_step_can_be_repeated(context: HaystackContext, demo: DemoFiles, results: Path) -> None:
     query = steps.understand(QUESTION, context, dataset=demo.dataset)
     uri = (results / "repeated").as_uri()
-    config = IterationConfig(score_threshold=9.9, candidates_per_job=4)
+    config = IterationConfig(score_threshold=9.9)
     state = steps.start_run(query, run_id="repeated", results_uri=uri, config=config, context=context)
     jobs = steps.propose(state, 0, context)
     assert jobs == steps.propose(state, 0, context)

@@ -12,6 +12,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from gca_core.annotation.adata.expression import Expression
+from gca_core.cache import keep_compiled_umap
 from gca_core.errors import DataValidationError
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ def _with_neighbours(components: npt.NDArray[np.float64], seed: int) -> AnnData:
     import scanpy as sc
     from anndata import AnnData
 
+    keep_compiled_umap()
     data = AnnData(X=components.astype(np.float32))
     transformer = "sklearn" if data.n_obs < MANY_CELLS else _approximate(seed, data.n_obs)
     with warnings.catch_warnings():

@@ -13,6 +13,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from gca_core.cache import keep_compiled_umap
 from gca_core.latent.model.fitting import TrainingHistory
 
 # Okabe and Ito's colours, told apart also with impaired colour vision
@@ -30,6 +31,7 @@ def umap_embedding(latent: Matrix, *, seed: int) -> npt.NDArray[np.float32]:
     """Two UMAP coordinates per cell, (cells, 2), on one thread so that the seed decides them."""
     import umap
 
+    keep_compiled_umap()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         reducer = umap.UMAP(n_neighbors=min(UMAP_NEIGHBORS, len(latent) - 1), random_state=seed, n_jobs=1)
