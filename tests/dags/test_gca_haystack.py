@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from gca_core.cli.haystack.run import app
 from gca_core.haystack import steps
-from gca_core.haystack.models import HaystackRun, IterationConfig
-from gca_core.haystack.run import run_haystack
+from gca_core.haystack.models import HaystackRun
 from gca_core.inference.models import InferenceJob
 from gca_core.io import as_path, read_json
 from gca_core.runs.state import StateRef, read_state
@@ -100,16 +101,15 @@ def test_mapped_tasks_carry_the_name_of_their_job_or_candidate(full_run: Any) ->
 
 
 @pytest.mark.slow
-def test_the_plain_loop_gives_the_same_for_the_same_seed(full_run: Any, tmp_path: Path) -> None:
+def test_the_command_gives_the_same_log_to_the_byte_for_the_same_seed(full_run: Any, tmp_path: Path) -> None:
     (dataset,) = output(full_run, "prepare", "dataset")
     (outputs,) = output(full_run, "haystack.finalize")
-    config = IterationConfig(max_iterations=2, score_threshold=9.0, ontology_distance=4, seed=0)
-    plain = run_haystack(QUESTION, config=config, dataset=dataset, run_id="plain", results_uri=tmp_path.as_uri())
-    same = ("best_score", "best_iteration", "best_candidate_id", "n_iterations", "n_evaluations", "status")
-    assert {name: getattr(plain, name) for name in same} == {name: outputs[name] for name in same}
-    assert plain.termination_reason == outputs["termination_reason"]
-    logs = [json.dumps(read_json(uri)["canonical"]) for uri in (plain.json_uri, outputs["json_uri"])]
-    assert logs[0] == logs[1]
+    words = ["run", QUESTION, "--dataset", dataset, "--output", str(tmp_path), "--max-iterations", "2"]
+    done = CliRunner().invoke(app, [*words, "--threshold", "9", "--ontology-distance", "4", "--seed", "0"])
+    assert done.exit_code == 0, done.output
+    (plain,) = tmp_path.glob("*_log.json")
+    logs = [json.dumps(read_json(uri)["canonical"]) for uri in (plain, outputs["json_uri"])]
+    assert logs[0] == logs[1] and str(tmp_path) not in logs[0]
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ from io import BytesIO
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from gca_core.pages import base64_text, render_template
+from gca_core.pages import base64_text, render_page
 from gca_core.responses.backtest import REFERENCE, Regime
 
 CHOSEN, OTHER = "#1b7f5c", "#9aa3ab"
@@ -16,10 +16,10 @@ CHOSEN, OTHER = "#1b7f5c", "#9aa3ab"
 
 def render_backtest(regimes: Sequence[Regime], dataset: str | None) -> str:
     """A self-contained page: a table and a picture for each regime."""
-    return render_template(
+    return render_page(
         "gca_core.haystack",
         "backtest.html.j2",
-        dataset=dataset,
+        title=f"How well {dataset or 'the atlas'} foretells its own responses",
         regimes=[(regime, base64_text(_draw(regime))) for regime in regimes],
     )
 
