@@ -332,7 +332,8 @@ def _print(outputs: HaystackOutputs, truth: TruthComparison | None) -> None:
         rows.append(("already measured", str(outputs.measured)))
     if outputs.forecast is not None:
         rows.append(("the atlas's own estimate", str(outputs.forecast)))
-    score = "ungroundable" if outputs.best_score is None else f"{outputs.best_score:.2f} of 10"
+    score = f"{outputs.best_score:.2f} of 10" if outputs.best_score is not None else "ungroundable"
+    score = score if outputs.best_candidate_id else "no prediction"
     rows.append(("grounding score", score))
     rows.append(("best iteration, from 0", "none" if outputs.best_iteration is None else str(outputs.best_iteration)))
     rows.append(("iterations", f"{outputs.n_iterations}, {outputs.n_evaluations} predictions"))

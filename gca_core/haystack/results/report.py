@@ -53,13 +53,15 @@ class Findings:
 def render_report(findings: Findings) -> str:
     """A self-contained page; every text from data is escaped."""
     f = findings
+    measured = f.run.measured.top_genes if f.run.measured else ()
     answers = {
-        "prediction": f.best.top_genes if f.best else (),
-        "the atlas's own estimate": f.reference.top_genes,
-        "mean shift": f.baseline.top_genes,
-        "measured": f.run.measured.top_genes if f.run.measured else (),
+        "prediction": (f.best.top_genes if f.best else (), "prediction"),
+        "measured": (measured, "measured"),
+        "the atlas's own estimate": (f.reference.top_genes, "estimate"),
+        "mean shift": (f.baseline.top_genes, "shift"),
     }
-    rows, zero = gene_rows({name: _changes(genes) for name, genes in answers.items() if genes})
+    answers = {name: answer for name, answer in answers.items() if answer[0]}
+    rows, zero = gene_rows({name: _changes(genes) for name, (genes, _) in answers.items()})
     targets = [target.gene for target in f.run.query.expectation.targets]
     lfc = dict(zip(f.found.genes, f.found.lfc.tolist(), strict=True)) if f.found else {}
     nodes, edges = network_picture(f.links, lfc, targets)
@@ -73,7 +75,7 @@ def render_report(findings: Findings) -> str:
         edges=edges,
         gene_rows=rows,
         zero=zero,
-        answers=[name for name, genes in answers.items() if genes],
+        answers={name: mark for name, (_, mark) in answers.items()},
     )
 
 
