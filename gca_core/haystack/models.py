@@ -127,7 +127,7 @@ class IterationConfig(BaseModel, frozen=True, extra="forbid"):
         gene_list_uri: genes a model backend knows.
         diffusion_steps: generation steps of a model backend.
         batch_size: windows per forward pass of a model backend.
-        max_model_calls: calls of a configured language model per proposal or reading; 0 asks it nothing.
+        max_model_calls: calls of a configured language model per proposal, over all its agents; 0 asks for no prompts.
         max_model_tokens: its tokens at most over the whole run.
         max_model_seconds: seconds over the whole run after which it is not called again.
         seed: seed of every random choice.

@@ -8,10 +8,12 @@ from pydantic import SecretStr
 
 from airflow_provider_gca.hooks.atlas import AtlasHook
 from airflow_provider_gca.hooks.llm import LlmHook
+from airflow_provider_gca.task_groups.haystack import understand
 from gca_core.config import Settings
 from gca_core.errors import ConfigurationError
 from gca_core.llm.models import LlmConfig
 from gca_core.store.redact import parse_dsn
+from tests.helpers.llm_loopback import Answer, LoopbackServer
 
 pytestmark = pytest.mark.usefixtures("airflow_home")
 
@@ -121,6 +123,21 @@ def test_a_step_may_ask_the_model_of_its_connection_and_no_other(connection, set
     found = [hook.get_haystack_context(name).language_model for name in (None, "llm", "gca_llm_default")]
     assert [model and model.name for model in found] == [None, "anthropic:m", "openai:another"]
     assert found[1].api_key == SecretStr("sk-x")
+
+
+def test_the_loop_asks_the_model_of_its_connection(connection, settings, embedded_dsn, monkeypatch):
+    monkeypatch.setenv("GCA_HOME", str(settings.home))
+    answer = {"cell_type_id": "CL:0000091", "perturbation": "dexamethasone"}
+    with LoopbackServer(lambda *_: Answer(json.dumps(answer))).running() as server:
+        extra = {"provider": "openai-compatible", "model": "small", "base_url": server.url}
+        connection("llm", conn_type="gca_llm", password="sk-x", extra=extra)
+        question = "How do Browicz-Kupfer cells take dexamethasone?"
+        read = understand.function(question, None, "gca_atlas_default", "llm")
+    assert (read["cell_type"], read["reader"]) == ("Kupffer cell", "openai-compatible:small")
+    assert read["reading"]["agent"] == "query_understanding" and "sk-x" not in json.dumps(read)
+    assert server.requests[0].authorization == "Bearer sk-x"
+    with pytest.raises(Exception, match="Browicz"):
+        understand.function(question, None, "gca_atlas_default")
 
 
 @pytest.mark.parametrize(
