@@ -19,7 +19,7 @@ from gca_core.grounding.literature import search_literature
 from gca_core.grounding.models import GroundingStatus, Literature
 from gca_core.grounding.regulons import read_regulons
 from gca_core.grounding.score import score_response
-from gca_core.haystack.agent.proposals import ModelAnswer, ask_agents, drafts_of, summaries
+from gca_core.haystack.agent.proposals import ModelAnswer, ask_agents, drafts_of, summaries, transcript_uri
 from gca_core.haystack.context import HaystackContext
 from gca_core.haystack.decide import best_of, decide
 from gca_core.haystack.models import (
@@ -358,8 +358,7 @@ def _model_answer(
     """
     if context.language_model is None:
         return None
-    key = [state.sha256, context.language_model.identity, run.config.max_model_calls]
-    uri = io.join_uri(run.work_uri, f"agents-{iteration}-{io.content_hash(key)[:12]}.json")
+    uri = transcript_uri(run, state.sha256, iteration, context.language_model)
     if io.as_path(uri).exists():
         kept = ModelAnswer.model_validate(io.read_json(uri, what="answer of a model"))
         if not kept.failure:

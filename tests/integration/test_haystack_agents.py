@@ -406,6 +406,7 @@ def test_a_models_prompts_never_cost_accuracy(model, begin, by_rules, context, d
     log = io.read_json(ends[1].json_uri)
     (report,) = log["canonical"]["run"]["iterations"][0]["agents"]
     assert (report["agent"], report["turns"]) == ("prompt_generation", [])
+    assert "so I say" in log["transcript"][0]["turns"][-1]["text"]
     again = steps.finalize(run_to_its_end(begin(), same_again), same_again)
     assert io.read_json(again.json_uri)["canonical_sha256"] == log["canonical_sha256"]
 

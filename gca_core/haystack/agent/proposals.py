@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
+from gca_core import io
 from gca_core.errors import CellRetrievalError, ConfigurationError, LLMError
 from gca_core.haystack.agent.conversation import Agent, Session
 from gca_core.haystack.agent.critique import EVALUATOR, Critique, check_critique, described, in_words
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from gca_core.haystack.context import HaystackContext
     from gca_core.haystack.models import HaystackRun, IterationConfig, StructuredQuery
     from gca_core.haystack.prompts.strategies import CandidatePool
+    from gca_core.llm.models import LlmConfig
 
 log = logging.getLogger(__name__)
 
@@ -135,6 +137,25 @@ def drafts_of(
         except CellRetrievalError as error:
             notes.append(f"a prompt of {answer.model} was refused: {cut(str(error))}")
     return drafts, tuple(notes)
+
+
+def transcript_uri(run: HaystackRun, state_sha256: str, iteration: int, model: LlmConfig) -> str:
+    """Where the answer of a model to a state is kept, with its transcript."""
+    key = io.content_hash([state_sha256, model.identity, run.config.max_model_calls])
+    return io.join_uri(run.work_uri, f"agents-{iteration}-{key[:12]}.json")
+
+
+def transcripts(run: HaystackRun, model: LlmConfig | None) -> list[AgentReport]:
+    """What the agents of a run did, in order, with every turn."""
+    found = [] if run.query.reading is None else [run.query.reading]
+    if model is None:
+        return found
+    for iteration in range(len(run.iterations)):
+        state = io.join_uri(run.work_uri, f"state-{iteration}.json")
+        uri = transcript_uri(run, io.sha256_file(state), iteration, model)
+        if io.as_path(uri).exists():
+            found += ModelAnswer.model_validate(io.read_json(uri, what="answer of a model")).agents
+    return found
 
 
 def summaries(answer: ModelAnswer | None) -> tuple[AgentReport, ...]:

@@ -15,6 +15,7 @@ from gca_core.grounding.components import Link, Response, network_links
 from gca_core.grounding.models import RegulatorActivity
 from gca_core.grounding.regulons import read_regulons, regulator_activity
 from gca_core.grounding.score import enriched_sets, score_prediction
+from gca_core.haystack.agent.proposals import transcripts
 from gca_core.haystack.decide import best_of
 from gca_core.haystack.models import (
     Baseline,
@@ -96,6 +97,8 @@ def write_outputs(
         reference=reference,
         transcription_factors=[regulator.model_dump() for regulator in regulators],
     )
+    # what a model says is its own, however alike the runs are
+    log_data["transcript"] = [report.model_dump() for report in transcripts(run, context.language_model)]
     io.write_text(outputs.html_uri, page)
     io.write_text(outputs.markdown_uri, text)
     io.write_json(outputs.json_uri, log_data)
