@@ -29,7 +29,6 @@ from haystack_simulated import MAIN
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from gca_core import io
 from gca_core.config import Settings, load_settings
 from gca_core.errors import CellRetrievalError
 from gca_core.haystack import steps
@@ -37,10 +36,9 @@ from gca_core.haystack.context import HaystackContext, open_context
 from gca_core.haystack.decide import best_of
 from gca_core.haystack.models import HaystackRun, Strategy
 from gca_core.haystack.prompts.strategies import draft_of_groups
-from gca_core.haystack.run import run_haystack
+from gca_core.haystack.run import iterate
 from gca_core.inference.prediction import change, read_prediction
 from gca_core.llm.models import parse_model
-from gca_core.runs.state import StateRef
 from gca_core.store import embedded
 from tests.helpers.llm_loopback import Answer, LoopbackServer, Request
 
@@ -76,17 +74,12 @@ def passes(case: Case, group: str) -> bool:
 
 def utility_of(case: Case, folder: Path, context: HaystackContext) -> tuple[float, HaystackRun]:
     """U of a run's answer."""
-    outputs = run_haystack(
-        cell_type=case.question.cell_type_id,
-        perturbation=case.question.perturbation,
-        config=case.config.model_copy(update={**TO_THE_END, "max_iterations": ITERATIONS}),
-        settings=context.settings,
-        dataset=case.query.dataset,
-        context=context,
-        results_uri=str(folder),
-    )
-    uri = outputs.state_uri
-    run = steps.load_run(StateRef(uri=uri, sha256=io.sha256_file(uri), iteration=outputs.n_iterations))
+    config = case.config.model_copy(update={**TO_THE_END, "max_iterations": ITERATIONS})
+    run_id = "-".join(folder.parts[-2:])
+    state = steps.start_run(case.query, run_id=run_id, results_uri=str(folder), config=config, context=context)
+    while steps.gate(state, state.iteration, context).go:
+        state = iterate(state, context)
+    run = steps.load_run(state)
     best = best_of(run.evaluations())
     if best is None or best.prediction_uri is None or best.query_uri is None:
         return case.truth.utility(np.zeros(len(case.genes))).mean, run
