@@ -12,12 +12,15 @@ from typing import Any
 from gca_core.annotation.markers.database import MarkerDatabase
 from gca_core.knowledge.bundled.ontology import load_ontology
 
+DRIP_S = 0.1
+
 
 @dataclass(frozen=True)
 class Answer:
     """What the server does with a request: an HTTP answer, after a while, or only half of it.
 
-    ``tool_calls`` are pairs of a tool's name and its arguments that the model wants called.
+    ``drip_s`` is how long spaces, which count as life, come before the text. ``tool_calls`` are pairs of a tool's name
+    and its arguments that the model wants called.
     """
 
     text: str = ""
@@ -25,6 +28,7 @@ class Answer:
     headers: dict[str, str] = field(default_factory=dict)
     delay_s: float = 0.0
     cut: bool = False
+    drip_s: float = 0.0
     usage: bool = True
     finish_reason: str = "stop"
     tool_calls: tuple[tuple[str, dict[str, Any]], ...] = ()
@@ -123,14 +127,18 @@ class LoopbackServer:
             def do_POST(self) -> None:
                 raw = self.rfile.read(int(self.headers["Content-Length"]))
                 answer = loopback.take(raw, self.headers.get("Authorization", ""))
+                spaces = int(answer.drip_s / DRIP_S)
                 data = _body(answer, raw)
                 try:
                     self.send_response(answer.status)
                     self.send_header("Content-Type", "application/json")
-                    self.send_header("Content-Length", str(len(data)))
+                    self.send_header("Content-Length", str(spaces + len(data)))
                     for name, value in answer.headers.items():
                         self.send_header(name, value)
                     self.end_headers()
+                    for _ in range(spaces):
+                        self.wfile.write(b" ")
+                        time.sleep(DRIP_S)
                     self.wfile.write(data[: len(data) // 2] if answer.cut else data)
                     self.close_connection = self.close_connection or answer.cut
                 except (BrokenPipeError, ConnectionResetError):

@@ -6,8 +6,10 @@ import functools
 import json
 import logging
 import re
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from importlib import resources
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -19,7 +21,7 @@ from gca_core.errors import ConfigurationError, GcaError, LLMError
 from gca_core.haystack.agent.tooling import cut
 from gca_core.haystack.models import AgentReport, AgentTurn
 from gca_core.io import content_hash
-from gca_core.llm.chat import ChatClient
+from gca_core.llm.chat import ChatClient, Reply
 from gca_core.llm.failures import BudgetError, ProviderError
 from gca_core.llm.meter import Meter
 from gca_core.llm.models import Budget, ChatOptions, LlmConfig
@@ -38,6 +40,8 @@ MAX_TOOL_CALLS, MAX_SHOWN = 8, 10
 _TOO_MANY = json.dumps({"error": f"at most {MAX_TOOL_CALLS} tools are called of one answer; this one was not"})
 # a provider that is silent so long, twice, is left out
 TIMEOUT_S, RETRIES = 60.0, 1
+# what an answer that is on its way is waited for beyond the run's seconds
+GRACE_S = 1.0
 _VERSION = re.compile(r"version: (\d+)\n\s*")
 # characters of the transcript
 _ARGUMENTS, _TEXT, _FAULT = 200, 2000, 300
@@ -165,7 +169,7 @@ class Session:
             if time.monotonic() >= self.until:
                 raise BudgetError("the seconds of the run's language model are spent; raise max_model_seconds")
             self.calls -= 1
-            reply = client.complete(history)
+            reply = self._in_time(functools.partial(client.complete, list(history)))
             if not reply.tool_calls:
                 try:
                     answer = parse_answer(reply.text, schema)
@@ -194,6 +198,25 @@ class Session:
             if left == 1:
                 history.append(("human", "No further tools: answer with the JSON now."))
         raise LLMError(f"{self.model.name} gave no usable answer within {allowed} calls: {fault}")
+
+    def _in_time(self, call: Callable[[], Reply]) -> Reply:
+        """Wait for a call no longer than the run may: a server can send a byte now and then for ever."""
+        done: Future[Reply] = Future()
+
+        def run() -> None:
+            try:
+                done.set_result(call())
+            except BaseException as error:
+                done.set_exception(error)
+
+        threading.Thread(target=run, daemon=True, name="agent-call").start()
+        try:
+            return done.result(timeout=max(self.until - time.monotonic(), 0.0) + GRACE_S)
+        except TimeoutError:
+            raise BudgetError(
+                f"{self.model.name} did not answer in time: the seconds of the run's language model are spent; raise "
+                "max_model_seconds"
+            ) from None
 
     def _client(self, agent: Agent, tools: list[BaseTool]) -> ChatClient:
         left = max(self.until - time.monotonic(), 0.1)
