@@ -14,24 +14,20 @@ _MARKS = re.compile(r"([\\`*\[\]<>|~])")
 _SPACE = re.compile(r"\s+")
 
 
-def render_template(package: str, template: str, **values: Any) -> str:
-    """Fill a template of a package's ``templates`` folder, or of the shared one; a name that it lacks is an error."""
-    loader = jinja2.ChoiceLoader([jinja2.PackageLoader(package), jinja2.PackageLoader("gca_core")])
-    return _fill(template, values, loader=loader, autoescape=True)
-
-
 def render_page(package: str, template: str, **values: Any) -> str:
-    """A page that extends ``page.html.j2``, with the shared style and the only script that it may run."""
+    """Fill a template of a package that extends ``page.html.j2``; a name that it lacks is an error.
+
+    It gets the shared style, and the only script that it may run.
+    """
     folder = resources.files("gca_core") / "templates"
     style, script = ((folder / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
-    return render_template(
-        package,
-        template,
-        style=Markup(style),  # noqa: S704
-        script=Markup(script),  # noqa: S704
-        script_hash=f"sha256-{base64_text(hashlib.sha256(script.encode()).digest())}",
-        **values,
-    )
+    shared = {
+        "style": Markup(style),  # noqa: S704
+        "script": Markup(script),  # noqa: S704
+        "script_hash": f"sha256-{base64_text(hashlib.sha256(script.encode()).digest())}",
+    }
+    loader = jinja2.ChoiceLoader([jinja2.PackageLoader(package), jinja2.PackageLoader("gca_core")])
+    return _fill(template, shared | values, loader=loader, autoescape=True)
 
 
 def render_markdown(package: str, template: str, **values: Any) -> str:

@@ -1,11 +1,11 @@
-"""The HTML report of a latent run: one file, no scripts, nothing loaded from elsewhere."""
+"""The HTML report of a latent run: one file, nothing loaded from elsewhere."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from gca_core.latent.config import LatentConfig
 from gca_core.latent.evaluation.evaluate import Evaluation
-from gca_core.pages import base64_text, render_template
+from gca_core.pages import base64_text, render_page
 
 SPACE_NAMES = {"latent": "latent", "pca": "PCA, same size", "genes": "genes"}
 CLASSIFIER_NAMES = {"knn": "kNN", "logistic_regression": "logistic regression"}
@@ -28,7 +28,7 @@ def render_report(
         umap_png: picture of the latent space.
         training_png: the training curves.
     """
-    return render_template(
+    return render_page(
         "gca_core.latent",
         "report.html.j2",
         title="Latent space of the counts",
