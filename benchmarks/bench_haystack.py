@@ -188,11 +188,9 @@ def outcome(answers: dict[str, Answer], asked: Question) -> dict[str, object]:
     """How a run ended, whether it took what it must not, and whether its iterations helped."""
     last, first = answers[LOOP], answers[ONE_ITERATION]
     chosen = last.chosen
-    score = chosen.score if chosen else None
-    ended = "nothing to prompt with" if chosen is None else "ungroundable" if score is None else "not grounded"
     low = first.chosen is not None and (first.chosen.score or 0) < THRESHOLD
     return {
-        "ended": "grounded" if score is not None and score >= THRESHOLD else ended,
+        "ended": answers[LOOP].ended,
         "decoy": bool(chosen and asked.decoys & set(chosen.candidate.perturbations)),
         "has decoy": bool(asked.decoys),
         "began low": low,

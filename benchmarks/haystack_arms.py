@@ -1,6 +1,7 @@
 """Ways of answering a question: by no choice, chance, one strategy, all of them, the loop, and one who knows.
 
-All but the mean responses choose among prompts by the grounding score, with at most ``CALLS`` predictions.
+All but the mean responses choose among prompts as the loop does, by the accuracy to expect, with at most ``CALLS``
+predictions; one row chooses by the grounding score instead.
 """
 
 from __future__ import annotations
@@ -11,16 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
-from bench_responses import pooled
 from haystack_cases import NOTHING, Case, Utility
-from haystack_data import Measured
 
 from gca_core import io
 from gca_core.atlas.models import CellGroup
 from gca_core.errors import CellRetrievalError
 from gca_core.haystack import steps
-from gca_core.haystack.decide import best_of, decide
+from gca_core.haystack.decide import best_of, decide, verdict
 from gca_core.haystack.models import (
     CandidateEvaluation,
     HaystackRun,
@@ -29,12 +27,11 @@ from gca_core.haystack.models import (
     PromptCandidate,
     Strategy,
 )
+from gca_core.haystack.prompts.from_reference import first_drafts
 from gca_core.haystack.prompts.ranking import make_candidates, rank_candidates
 from gca_core.haystack.prompts.strategies import CandidatePool, PromptDraft, make_candidate_pool, run_strategies
-from gca_core.haystack.reference import reference_for
 from gca_core.haystack.run import run_haystack
 from gca_core.inference.job import run_job
-from gca_core.responses.reference import Reference
 from gca_core.runs.state import StateRef
 
 CALLS = 20
@@ -52,11 +49,13 @@ class Answer:
         utility: of no change, where it gave no answer.
         calls: predictions that it made; 0 is no answer.
         chosen: the candidate, where it chose one.
+        ended: what a run came to.
     """
 
     utility: Utility
     calls: int = 0
     chosen: CandidateEvaluation | None = None
+    ended: str = "nothing to prompt with"
 
 
 Tier = tuple[str, str]
@@ -88,8 +87,10 @@ def answer_all(case: Case, folder: Path, rng: np.random.Generator, *, check: boo
         own = [draft for draft in drafts if draft.strategy is strategy]
         answers[f"{strategy.value} alone"] = _chosen(case, _ranked(case, own, pool, CALLS))
     answers["one-shot"] = _chosen(case, _ranked(case, drafts, pool, 1))
-    without = _ranked(case, drafts, pool, CALLS)
+    guided = first_drafts(pool, case.config, case.guide) if pool else []
+    without = _ranked(case, guided, pool, CALLS)
     answers[NO_FEEDBACK] = _chosen(case, without)
+    answers["the same, by grounding score"] = _by_score(case, without)
     answers["reference"] = _reference(case)
     answers |= _of_run(case, run)
     answers["oracle, one prompt"] = _oracle(case, tiers)
@@ -130,18 +131,10 @@ def _mean(case: Case, tiers: Sequence[Sequence[CellGroup]]) -> Answer:
 
 def _reference(case: Case) -> Answer:
     """What the atlas itself says, fitted on the responses that are shown."""
-    asked = case.query
-    if case.realise:
-        found, answer = reference_for(asked, case.context)
-        assert found.genes == case.genes
-    else:
-        groups = [g for g in case.atlas.groups(is_control=False) if g.group_id in case.changes]
-        obs = pd.DataFrame([g.model_dump() for g in groups]).assign(n_cells=0, n_controls=0)
-        changes = np.array([case.changes[g.group_id] for g in groups])
-        answer = Reference(pooled(Measured(obs, changes, None, case.genes))).answer(
-            asked.perturbation, asked.cell_type_id
-        )
-    return Answer(case.truth.utility(case.predict(answer.change)), 1)
+    if case.guide is None:
+        return Answer(_nothing(case))
+    assert case.guide.genes == case.genes
+    return Answer(case.truth.utility(case.predict(case.guide.change)), 1)
 
 
 def _nothing(case: Case) -> Utility:
@@ -162,11 +155,18 @@ def _random(case: Case, tiers: dict[Tier, list[CellGroup]], rng: np.random.Gener
 
 
 def _chosen(case: Case, candidates: Sequence[PromptCandidate]) -> Answer:
-    """The candidate that the grounding score takes."""
+    """The candidate that the loop would take."""
     best = best_of([case.evaluate(candidate) for candidate in candidates])
     if best is None:
         return Answer(_nothing(case))
     return Answer(case.truth.utility(case.change_of(best)), len(candidates), best)
+
+
+def _by_score(case: Case, candidates: Sequence[PromptCandidate]) -> Answer:
+    """The candidate with the highest grounding score."""
+    tried = [case.evaluate(candidate) for candidate in candidates]
+    best = max(tried, key=lambda e: (e.score or 0.0, e.candidate.candidate_id), default=None)
+    return Answer(case.truth.utility(case.change_of(best)) if best else _nothing(case), len(candidates), best)
 
 
 def _oracle(case: Case, tiers: dict[Tier, list[CellGroup]]) -> Answer:
@@ -221,10 +221,11 @@ def _run_on_vectors(case: Case, pool: CandidatePool | None) -> HaystackRun | Non
         run_id="vectors", results_uri="", query=case.query, config=config, provenance=case.context.provenance(config)
     )
     while decide(run).go:
-        done = len(run.iterations)
-        proposal = steps.choose(run, pool, done)
+        best = best_of(run.evaluations())
+        predicted = case.change_of(best) if best else None
+        proposal = steps.choose(run, pool, case.context.knowledge, (), case.guide, predicted)
         tried = tuple(case.evaluate(candidate) for candidate in proposal.candidates)
-        record = IterationRecord(iteration=done, evaluations=tried, empty_reason=proposal.empty_reason)
+        record = IterationRecord(iteration=len(run.iterations), evaluations=tried, empty_reason=proposal.empty_reason)
         run = run.model_copy(update={"iterations": (*run.iterations, record)})
     return run
 
@@ -240,5 +241,6 @@ def _of_run(case: Case, run: HaystackRun | None) -> dict[str, Answer]:
     for name, cut in ((ONE_ITERATION, cuts[0] if cuts else run), (DEFAULT_STOPS, stopped), (LOOP, run)):
         best = best_of(cut.evaluations())
         utility = case.truth.utility(case.change_of(best)) if best else _nothing(case)
-        found[name] = Answer(utility, len(cut.evaluations()), best)
+        ended = verdict(cut.model_copy(update={"config": defaults}))[0].value
+        found[name] = Answer(utility, len(cut.evaluations()), best, ended)
     return found

@@ -16,7 +16,9 @@ from typing import NamedTuple
 import anndata as ad
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import scipy.sparse as sp
+from bench_responses import pooled
 from haystack_data import Measured
 from haystack_simulated import CONTROL, Question
 
@@ -35,14 +37,19 @@ from gca_core.haystack.models import (
     EvaluationStatus,
     IterationConfig,
     PromptCandidate,
+    ReferenceChange,
     StructuredQuery,
 )
+from gca_core.haystack.prompts.from_reference import Guide, guide_for
+from gca_core.haystack.reference import AtlasReference
+from gca_core.haystack.steps import compare_with, expected_of, measure_by
 from gca_core.haystack.understand import understand
 from gca_core.inference.prediction import LOG, change, differential_change, read_prediction
 from gca_core.inference.resample import draw, solve_rates
 from gca_core.matrix.compare import de_overlap, pearson
 from gca_core.matrix.differential import DifferentialExpression
 from gca_core.matrix.normalise import log_normalise
+from gca_core.responses.reference import Reference
 
 TOP = 50
 Array = npt.NDArray[np.float64]
@@ -99,6 +106,15 @@ class VectorAtlas(Atlas):
             self.changes[group] = response
         names = sorted({g.perturbation for g in self._groups.values() if not g.is_control})
         self._names = dict(zip(names, np.array(context.embed(names)), strict=True))
+
+    def shown(self, genes: list[str], visible: set[str]) -> AtlasReference:
+        """The measured responses that are not hidden, as a question sees them."""
+        groups = [group for identifier, group in sorted(self._groups.items()) if identifier in visible]
+        obs = pd.DataFrame([group.model_dump() for group in groups]).assign(n_cells=0, n_controls=0)
+        data = pooled(Measured(obs, np.array([self.changes[g.group_id] for g in groups]), None, genes))
+        names = {name: name for name in data.perturbations}
+        key = io.content_hash(sorted(visible))
+        return AtlasReference(Reference(data), genes, tuple(groups), names, key)
 
     def _add(self, perturbation: str, cell_type_id: str, cell_type: str, control: str | None = None) -> str:
         identifier = make_group_id(self.dataset, perturbation, cell_type_id, None)
@@ -232,6 +248,7 @@ class Case:
         changes: the response of every group that is shown.
         realise: from a mean response to predicted cells and their control; None where there are no cells.
         measured: what the atlas itself has for an answer, where the truth is another measurement.
+        vectors: the measured responses, where there are no cells.
     """
 
     question: Question
@@ -243,11 +260,25 @@ class Case:
     changes: Mapping[str, Array]
     realise: Callable[[Array], Pair] | None
     measured: Array | None = None
+    vectors: AtlasReference | None = None
     _tried: dict[str, Tried] = field(default_factory=dict)
 
     @property
     def atlas(self) -> Atlas:
         return self.context.require_atlas()
+
+    @cached_property
+    def guide(self) -> Guide | None:
+        """What prompts are weighed by."""
+        if self.vectors is None:
+            return guide_for(self.query, self.context)
+        asked = self.query.perturbation
+        return Guide(self.vectors, self.vectors.answer(asked, self.query.cell_type_id), asked)
+
+    @cached_property
+    def measure(self) -> ReferenceChange:
+        """What predictions are compared with."""
+        return measure_by(self.guide, self.config, self.context) if self.guide else ReferenceChange()
 
     def predict(self, shift: Array) -> Array:
         """The change that comes of a mean response."""
@@ -272,7 +303,15 @@ class Case:
             score = self.score(changes, found)
             status = EvaluationStatus.UNGROUNDABLE if score.score is None else EvaluationStatus.SCORED
             # best_of asks that there be a prediction
-            own = CandidateEvaluation(candidate=candidate, status=status, grounding=score, prediction_uri=key)
+            near = compare_with(self.measure, changes, self.genes)
+            own = CandidateEvaluation(
+                candidate=candidate,
+                status=status,
+                grounding=score,
+                prediction_uri=key,
+                agreement=near,
+                expected=expected_of(self.measure, near, score),
+            )
             self._tried[key] = Tried(own, changes, found)
         return self._tried[key].evaluation
 
@@ -315,7 +354,8 @@ def case_of(
     shown = context.require_atlas().groups(dataset=dataset, is_control=False)
     if isinstance(atlas, VectorAtlas):
         changes = {group.group_id: atlas.changes[group.group_id] for group in shown}
-        return Case(question, query, context, config, genes or [], truth, changes, None)
+        vectors = atlas.shown(genes or [], set(changes))
+        return Case(question, query, context, config, genes or [], truth, changes, None, vectors=vectors)
     changes, genes = changes_of(atlas, shown)
     hidden = (
         []

@@ -2,12 +2,19 @@
 
 from collections.abc import Sequence
 
-from gca_core.haystack.models import CandidateEvaluation, GateDecision, HaystackRun, IterationConfig, TerminationReason
+from gca_core.haystack.models import (
+    CandidateEvaluation,
+    GateDecision,
+    HaystackRun,
+    IterationConfig,
+    TerminationReason,
+    Verdict,
+)
 
 # other cells of the same prompt move a score by 0.03 (standard deviation over ten bootstraps of the bundled cells),
 # so that differences below a tenth say nothing
 SCORE_DECIMALS = 1
-AGREEMENT_DECIMALS = 2
+ACCURACY_DECIMALS = 2
 LOWEST = 1.0
 
 
@@ -54,9 +61,10 @@ def is_plateau(scores: Sequence[float | None], config: IterationConfig) -> bool:
 
 
 def best_of(evaluations: Sequence[CandidateEvaluation]) -> CandidateEvaluation | None:
-    """The evaluation that agrees best with the reference, then the best grounded, then by relevance and candidate id.
+    """The evaluation with the highest accuracy to expect, then the best grounded, then by relevance and candidate id.
 
-    Agreements are compared to two decimals, scores to one. Evaluations without either come last, failed ones never.
+    Where no accuracy can be expected, the agreement with the reference stands for it. Both are compared to two
+    decimals, scores to one. Evaluations without any come last, failed ones never.
     """
     usable = [e for e in evaluations if e.prediction_uri is not None]
     return min(usable, key=preference, default=None)
@@ -64,9 +72,35 @@ def best_of(evaluations: Sequence[CandidateEvaluation]) -> CandidateEvaluation |
 
 def preference(evaluation: CandidateEvaluation) -> tuple[float, float, float, str]:
     """The sort key of :func:`best_of`, best first."""
-    agreement = -1.0 if evaluation.agreement is None else round(evaluation.agreement, AGREEMENT_DECIMALS)
+    found = accuracy_of(evaluation)
+    accuracy = -1.0 if found is None else round(found, ACCURACY_DECIMALS)
     score = LOWEST - 1 if evaluation.score is None else round(evaluation.score, SCORE_DECIMALS)
-    return -agreement, -score, -evaluation.candidate.relevance, evaluation.candidate.candidate_id
+    return -accuracy, -score, -evaluation.candidate.relevance, evaluation.candidate.candidate_id
+
+
+def accuracy_of(evaluation: CandidateEvaluation) -> float | None:
+    """The accuracy to expect of a prediction, else its agreement with the reference, else None."""
+    return evaluation.expected.value if evaluation.expected else evaluation.agreement
+
+
+def verdict(run: HaystackRun) -> tuple[Verdict, str]:
+    """What a run came to, and why in words.
+
+    A prediction is grounded if its score reaches the threshold and, where an accuracy can be expected, more than none
+    is: the interval that holds nine in ten lies above 0.
+    """
+    best, config = best_of(run.evaluations()), run.config
+    if run.measured is not None and not config.predict_anyway:
+        return Verdict.MEASURED, f"the atlas holds the answer, {run.measured}"
+    if best is None:
+        return Verdict.NO_PREDICTION, "no prompt gave a prediction"
+    if best.score is None:
+        reason = best.grounding.reason if best.grounding else ""
+        return Verdict.UNGROUNDABLE, reason or "too little is known to judge it by"
+    scored = f"a grounding score of {best.score:.1f}, threshold {config.score_threshold:g}"
+    words = scored if best.expected is None else f"{scored}; Pearson to expect {best.expected}"
+    doubtful = best.expected is not None and best.expected.low <= 0
+    return Verdict.NOT_GROUNDED if best.score < config.score_threshold or doubtful else Verdict.GROUNDED, words
 
 
 def _over_budget(run: HaystackRun) -> str:

@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field
 from gca_core.grounding.models import Expectation, GroundingConfig, GroundingScore
 from gca_core.inference.models import InferenceJob
 from gca_core.knowledge.bundled.catalogue import PerturbationType
-from gca_core.responses.models import Forecast
+from gca_core.responses.models import Expected, Forecast, Selection
 
 MAX_CANDIDATES = 50
 
@@ -65,6 +65,16 @@ class AgentReport(BaseModel, frozen=True):
     output_tokens: int = 0
     duration_seconds: float = 0.0
     turns: tuple[AgentTurn, ...] = ()
+
+
+class Verdict(StrEnum):
+    """What a run came to: the answer was measured, or its prediction is grounded or not, or can't be judged."""
+
+    MEASURED = "measured"
+    GROUNDED = "grounded"
+    NOT_GROUNDED = "not grounded"
+    UNGROUNDABLE = "ungroundable"
+    NO_PREDICTION = "no prediction"
 
 
 class StructuredQuery(BaseModel, frozen=True):
@@ -224,18 +234,21 @@ class GeneChange(BaseModel, frozen=True):
 class ReferenceChange(BaseModel, frozen=True):
     """The change of each gene in the reference response, with which predictions are compared; empty where none is.
 
-    Where the atlas holds the asked response, that is the reference.
+    Where the atlas holds the asked response, that is the reference. ``forecast`` is its accuracy, ``selection`` how the
+    accuracy of a prediction follows from that; both None where the atlas has too few pairs to say.
     """
 
     genes: tuple[str, ...] = ()
     change: tuple[float, ...] = ()
+    forecast: Forecast | None = None
+    selection: Selection | None = None
 
 
 class CandidateEvaluation(BaseModel, frozen=True):
     """One candidate, its prediction and how grounded that is.
 
     ``agreement`` is the Pearson correlation of the predicted change with the reference response; None where the atlas
-    gives none.
+    gives none. ``expected`` is the accuracy to expect of it; None where the atlas has too few pairs to say.
     """
 
     candidate: PromptCandidate
@@ -245,6 +258,7 @@ class CandidateEvaluation(BaseModel, frozen=True):
     query_uri: str | None = None
     top_genes: tuple[GeneChange, ...] = ()
     agreement: float | None = None
+    expected: Expected | None = None
     metrics: dict[str, float] = Field(default_factory=dict)
     duration_seconds: float = 0.0
     backend: str = ""
@@ -355,6 +369,9 @@ class HaystackOutputs(BaseModel, frozen=True):
     n_iterations: int
     n_evaluations: int
     status: str
+    verdict: Verdict
+    verdict_detail: str
+    expected: Expected | None = None
     forecast: Forecast | None = None
     measured: Measurement | None = None
 
@@ -376,6 +393,7 @@ class ReferenceResponse(BaseModel, frozen=True):
         forecast: how accurate such estimates are; None where the atlas has too few pairs to say.
         contributions: the largest weights, largest first.
         pearson_with_prediction: over all genes; None without a prediction.
+        selection: what the accuracy of a prediction is expected by; None where the atlas has too few pairs to say.
     """
 
     available: bool
@@ -385,6 +403,7 @@ class ReferenceResponse(BaseModel, frozen=True):
     contributions: tuple[Contribution, ...] = ()
     top_genes: tuple[GeneChange, ...] = ()
     pearson_with_prediction: float | None = None
+    selection: Selection | None = None
 
 
 class Baseline(BaseModel, frozen=True):

@@ -19,6 +19,7 @@ from gca_core.errors import CellRetrievalError, DataValidationError
 from gca_core.haystack.models import (
     Contribution,
     GeneChange,
+    HaystackRun,
     Measurement,
     ReferenceChange,
     ReferenceResponse,
@@ -68,7 +69,8 @@ class AtlasReference:
     key: str
 
     @cached_property
-    def _cache(self) -> FileCache:
+    def cache(self) -> FileCache:
+        """Where what was fitted to an atlas is kept."""
         return FileCache(cache_root() / "responses")
 
     def answer(self, perturbation: str, cell_type_id: str) -> Answer:
@@ -85,13 +87,13 @@ class AtlasReference:
 
     def _with_fits(self, make: Callable[[], T]) -> T:
         """Make something with what was fitted before, and keep what had to be fitted for it."""
-        kept = self._cache.get(self.key)
+        kept = self.cache.get(self.key)
         if kept is not None:
             self.reference.fitted.update(_FITS.validate_json(kept.content))
         before = len(self.reference.fitted)
         made = make()
         if len(self.reference.fitted) > before:
-            self._cache.put(self.key, _FITS.dump_json(list(self.reference.fitted.items())))
+            self.cache.put(self.key, _FITS.dump_json(list(self.reference.fitted.items())))
         return made
 
 
@@ -125,6 +127,18 @@ def as_reference(genes: Sequence[str], change: Array) -> ReferenceChange:
     return ReferenceChange(genes=tuple(genes), change=tuple(np.round(change, 6).tolist()))
 
 
+def reference_uri(run: HaystackRun) -> str:
+    """Where a run keeps what its predictions are compared with."""
+    return io.join_uri(run.work_uri, "reference.json")
+
+
+def read_measure(run: HaystackRun) -> ReferenceChange:
+    """What the predictions of a run are compared with; empty before the first proposal."""
+    if not io.as_path(reference_uri(run)).exists():
+        return ReferenceChange()
+    return ReferenceChange.model_validate(io.read_json(reference_uri(run), what="reference response"))
+
+
 def describe_reference(
     query: StructuredQuery, context: HaystackContext, prediction: Mapping[str, float] | None = None
 ) -> ReferenceResponse:
@@ -136,7 +150,7 @@ def describe_reference(
         prediction: a predicted change by gene, to compare it with.
     """
     try:
-        atlas, answer = reference_for(query, context)
+        atlas, answer, _ = reference_for(query, context)
     except (CellRetrievalError, DataValidationError) as error:
         return ReferenceResponse(available=False, description=str(error))
     data, change = atlas.reference.data, answer.change
@@ -163,15 +177,16 @@ def describe_reference(
     )
 
 
-def reference_for(query: StructuredQuery, context: HaystackContext) -> tuple[AtlasReference, Answer]:
-    """The reference response to a question, and what it was made from.
+def reference_for(query: StructuredQuery, context: HaystackContext) -> tuple[AtlasReference, Answer, str]:
+    """The reference response to a question, what it was made from, and the name of the perturbation there.
 
     Raises:
         CellRetrievalError: the atlas holds no perturbed group with a control.
         DataValidationError: nothing but the asked pair was measured.
     """
     found = read_reference(context, query.dataset, (query.perturbation, query.cell_type_id))
-    return found, found.answer(_canonical([query.perturbation], context)[0], query.cell_type_id)
+    asked = _canonical([query.perturbation], context)[0]
+    return found, found.answer(asked, query.cell_type_id), asked
 
 
 def read_reference(

@@ -13,10 +13,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from gca_core import io
-from gca_core.errors import EvaluationError, InferenceError
+from gca_core.errors import CellRetrievalError, EvaluationError, InferenceError
 from gca_core.grounding.enrichment import read_gmt
+from gca_core.grounding.knowledge import GroundingKnowledge
 from gca_core.grounding.literature import search_literature
-from gca_core.grounding.models import GroundingStatus, Literature
+from gca_core.grounding.models import GroundingScore, GroundingStatus, Literature
 from gca_core.grounding.regulons import read_regulons
 from gca_core.grounding.score import score_response
 from gca_core.haystack.agent.proposals import ModelAnswer, ask_agents, drafts_of, summaries, transcript_uri
@@ -36,25 +37,34 @@ from gca_core.haystack.models import (
     ReferenceChange,
     StructuredQuery,
 )
-from gca_core.haystack.prompts.from_reference import reference_drafts
+from gca_core.haystack.prompts.from_reference import Guide, first_drafts, guide_for
 from gca_core.haystack.prompts.materialise import query_uri, write_candidate, write_jobs, write_query
 from gca_core.haystack.prompts.ranking import make_candidates, rank_candidates
-from gca_core.haystack.prompts.refine import refine
-from gca_core.haystack.prompts.strategies import CandidatePool, PromptDraft, make_candidate_pool, run_strategies
-from gca_core.haystack.reference import find_measurement
+from gca_core.haystack.prompts.refine import left_behind, refine
+from gca_core.haystack.prompts.strategies import (
+    CandidatePool,
+    PromptDraft,
+    make_candidate_pool,
+    nothing_found,
+)
+from gca_core.haystack.reference import as_reference, find_measurement, read_measure, reference_uri
 from gca_core.haystack.results.outputs import write_outputs
+from gca_core.haystack.selection import learn_selection, terms_of
 from gca_core.haystack.understand import understand as understand
 from gca_core.inference.models import InferenceJob, InferenceResult, InferenceStatus
 from gca_core.inference.prediction import change, differential_change, read_prediction
 from gca_core.inference.predictor import require_backend
 from gca_core.matrix.compare import pearson
 from gca_core.matrix.differential import DifferentialExpression
+from gca_core.responses.models import Expected
 from gca_core.runs.models import Claim, IterationRow, RunPhase, RunRow, RunStatus
 from gca_core.runs.state import StateRef, read_state, write_state
 
 log = logging.getLogger(__name__)
 
 TOP_GENES = 50
+# by which the radius in the Cell Ontology grows at once until there is something to try
+MOST_STEPS = 10
 
 
 def suggest(query: StructuredQuery, config: IterationConfig, context: HaystackContext) -> Proposal:
@@ -65,7 +75,10 @@ def suggest(query: StructuredQuery, config: IterationConfig, context: HaystackCo
     """
     pool = make_candidate_pool(query, config, context)
     extra, notes = drafts_of(ask_agents(query, pool, config, context), query, context)
-    drafts = [*run_strategies(pool, config), *reference_drafts(query, config, context)[0], *extra]
+    guide = guide_for(query, context)
+    drafts = first_drafts(pool, config, guide, extra)
+    if not drafts:
+        raise CellRetrievalError(nothing_found(query, context))
     found = make_candidates(drafts, pool.query_groups, config)
     ranked = rank_candidates(found, config.weights, config.candidates_per_iteration)
     return Proposal(iteration=0, candidates=tuple(ranked), notes=(*pool.notes, *notes))
@@ -148,9 +161,13 @@ def propose(state: StateRef, iteration: int, context: HaystackContext) -> list[I
     pool = make_candidate_pool(run.query, run.config, context)
     answer = _model_answer(run, state, pool, iteration, context)
     extra, notes = drafts_of(answer, run.query, context)
+    # where the response was measured, no mixture of others stands for it
+    guide = None if run.measured else guide_for(run.query, context)
     if iteration == 0:
-        extra = [*_against_reference(run, context), *extra]
-    proposal = choose(run, pool, iteration, extra)
+        io.write_json(reference_uri(run), _measure(run, guide, context))
+    proposal = choose(run, pool, context.knowledge, extra, guide, _predicted(run, guide))
+    if iteration == 0 and not proposal.candidates:
+        raise CellRetrievalError(nothing_found(run.query, context))
     proposal = proposal.model_copy(update={"notes": (*proposal.notes, *notes), "agents": summaries(answer)})
     atlas = context.require_atlas()
     if proposal.candidates:
@@ -167,27 +184,34 @@ def propose(state: StateRef, iteration: int, context: HaystackContext) -> list[I
     return list(proposal.jobs)
 
 
-def _against_reference(run: HaystackRun, context: HaystackContext) -> list[PromptDraft]:
-    """Keep what the predictions of a run are compared with, and give the prompt that stands for it.
+def choose(
+    run: HaystackRun,
+    pool: CandidatePool,
+    knowledge: GroundingKnowledge,
+    extra: Sequence[PromptDraft] = (),
+    guide: Guide | None = None,
+    predicted: np.ndarray | None = None,
+) -> Proposal:
+    """The candidates that follow a run's state; writes nothing.
 
-    Where the atlas holds the asked response, that is the measure, and no mixture stands for it better than its cells.
+    Args:
+        run: its state.
+        pool: what the atlas offers.
+        knowledge: the members of pathways that a prompt may miss.
+        extra: what a model adds.
+        guide: the reference response, where there is one.
+        predicted: (n_genes,) change that the best prompt so far came to, over the guide's genes.
     """
-    drafts: list[PromptDraft] = []
-    measured, reference = find_measurement(run.query, context)
-    if measured is None:
-        drafts, reference = reference_drafts(run.query, run.config, context)
-    io.write_json(_reference_uri(run), reference)
-    return drafts
-
-
-def choose(run: HaystackRun, pool: CandidatePool, iteration: int, extra: Sequence[PromptDraft] = ()) -> Proposal:
-    """The candidates that follow a run's state, from the atlas's offer and what a model adds; writes nothing."""
-    config, before = run.config, run.evaluations()
-    tried = {e.candidate.candidate_id for e in before}
-    drafts = [*run_strategies(pool, config), *extra]
-    if before:
-        drafts = refine(pool, before, config) + drafts
-    fresh = [c for c in make_candidates(drafts, pool.query_groups, config) if c.candidate_id not in tried]
+    config, before, iteration = run.config, run.evaluations(), len(run.iterations)
+    tried, behind = {e.candidate.candidate_id for e in before}, left_behind(before)
+    refined = refine(guide, before, config.prompt_cells, knowledge, predicted) if guide else []
+    fresh: list[PromptCandidate] = []
+    for widened in range(iteration, iteration + MOST_STEPS):
+        drafts = [d for d in first_drafts(pool, config, guide, extra, widened) if d.strategy not in behind]
+        found = make_candidates([*refined, *drafts], pool.query_groups, config)
+        fresh = [candidate for candidate in found if candidate.candidate_id not in tried]
+        if fresh:
+            break
     left = config.max_evaluations - len(before) if config.max_evaluations is not None else len(fresh)
     k = min(config.candidates_per_iteration, left)
     ranked = rank_candidates(fresh, config.weights, k, picked=[e.candidate for e in before])
@@ -195,14 +219,31 @@ def choose(run: HaystackRun, pool: CandidatePool, iteration: int, extra: Sequenc
     return Proposal(iteration=iteration, candidates=tuple(ranked), empty_reason=reason, notes=pool.notes)
 
 
-def _reference_uri(run: HaystackRun) -> str:
-    return io.join_uri(run.work_uri, "reference.json")
+def _measure(run: HaystackRun, guide: Guide | None, context: HaystackContext) -> ReferenceChange:
+    """What predictions are compared with, and how their accuracy follows from that; empty where there is nothing."""
+    return measure_by(guide, run.config, context) if guide else find_measurement(run.query, context)[1]
 
 
-def _agreement(run: HaystackRun, lfc: np.ndarray, genes: Sequence[str]) -> float | None:
-    """Pearson correlation of a predicted change with the reference response over the genes of both."""
-    stored = io.read_json(_reference_uri(run), what="reference response")
-    reference = ReferenceChange.model_validate(stored)
+def measure_by(guide: Guide, config: IterationConfig, context: HaystackContext) -> ReferenceChange:
+    """The reference response, its forecast, and how the accuracy of a prediction follows from them."""
+    forecast = guide.answer.forecast
+    selection = learn_selection(guide.atlas, guide.answer.support, config, context) if forecast else None
+    found = as_reference(guide.genes, guide.change)
+    return found.model_copy(update={"forecast": forecast, "selection": selection})
+
+
+def _predicted(run: HaystackRun, guide: Guide | None) -> np.ndarray | None:
+    """The change of the best prediction so far over the guide's genes, 0 where one is missing."""
+    best = best_of(run.evaluations())
+    if guide is None or best is None or best.prediction_uri is None or best.query_uri is None:
+        return None
+    found, genes = predicted_change(best.prediction_uri, best.query_uri)
+    place = {gene: i for i, gene in enumerate(genes)}
+    return np.array([found[place[gene]] if gene in place else 0.0 for gene in guide.genes])
+
+
+def compare_with(reference: ReferenceChange, lfc: np.ndarray, genes: Sequence[str]) -> float | None:
+    """Pearson correlation of a predicted change (n_genes,) with the reference response over the genes of both."""
     place = {gene: i for i, gene in enumerate(genes)}
     shared = [
         (place[gene], change) for gene, change in zip(reference.genes, reference.change, strict=True) if gene in place
@@ -212,6 +253,13 @@ def _agreement(run: HaystackRun, lfc: np.ndarray, genes: Sequence[str]) -> float
     rows, expected = zip(*shared, strict=True)
     found = pearson(lfc[list(rows)], expected)
     return round(found, 4) if np.isfinite(found) else None
+
+
+def expected_of(reference: ReferenceChange, agreement: float | None, score: GroundingScore) -> Expected | None:
+    """The accuracy to expect of a prediction; None where the atlas can't say."""
+    if reference.selection is None or reference.forecast is None or agreement is None:
+        return None
+    return reference.selection.expect(terms_of(agreement, reference.forecast.pearson.value, score))
 
 
 def evaluate(state: StateRef, iteration: int, result: InferenceResult, context: HaystackContext) -> CandidateEvaluation:
@@ -242,6 +290,8 @@ def evaluate(state: StateRef, iteration: int, result: InferenceResult, context: 
         "candidate %s: %s", candidate.candidate_id, "ungroundable" if score.score is None else f"{score.score:.2f}"
     )
     scored = score.status is GroundingStatus.SCORED
+    reference = read_measure(run)
+    agreement = compare_with(reference, lfc, found.genes)
     return CandidateEvaluation(
         candidate=candidate,
         status=EvaluationStatus.SCORED if scored else EvaluationStatus.UNGROUNDABLE,
@@ -249,7 +299,8 @@ def evaluate(state: StateRef, iteration: int, result: InferenceResult, context: 
         prediction_uri=result.prediction_uri,
         query_uri=query,
         top_genes=largest_changes(lfc, found.genes),
-        agreement=_agreement(run, lfc, found.genes),
+        agreement=agreement,
+        expected=expected_of(reference, agreement, score),
         metrics=result.metrics,
         duration_seconds=result.duration_seconds,
         backend=result.backend,

@@ -105,7 +105,7 @@ def test_the_withheld_response_is_predicted(default_run: HaystackOutputs, demo: 
 
 def test_the_atlas_says_what_it_expects_and_how_sure_that_is(default_run, context, demo, monkeypatch, tmp_path) -> None:
     monkeypatch.setenv("GCA_CACHE_DIR", str(tmp_path))
-    atlas, found = reference_for(steps.understand(QUESTION, context, dataset=demo.dataset), context)
+    atlas, found, _ = reference_for(steps.understand(QUESTION, context, dataset=demo.dataset), context)
     with io.local_copy(demo.truth_uri) as truth, io.local_copy(demo.control_uri) as control:
         measured = log_fold_change(*(ad.read_h5ad(path)[:, atlas.genes].X for path in (truth, control)))
     reached = pearson(found.change, measured)

@@ -19,9 +19,9 @@ from gca_core.errors import CellRetrievalError, ExternalAPIError, QueryParsingEr
 from gca_core.haystack.agent.tooling import Limit, Text, Value, as_tools, cut, listed
 from gca_core.haystack.context import HaystackContext
 from gca_core.haystack.models import IterationConfig, PromptCandidate, Strategy, StructuredQuery
-from gca_core.haystack.prompts.from_reference import reference_drafts
+from gca_core.haystack.prompts.from_reference import first_drafts, guide_for
 from gca_core.haystack.prompts.ranking import make_candidates, rank_candidates
-from gca_core.haystack.prompts.strategies import draft_of_groups, make_candidate_pool, run_strategies
+from gca_core.haystack.prompts.strategies import draft_of_groups, make_candidate_pool
 from gca_core.haystack.question.names import find_cell_type, find_perturbation, make_query
 from gca_core.knowledge.bundled import genetic
 from gca_core.knowledge.bundled.catalogue import PerturbationEntry
@@ -224,7 +224,7 @@ class Toolbox:
         query = self._query(cell_type, perturbation)
         pool = make_candidate_pool(query, config, context)
         faults: list[str] = []
-        drafts = [] if candidates else [*run_strategies(pool, config), *reference_drafts(query, config, context)[0]]
+        drafts = [] if candidates else first_drafts(pool, config, guide_for(query, context))
         for ids in candidates:
             try:
                 drafts.append(draft_of_groups(ids, query, context, Strategy.MODEL, "asked for"))

@@ -5,11 +5,13 @@ groups' relevance, diversity is 1 minus the largest Jaccard overlap of groups wi
 already picked, and quality is the share of the groups' cells out of 100, times 0.8 where the control is
 of the same type but not of the same donor.
 
-A prompt is composed of as many groups as its budget has cells for: at least 20 cells of a group are wanted, so
-that 1,000 cells make room for 50 groups. The more relevant and better ones are kept.
+A prompt is composed of as many groups as its budget has cells for: 20 cells of a group are wanted, or all of a
+smaller one, so that 1,000 cells make room for 50 groups or more. The more relevant and better ones are kept.
 """
 
 from collections.abc import Iterable, Sequence
+
+import numpy as np
 
 from gca_core import io
 from gca_core.atlas.models import CellGroup
@@ -91,10 +93,15 @@ def candidate_hash(
 
 def compose(members: Sequence[tuple[CellGroup, float]], budget: int) -> list[tuple[CellGroup, float]]:
     """The groups that a budget of cells has room for: by relevance, then quality, then id; each group once."""
-    room = max(1, budget // CELLS_PER_GROUP)
     once = {group.group_id: (group, relevance) for group, relevance in sorted(members, key=lambda m: m[1])}
     ordered = sorted(once.values(), key=lambda m: (-m[1], -_quality(m[0]), m[0].group_id))
-    return ordered[:room]
+    filled = np.cumsum([cells_of(group) for group, _ in ordered])
+    return ordered[: max(1, int((filled <= budget).sum()))]
+
+
+def cells_of(group: CellGroup) -> int:
+    """How many cells of a group a prompt has at least."""
+    return min(group.n_cells, CELLS_PER_GROUP)
 
 
 def _candidate(draft: PromptDraft, query_groups: Sequence[CellGroup], config: IterationConfig) -> PromptCandidate:
@@ -113,7 +120,7 @@ def _candidate(draft: PromptDraft, query_groups: Sequence[CellGroup], config: It
         perturbations=tuple(sorted({group.perturbation for group in groups})),
         cell_types=tuple(sorted({group.cell_type for group in groups})),
         n_cells=sum(group.n_cells for group in groups),
-        relevance=round(sum(weights) / len(weights), _DIGITS),
+        relevance=round(sum(weights) / len(weights) if draft.relevance is None else draft.relevance, _DIGITS),
         quality=round(sum(map(_quality, groups)) / len(groups), _DIGITS),
         rationale=draft.rationale,
     )

@@ -1,104 +1,133 @@
-"""Prompts from feedback: widen, combine, narrow.
+"""Prompts from feedback: correct the best one, combine it, and add what carries an expected pathway.
 
-Only grounding scores of earlier iterations are looked at. The moves are bounded by the groups that the
-atlas offers, and a prompt that was already evaluated is never proposed again.
+What a prompt's prediction came to decides: how far it lies from the reference response, and what the parts of its
+grounding score miss. The moves are bounded by the groups that the atlas offers, and a prompt that was already
+evaluated is never proposed again.
 """
 
-from collections.abc import Iterable, Sequence
+from __future__ import annotations
 
-from gca_core.haystack.decide import best_of
-from gca_core.haystack.models import CandidateEvaluation, IterationConfig, Strategy
-from gca_core.haystack.prompts.strategies import CandidatePool, PromptDraft
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-COMBINED = 3
+import numpy as np
+
+from gca_core.grounding.models import ActionKind, Suggestion
+from gca_core.haystack.decide import accuracy_of, best_of, preference
+from gca_core.haystack.models import CandidateEvaluation, Strategy
+from gca_core.haystack.prompts.from_reference import Array, Guide, Member
+from gca_core.haystack.prompts.ranking import cells_of
+from gca_core.haystack.prompts.strategies import PromptDraft
+
+if TYPE_CHECKING:
+    from gca_core.grounding.knowledge import GroundingKnowledge
+
+# of the next best prompts that the best is combined with, and of missing pathways that are seen to
+COMBINED, CARRIED = 2, 1
+CARRIED_SHARE = 0.25
 
 
 def refine(
-    pool: CandidatePool, evaluations: Sequence[CandidateEvaluation], config: IterationConfig
+    guide: Guide,
+    evaluations: Sequence[CandidateEvaluation],
+    room: int,
+    knowledge: GroundingKnowledge,
+    predicted: Array | None = None,
 ) -> list[PromptDraft]:
     """Drafts that follow from what was tried.
 
-    * widen: the nearest type that no prompt with a prediction has used, alone and together with the best prompt;
+    * correct: the best prompt, weighed against what its prediction misses;
     * combine: the best prompt with each of the next best;
-    * narrow: the best prompt without one of its types.
+    * carry: the best prompt with the responses that carry an expected pathway which it misses.
 
-    Types whose own prompt scored lower than the best by ``min_improvement`` or more are not combined.
+    Args:
+        guide: the reference response, and what the groups add.
+        evaluations: of all prompts tried.
+        room: cells that a prompt has room for.
+        knowledge: the members of pathways.
+        predicted: (n_genes,) change that the best prompt came to; None where it isn't known.
     """
     best = best_of(evaluations)
     if best is None:
-        return list(_widen(pool, evaluations, None, frozenset()))
-    weak = _weak_types(pool, evaluations, best.score, config.min_improvement)
-    drafts = list(_widen(pool, evaluations, best, weak))
-    drafts += _combine(pool, evaluations, best, weak)
-    drafts += _narrow(pool, best)
-    return drafts
-
-
-def _widen(
-    pool: CandidatePool,
-    evaluations: Sequence[CandidateEvaluation],
-    best: CandidateEvaluation | None,
-    weak: frozenset[str],
-) -> Iterable[PromptDraft]:
-    tried = {group for e in evaluations if e.prediction_uri for group in e.candidate.cell_group_ids}
-    fresh = [t for t in pool.same if not tried & {g.group_id for g in pool.same[t]}]
-    if not fresh:
-        return
-    nearest = min(pool.distances[t] for t in fresh)
-    for cell_type in (t for t in fresh if pool.distances[t] == nearest):
-        label = pool.same[cell_type][0].cell_type
-        yield PromptDraft(
-            Strategy.REFINEMENT, pool.tier([cell_type]), f"widened to {label}, {nearest} steps from the target"
-        )
-        types = _types(pool, best) - weak if best else set()
-        if types:
-            yield _joined(pool, {*types, cell_type}, f"the best prompt so far widened by {label}")
-
-
-def _combine(
-    pool: CandidatePool, evaluations: Sequence[CandidateEvaluation], best: CandidateEvaluation, weak: frozenset[str]
-) -> list[PromptDraft]:
-    ordered = sorted(
-        (e for e in evaluations if e.score is not None and e is not best),
-        key=lambda e: (-(e.score or 0.0), e.candidate.candidate_id),
-    )
-    own = _types(pool, best)
-    drafts = []
-    for other in ordered[:COMBINED]:
-        types = (own | _types(pool, other)) - weak
-        if own and types > own:
-            labels = "; ".join(other.candidate.cell_types)
-            drafts.append(_joined(pool, types, f"the best prompt so far together with {labels}"))
-    return drafts
-
-
-def _narrow(pool: CandidatePool, best: CandidateEvaluation) -> list[PromptDraft]:
-    types = _types(pool, best)
-    if len(types) < 2:
         return []
+    own = _members(guide, best)
+    groups = [group for group, _ in own]
+    drafts = []
+    if predicted is not None:
+        wider = {group.group_id: group for group in (*groups, *guide.heaviest())}
+        target = guide.change + _missed(guide.change, predicted)
+        drafts.append((guide.weigh(wider.values(), room, target), "corrected for what its prediction misses"))
+    next_best = sorted((e for e in evaluations if e is not best and e.prediction_uri), key=preference)
+    for other in next_best[:COMBINED]:
+        both = {group.group_id: group for group in (*groups, *(g for g, _ in _members(guide, other)))}
+        labels = "; ".join(other.candidate.cell_types)
+        drafts.append((guide.weigh(both.values(), room), f"together with that of {labels}"))
+    suggested = best.grounding.improvement_suggestions if best.grounding else ()
+    missing = [s for s in suggested if s.action in {ActionKind.STRENGTHEN, ActionKind.REVERSE} and s.subject]
+    for suggestion in missing[:CARRIED]:
+        carriers = _carriers(guide, suggestion, knowledge, room // 4)
+        drafts.append((_joined(own, carriers), f"with responses that carry {suggestion.subject}"))
     return [
-        _joined(pool, types - {t}, f"the best prompt so far without {pool.same[t][0].cell_type}") for t in sorted(types)
+        guide.near(PromptDraft(Strategy.REFINEMENT, tuple(members), f"the best prompt so far {how}"))
+        for members, how in drafts
+        if members
     ]
 
 
-def _joined(pool: CandidatePool, types: Iterable[str], rationale: str) -> PromptDraft:
-    ordered = [t for t in pool.same if t in set(types)]
-    return PromptDraft(Strategy.REFINEMENT, pool.tier(ordered), rationale)
-
-
-def _types(pool: CandidatePool, evaluation: CandidateEvaluation) -> set[str]:
-    """The cell types of a prompt that is made of the asked perturbation."""
-    used = set(evaluation.candidate.cell_group_ids)
-    return {t for t, groups in pool.same.items() if used & {g.group_id for g in groups}}
-
-
-def _weak_types(
-    pool: CandidatePool, evaluations: Sequence[CandidateEvaluation], best: float | None, gap: float
-) -> frozenset[str]:
-    weak = set()
+def left_behind(evaluations: Sequence[CandidateEvaluation]) -> frozenset[Strategy]:
+    """The strategies whose best prompt came out at less than half of what the best of all did."""
+    best: dict[Strategy, float] = {}
     for evaluation in evaluations:
-        types = _types(pool, evaluation)
-        low = evaluation.score is not None and best is not None and evaluation.score <= best - gap
-        if len(types) == 1 and gap > 0 and low:
-            weak |= types
-    return frozenset(weak)
+        found = accuracy_of(evaluation)
+        for strategy in evaluation.candidate.strategies if found is not None else ():
+            best[strategy] = max(best.get(strategy, -1.0), found or 0.0)
+    most = max(best.values(), default=0.0)
+    return frozenset(strategy for strategy, found in best.items() if found < most / 2)
+
+
+def _members(guide: Guide, evaluation: CandidateEvaluation) -> list[Member]:
+    candidate = evaluation.candidate
+    shares = zip(candidate.cell_group_ids, candidate.weights, strict=True)
+    return [(guide.groups[group_id], weight) for group_id, weight in shares if group_id in guide.groups]
+
+
+def _missed(wanted: Array, predicted: Array) -> Array:
+    """What a change lacks of another, both taken at the length at which they lie nearest."""
+    a, b = wanted - wanted.mean(), predicted - predicted.mean()
+    size = float(b @ b)
+    return np.asarray(a - b * (float(a @ b) / size if size else 0.0))
+
+
+def _carriers(guide: Guide, suggestion: Suggestion, knowledge: GroundingKnowledge, room: int) -> list[Member]:
+    """Groups like the reference that move a gene set, footprint or gene most in the wanted direction."""
+    weights = knowledge.footprints.get(suggestion.subject) or dict.fromkeys(
+        knowledge.gene_sets.get(suggestion.subject, (suggestion.subject,)), 1.0
+    )
+    signed = np.array([weights.get(gene, 0.0) for gene in guide.genes])
+    if not signed.any():
+        return []
+    sign = -1.0 if suggestion.direction == "down" else 1.0
+    responses = np.asarray(guide.responses, dtype=np.float64)
+    centred = responses - responses.mean(axis=1, keepdims=True)
+    moved = sign * (centred @ signed) / np.maximum(np.linalg.norm(centred, axis=1), 1e-12)
+    like = centred @ (guide.change - guide.change.mean()) > 0
+    found: list[Member] = []
+    for row in np.argsort(-moved, kind="stable"):
+        if moved[row] <= 0 or room <= 0:
+            break
+        own = [group for group in guide.groups.values() if guide.row(group) == row] if like[row] else []
+        room -= sum(map(cells_of, own))
+        found += [(group, 1.0) for group in own]
+    return found
+
+
+def _joined(own: Sequence[Member], others: Sequence[Member]) -> list[Member]:
+    """Both, the others with a quarter of the weight; nothing where either is empty."""
+    if not own or not others:
+        return []
+    total = sum(weight for _, weight in own)
+    share = total * CARRIED_SHARE / (1 - CARRIED_SHARE) / len(others)
+    joined = {group.group_id: (group, weight) for group, weight in own}
+    for group, _ in others:
+        joined[group.group_id] = (group, joined.get(group.group_id, (group, 0.0))[1] + share)
+    return list(joined.values())

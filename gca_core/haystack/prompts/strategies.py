@@ -44,11 +44,15 @@ WORKERS = 4
 
 @dataclass(frozen=True)
 class PromptDraft:
-    """A prompt before it is ranked: groups with their relevance, and why."""
+    """A prompt before it is ranked: groups with their weight, and why.
+
+    Its relevance is the mean weight where it isn't known better.
+    """
 
     strategy: Strategy
     members: tuple[tuple[CellGroup, float], ...]
     rationale: str
+    relevance: float | None = None
 
 
 class RelatedPerturbation(NamedTuple):
@@ -89,10 +93,10 @@ class CandidatePool:
 
 
 def make_candidate_pool(query: StructuredQuery, config: IterationConfig, context: HaystackContext) -> CandidatePool:
-    """Collect what the atlas offers.
+    """Collect what the atlas offers, which may be nothing.
 
     Raises:
-        CellRetrievalError: the atlas lacks control cells of the target, or any perturbation that helps.
+        CellRetrievalError: the atlas lacks control cells of the target.
     """
     names = _Names.of(query, context)
     with ThreadPoolExecutor(max_workers=WORKERS, thread_name_prefix="strategy") as threads:
@@ -104,8 +108,6 @@ def make_candidate_pool(query: StructuredQuery, config: IterationConfig, context
         usable, notes = same.result()
         alike = mechanistic.result()
         spelled, semantic_notes = semantic.result()
-    if not usable and not alike and not spelled:
-        raise CellRetrievalError(_nothing_found(query, context))
     others = (*alike, *_settled(spelled, alike))
     types = {g.cell_type_id for g in usable} | {g.cell_type_id for other in others for g in other.groups}
     distances = _distances(query.cell_type_id, types, context)
@@ -375,7 +377,8 @@ def _query_groups(query: StructuredQuery, context: HaystackContext) -> tuple[Cel
     )
 
 
-def _nothing_found(query: StructuredQuery, context: HaystackContext) -> str:
+def nothing_found(query: StructuredQuery, context: HaystackContext) -> str:
+    """That the atlas has nothing to prompt with, and what it has."""
     known = ", ".join(context.require_atlas().perturbations(query.dataset)) or "none"
     return (
         f"the atlas holds no cells perturbed by {query.perturbation!r} or by anything like it, in types related to "

@@ -16,7 +16,7 @@ from gca_core.grounding.models import RegulatorActivity
 from gca_core.grounding.regulons import read_regulons, regulator_activity
 from gca_core.grounding.score import enriched_sets, score_prediction
 from gca_core.haystack.agent.proposals import transcripts
-from gca_core.haystack.decide import best_of
+from gca_core.haystack.decide import best_of, verdict
 from gca_core.haystack.models import (
     Baseline,
     GateDecision,
@@ -26,7 +26,7 @@ from gca_core.haystack.models import (
     TerminationReason,
 )
 from gca_core.haystack.prompts.strategies import CandidatePool, make_candidate_pool
-from gca_core.haystack.reference import describe_reference
+from gca_core.haystack.reference import describe_reference, read_measure
 from gca_core.haystack.results.files import remove_earlier, result_uris
 from gca_core.haystack.results.log import make_log
 from gca_core.haystack.results.predictions import write_predictions
@@ -69,6 +69,8 @@ def write_outputs(
             tables["transcription_factors"] = pd.DataFrame([regulator.model_dump() for regulator in regulators])
         write_predictions(run, best, iteration, cells, found, tables, uris["h5ad"])
     reference = describe_reference(run.query, context, dict(zip(predicted.index, predicted.tolist(), strict=True)))
+    reference = reference.model_copy(update={"selection": read_measure(run).selection})
+    found_verdict, verdict_detail = verdict(run)
     outputs = HaystackOutputs(
         run_id=run.run_id,
         h5ad_uri=uris["h5ad"] if found else None,
@@ -83,6 +85,9 @@ def write_outputs(
         n_iterations=len(run.iterations),
         n_evaluations=len(run.evaluations()),
         status="succeeded",
+        verdict=found_verdict,
+        verdict_detail=verdict_detail,
+        expected=best.expected if best else None,
         forecast=reference.forecast,
         measured=run.measured,
     )

@@ -17,7 +17,7 @@ from gca_core.haystack.models import (
     ReferenceResponse,
 )
 from gca_core.haystack.results.pictures import gene_rows, network_picture, score_panels, volcano_points
-from gca_core.haystack.results.words import STOPPED, caveats, fates, headline, verdict
+from gca_core.haystack.results.words import STOPPED, caveats, choice, fates, headline
 from gca_core.matrix.differential import DifferentialExpression
 from gca_core.pages import render_markdown, render_page
 
@@ -85,7 +85,7 @@ def render_report_markdown(findings: Findings) -> str:
 
 
 def _texts(f: Findings) -> dict[str, Any]:
-    kind = verdict(f.run, f.best)
+    kind = f.outputs.verdict
     return {
         "title": f.run.query.question,
         "run": f.run,
@@ -95,8 +95,9 @@ def _texts(f: Findings) -> dict[str, Any]:
         "stopped": f"{STOPPED[f.outputs.termination_reason]} ({f.stopped})",
         "baseline": f.baseline,
         "reference": f.reference,
-        "verdict": kind,
+        "verdict": kind.value,
         "headline": headline(kind, f.run),
+        "choice": choice(f.reference.selection, f.run.config.score_threshold) if f.reference.selection else [],
         "fates": fates(f.run, f.best),
         "caveats": caveats(f.run, f.outputs, f.baseline, f.reference),
         "links": f.links[:LISTED_LINKS],

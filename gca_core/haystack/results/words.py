@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gca_core.haystack.decide import preference
+from gca_core.haystack.decide import accuracy_of, preference
 from gca_core.haystack.models import (
     Baseline,
     CandidateEvaluation,
@@ -11,8 +11,11 @@ from gca_core.haystack.models import (
     HaystackRun,
     ReferenceResponse,
     TerminationReason,
+    Verdict,
 )
+from gca_core.haystack.selection import REFERENCE
 from gca_core.matrix.differential import NOT_REPLICATES
+from gca_core.responses.models import Selection
 
 STOPPED = {
     TerminationReason.THRESHOLD: "it is good enough",
@@ -25,24 +28,15 @@ STOPPED = {
 }
 
 
-def verdict(run: HaystackRun, best: CandidateEvaluation | None) -> str:
-    """``measured``, ``grounded``, ``not grounded``, ``ungroundable`` or ``no prediction``."""
-    if best is None:
-        return "no prediction" if run.measured is None else "measured"
-    if best.score is None:
-        return "ungroundable"
-    return "grounded" if best.score >= run.config.score_threshold else "not grounded"
-
-
-def headline(verdict: str, run: HaystackRun) -> str:
+def headline(verdict: Verdict, run: HaystackRun) -> str:
     """The verdict as a sentence."""
     name = run.query.perturbation
     return {
-        "measured": "Measured: your atlas holds this response.",
-        "grounded": f"Grounded: the prediction shows what is known of {name}.",
-        "not grounded": f"No grounded prediction: the best one shows too little of what is known of {name}.",
-        "ungroundable": f"Ungroundable: too little is known of {name} to judge a prediction.",
-        "no prediction": "No prediction was made.",
+        Verdict.MEASURED: "Measured: your atlas holds this response.",
+        Verdict.GROUNDED: f"Grounded: the prediction shows what is known of {name}.",
+        Verdict.NOT_GROUNDED: "No grounded prediction.",
+        Verdict.UNGROUNDABLE: f"Ungroundable: too little is known of {name} to judge a prediction.",
+        Verdict.NO_PREDICTION: "No prediction was made.",
     }[verdict]
 
 
@@ -69,11 +63,11 @@ def _behind(one: CandidateEvaluation, best: CandidateEvaluation, *, ahead: bool 
     pairs = zip(preference(one), preference(best), strict=True)
     first = next((i for i, (own, other) in enumerate(pairs) if own != other), 3)
     if first == 0:
-        figures = _against(one.agreement, best.agreement, ahead, 2)
-        more = "it agrees best" if ahead else "it agrees less"
-        return f"{more} with the atlas's own estimate ({figures})"
+        figures = _against(accuracy_of(one), accuracy_of(best), ahead, 2)
+        what = "Pearson to expect" if best.expected else "agreement with the atlas's own estimate"
+        return f"{'most' if ahead else 'less'} {what} ({figures})"
     if first == 1:
-        more = "as near to that estimate and better" if ahead else "as near to that estimate, but less well"
+        more = "as accurate to expect and better" if ahead else "as accurate to expect, but less well"
         return f"{more} grounded ({_against(one.score, best.score, ahead, 1)})"
     if first == 2:
         figures = _against(one.candidate.relevance, best.candidate.relevance, ahead, 2)
@@ -84,6 +78,23 @@ def _behind(one: CandidateEvaluation, best: CandidateEvaluation, *, ahead: bool 
 def _against(one: float | None, best: float | None, ahead: bool, digits: int) -> str:
     own, other = ("none" if value is None else f"{value:.{digits}f}" for value in (one, best))
     return f"{other}, next {own}" if ahead else f"{own} against {other}"
+
+
+def choice(selection: Selection, threshold: float) -> list[str]:
+    """How a prompt was chosen, what that is worth on left-out pairs, and what the score tells there."""
+    compared = "" if selection.by_score is None else f", the highest grounding score alone {selection.by_score:.2f}"
+    telling = " and ".join(f"{n} ({w:.2f})" for n, w in selection.weights.items() if w > 0 and n != REFERENCE)
+    silent = ", ".join(name for name, weight in selection.weights.items() if weight == 0 and name != REFERENCE)
+    found = [
+        "The prediction with the highest Pearson to expect is taken. What is expected was learned on "
+        f"{selection.n_prompts} prompts for {selection.n_pairs} pairs of your atlas, each left out: there this choice "
+        f"reaches Pearson {selection.chosen:.2f}{compared}, the best prompt of all {selection.best:.2f}.",
+        f"Beside the agreement with the atlas's own estimate, {telling or 'no part of the score'} tells how accurate a "
+        f"prompt is here{f'; {silent}: no weight' if telling and silent else ''}.",
+    ]
+    if selection.at_threshold is not None:
+        found.append(f"A grounding score of {threshold:g} goes with Pearson {selection.at_threshold} on these pairs.")
+    return found
 
 
 def caveats(run: HaystackRun, outputs: HaystackOutputs, baseline: Baseline, reference: ReferenceResponse) -> list[str]:

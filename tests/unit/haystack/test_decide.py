@@ -2,8 +2,9 @@ from collections.abc import Callable
 
 import pytest
 
-from gca_core.haystack.decide import best_of, decide, is_plateau, preference
-from gca_core.haystack.models import HaystackRun, IterationConfig, Measurement, TerminationReason
+from gca_core.haystack.decide import best_of, decide, is_plateau, preference, verdict
+from gca_core.haystack.models import HaystackRun, IterationConfig, Measurement, TerminationReason, Verdict
+from gca_core.responses.models import Expected
 from tests.helpers.haystack_atlas import evaluation
 
 MakeRun = Callable[..., HaystackRun]
@@ -59,6 +60,42 @@ def test_what_agrees_with_the_reference_goes_before_what_is_grounded() -> None:
     tried = [("a", 9.0, 0.31), ("b", 6.0, 0.804), ("c", 7.0, 0.796), ("d", 9.5, None)]
     found = [evaluation(name, score).model_copy(update={"agreement": share}) for name, score, share in tried]
     assert [e.candidate.candidate_id for e in sorted(found, key=preference)] == ["c", "b", "a", "d"]
+
+
+def test_the_accuracy_to_expect_goes_before_agreement_and_score() -> None:
+    expected = Expected(value=0.5, low=0.3, high=0.7)
+    found = [
+        evaluation("a", 9.0).model_copy(update={"agreement": 0.9, "expected": expected}),
+        evaluation("b", 2.0).model_copy(
+            update={"agreement": 0.7, "expected": expected.model_copy(update={"value": 0.6})}
+        ),
+    ]
+    assert best_of(found) is found[1]
+
+
+@pytest.mark.parametrize(
+    ("score", "low", "found"),
+    [
+        (7.0, 0.1, Verdict.GROUNDED),
+        (7.0, None, Verdict.GROUNDED),
+        (6.9, 0.1, Verdict.NOT_GROUNDED),
+        (9.0, -0.1, Verdict.NOT_GROUNDED),
+        (None, 0.1, Verdict.UNGROUNDABLE),
+    ],
+)
+def test_a_prediction_is_grounded_by_its_score_and_the_accuracy_to_expect(run_with, score, low, found):
+    run = run_with(score)
+    expected = None if low is None else Expected(value=low + 0.2, low=low, high=low + 0.4)
+    (record,) = run.iterations
+    (own,) = record.evaluations
+    record = record.model_copy(update={"evaluations": (own.model_copy(update={"expected": expected}),)})
+    assert verdict(run.model_copy(update={"iterations": (record,)}))[0] is found
+
+
+def test_a_run_says_where_there_is_no_prediction_and_where_the_answer_was_measured(run_with: MakeRun) -> None:
+    assert verdict(run_with())[0] is Verdict.NO_PREDICTION
+    held = {"measured": Measurement(n_groups=2, n_cells=300)}
+    assert verdict(run_with().model_copy(update=held))[0] is Verdict.MEASURED
 
 
 def test_the_best_is_the_best_of_all_and_not_the_last() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gca_core.grounding.components import Link
-from gca_core.haystack.decide import best_of
+from gca_core.haystack.decide import best_of, verdict
 from gca_core.haystack.models import (
     AgentReport,
     Baseline,
@@ -42,6 +42,8 @@ def findings(run: HaystackRun, **changes: Any) -> Findings:
         n_iterations=len(run.iterations),
         n_evaluations=len(run.evaluations()),
         status="succeeded",
+        verdict=verdict(run)[0],
+        verdict_detail=verdict(run)[1],
     )
     without = {"available": False, "description": "there is none"}
     parts = {"baseline": Baseline(**without), "reference": ReferenceResponse(**without), **changes}
@@ -52,7 +54,7 @@ def findings(run: HaystackRun, **changes: Any) -> Findings:
     ("scores", "measured", "headline"),
     [
         ([8.0], None, "Grounded: the prediction shows what is known of interferon beta."),
-        ([5.0, 6.0], None, "No grounded prediction: the best one shows too little"),
+        ([5.0, 6.0], None, "No grounded prediction."),
         ([None], None, "Ungroundable: too little is known of interferon beta"),
         ([[]], None, "No prediction was made."),
         ([], Measurement(n_groups=1, n_cells=9), "Measured: your atlas holds this response."),
@@ -92,8 +94,8 @@ def test_each_candidate_is_told_what_it_was_taken_or_left_for(run_with) -> None:
     record = run.iterations[0].model_copy(update={"evaluations": (near, away, lost)})
     run = run.model_copy(update={"iterations": (record, *run.iterations[1:])})
     told = fates(run, best_of(run.evaluations()))
-    assert told["c-away"] == "taken: it agrees best with the atlas's own estimate (0.20, next none)"
-    assert told["c-near"] == "not taken: it agrees less with the atlas's own estimate (none against 0.20)"
+    assert told["c-away"] == "taken: most agreement with the atlas's own estimate (0.20, next none)"
+    assert told["c-near"] == "not taken: less agreement with the atlas's own estimate (none against 0.20)"
     assert told["c-lost"] == "failed: broken"
     alone = run_with(8.0)
     assert fates(alone, best_of(alone.evaluations())) == {"c-0": "taken: the only prediction"}

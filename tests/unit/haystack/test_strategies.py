@@ -77,13 +77,13 @@ def test_the_atlas_own_spelling_of_a_perturbation_is_found(query: StructuredQuer
     ("groups", "message"),
     [
         ([("ctrl", "CL:0000236"), ("interferon beta", "CL:0000236")], r"no control cells of .*it has: B cell"),
-        ([("ctrl", "CL:0002057"), ("dexamethasone", "CL:0000236")], "its perturbations: dexamethasone"),
+        ([("ctrl", "CL:0002057"), ("ctrl", "CL:0000236"), ("dexamethasone", "CL:0000236")], "its perturbations: dexa"),
         ([], "gca atlas ingest FILE"),
     ],
 )
 def test_what_an_atlas_lacks_is_said_with_what_is_there(query, context_of, groups, message):
     with pytest.raises(CellRetrievalError, match=message):
-        make_candidate_pool(query, CONFIG, context_of(*(cell_group(*group) for group in groups)))
+        suggest(query, CONFIG, context_of(*(cell_group(*group) for group in groups)))
 
 
 def test_mechanistic_finds_what_acts_alike_and_not_the_inhibitor(query, context_of):
@@ -213,7 +213,9 @@ def test_a_prompt_has_room_for_as_many_groups_as_its_budget_feeds(query, context
     pool = make_candidate_pool(query, CONFIG, context)
     members = [*pool.tier(["CL:0002396"]), *pool.tier(["CL:0002057"])]
     kept = compose(members, budget=100)
+    # 20 cells of each, and all of the smallest
     assert [group.n_cells for group, _ in kept] == [80, 70, 60, 50, 40]
+    assert [group.n_cells for group, _ in compose(members, budget=150)] == [80, 70, 60, 50, 40, 30, 20, 10]
     assert {relevance for _, relevance in kept} == {1.0}
     assert len(compose([*members, *members], budget=10_000)) == 16
 
