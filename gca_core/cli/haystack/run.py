@@ -327,8 +327,8 @@ def _fail(error: Exception) -> NoReturn:
 
 
 def _print(outputs: HaystackOutputs, truth: TruthComparison | None) -> None:
-    rows: list[tuple[str, str]] = []
-    if outputs.measured is not None:
+    rows = [("verdict", f"{outputs.verdict.value}: {outputs.verdict_detail}")]
+    if outputs.measured is not None and outputs.best_candidate_id is not None:
         rows.append(("already measured", str(outputs.measured)))
     if outputs.forecast is not None:
         rows.append(("the atlas's own estimate", str(outputs.forecast)))

@@ -71,6 +71,7 @@ def _record(run: HaystackRun, best: CandidateEvaluation, found: DifferentialExpr
             "prompt_strategy": e.candidate.strategy.value,
             "status": e.status.value,
             "grounding_score": e.score,
+            "expected": e.expected.value if e.expected else None,
             "agreement": e.agreement,
             "chosen": e.candidate.candidate_id == best.candidate.candidate_id,
             "rationale": e.candidate.rationale,
@@ -78,7 +79,7 @@ def _record(run: HaystackRun, best: CandidateEvaluation, found: DifferentialExpr
         for record in run.iterations
         for e in record.evaluations
     ]
-    iterations = pd.DataFrame(rows).astype({"grounding_score": np.float64, "agreement": np.float64})
+    iterations = pd.DataFrame(rows).astype(dict.fromkeys(("grounding_score", "expected", "agreement"), np.float64))
     iterations.index = iterations.index.astype(str)
     versions = {name: str(value) for name, value in run.provenance.model_dump(exclude_none=True).items()}
     versions |= {name: version(name) for name in ("anndata", "numpy")} | {"model": best.model}

@@ -65,13 +65,12 @@ def _behind(one: CandidateEvaluation, best: CandidateEvaluation, *, ahead: bool 
     if first == 0:
         figures = _against(accuracy_of(one), accuracy_of(best), ahead, 2)
         what = "Pearson to expect" if best.expected else "agreement with the atlas's own estimate"
-        return f"{'most' if ahead else 'less'} {what} ({figures})"
+        return f"{'highest' if ahead else 'lower'} {what} ({figures})"
     if first == 1:
         more = "as accurate to expect and better" if ahead else "as accurate to expect, but less well"
         return f"{more} grounded ({_against(one.score, best.score, ahead, 1)})"
     if first == 2:
-        figures = _against(one.candidate.relevance, best.candidate.relevance, ahead, 2)
-        return f"as good as another, and its prompt is {'more' if ahead else 'less'} relevant ({figures})"
+        return f"as good as another, and its prompt is {'more' if ahead else 'less'} relevant"
     return "as good as another, by order of their ids"
 
 

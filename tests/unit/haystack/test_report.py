@@ -94,8 +94,8 @@ def test_each_candidate_is_told_what_it_was_taken_or_left_for(run_with) -> None:
     record = run.iterations[0].model_copy(update={"evaluations": (near, away, lost)})
     run = run.model_copy(update={"iterations": (record, *run.iterations[1:])})
     told = fates(run, best_of(run.evaluations()))
-    assert told["c-away"] == "taken: most agreement with the atlas's own estimate (0.20, next none)"
-    assert told["c-near"] == "not taken: less agreement with the atlas's own estimate (none against 0.20)"
+    assert told["c-away"] == "taken: highest agreement with the atlas's own estimate (0.20, next none)"
+    assert told["c-near"] == "not taken: lower agreement with the atlas's own estimate (none against 0.20)"
     assert told["c-lost"] == "failed: broken"
     alone = run_with(8.0)
     assert fates(alone, best_of(alone.evaluations())) == {"c-0": "taken: the only prediction"}
