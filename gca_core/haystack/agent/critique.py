@@ -59,6 +59,7 @@ def described(evaluation: CandidateEvaluation, *, suggestions: int = 0) -> dict[
         "group_ids": list(candidate.cell_group_ids[:MAX_GROUPS]),
         "grounding_score": None if evaluation.score is None else round(evaluation.score, 2),
         "agreement": evaluation.agreement,
+        "expected_accuracy": None if evaluation.expected is None else round(evaluation.expected.value, 3),
     }
     if suggestions and score is not None:
         told["parts"] = {part.name: part.score for part in score.components}

@@ -123,14 +123,15 @@ class RunToolbox:
         return {**listed("links", rows, limit), "beyond_chance": _part(network_component(*asked, *bounds)[0])}
 
     def compute_grounding_score(self, candidate_id: Text) -> Value:
-        """The grounding score of a tried prompt with its parts and the numbers they came from, what it suggests, and
-        the agreement of the prediction with the atlas's own estimate."""
+        """The grounding score of a tried prompt with its parts and the numbers they came from, what it suggests, the
+        agreement of the prediction with the atlas's own estimate, and the accuracy to expect from all of it."""
         tried = self._evaluation(candidate_id)
         score = tried.grounding
         return {
             "candidate_id": candidate_id,
             "status": tried.status.value,
             "agreement": tried.agreement,
+            "expected_accuracy": None if tried.expected is None else round(tried.expected.value, 3),
             "score": tried.score,
             "parts": [_part(part) for part in score.components] if score else [],
             "reason": cut((score.reason if score else tried.error) or ""),
