@@ -49,8 +49,9 @@ $(STACK_STAMP): docker/stack/requirements.txt docker/stack/install.sh constraint
 	@.venv-stack/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt pytest
 	@touch $@
 
+# so small a model takes one thread: at load 8, an epoch took 11 s with one and 67 s with two
 test-stack: $(STAMP) $(STACK_STAMP) ## the tests of the backend stack, on a small checkpoint that is trained once
-	PYTHONPATH=$(CURDIR) .venv-stack/bin/python -P -m pytest -c tests/stack/pytest.ini tests/stack
+	OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR) .venv-stack/bin/python -P -m pytest -c tests/stack/pytest.ini tests/stack
 	STACK_PYTHON=$(CURDIR)/.venv-stack/bin/python $(PYTEST) tests/integration/inference/test_batch_stack.py
 
 lint: $(STAMP) ## ruff, mypy --strict and the import contracts

@@ -24,11 +24,13 @@ from tests.helpers.gcs_loopback import Bucket, bucket
 __all__ = ["batch", "bucket", "make_job", "run_jobs"]
 PYTHON = os.environ.get("STACK_PYTHON")
 GCA = [str(PYTHON), "-P", "-m", "gca_core.cli.main"]
+# so small a model takes one thread
+SMALL = {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
 pytestmark = [pytest.mark.skipif(not PYTHON, reason="run by make test-stack"), pytest.mark.timeout(1200)]
 
 
 def gca(*words: str) -> None:
-    environment = {"PATH": os.environ["PATH"], "HOME": os.environ["HOME"], "PYTHONPATH": str(REPOSITORY)}
+    environment = {"PATH": os.environ["PATH"], "HOME": os.environ["HOME"], **SMALL}
     done = subprocess.run([*GCA, *words], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -45,7 +47,7 @@ def checkpoint(tmp_path: Path) -> Path:
 def test_four_mapped_candidates_of_stack_equal_what_the_command_predicts_locally(
     run_jobs: Any, make_job: Any, batch: BatchServer, bucket: Bucket, checkpoint: Path, tmp_path: Path
 ) -> None:
-    batch.command, batch.environment = GCA, {**batch.environment, "PYTHONPATH": str(REPOSITORY)}
+    batch.command, batch.environment = GCA, {**batch.environment, **SMALL}
     genes = json.loads((checkpoint / "genes.json").read_text())
     for name in ("model.ckpt", "genes.json"):
         bucket.put(name, (checkpoint / name).read_bytes(), {})
