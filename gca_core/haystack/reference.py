@@ -46,7 +46,7 @@ Array = npt.NDArray[np.float64]
 MOST_GROUPS = 2000
 CONTRIBUTIONS, TOP_GENES = 8, 50
 # what is kept is dropped when the fit changes
-FIT_VERSION = 1
+FIT_VERSION = 2
 _FITS = TypeAdapter(list[tuple[Support, Shares]])
 
 

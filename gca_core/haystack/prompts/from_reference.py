@@ -15,7 +15,7 @@ from scipy.optimize import nnls
 from gca_core.errors import CellRetrievalError, DataValidationError
 from gca_core.haystack.models import Strategy
 from gca_core.haystack.prompts.ranking import CELLS_PER_GROUP, cells_of
-from gca_core.haystack.prompts.strategies import CandidatePool, PromptDraft, run_strategies
+from gca_core.haystack.prompts.strategies import MIN_SIMILARITY, CandidatePool, PromptDraft, run_strategies
 from gca_core.haystack.reference import reference_for
 from gca_core.matrix.compare import pearson
 
@@ -135,8 +135,10 @@ def guide_for(query: StructuredQuery, context: HaystackContext) -> Guide | None:
     except (CellRetrievalError, DataValidationError) as error:
         log.info("no reference response: %s", error)
         return None
-    if answer.forecast is None and not answer.support.elsewhere:
-        log.info("no reference response: too few others to say what they tell of %s", query.perturbation)
+    data = atlas.reference.data
+    likeness = np.nan_to_num(data.likeness[list(data.perturbations).index(asked)])[data.perturbation]
+    if answer.forecast is None and not answer.support.elsewhere and not (likeness >= MIN_SIMILARITY).any():
+        log.info("no reference response: nothing alike, and too few pairs to learn from others")
         return None
     return Guide(atlas, answer, asked)
 
