@@ -323,7 +323,7 @@ class HaystackLoop:
 
     Attributes:
         group: the task group, to put other tasks before and after.
-        outputs: what ``finalize`` returns: URIs of h5ad, HTML and JSON, best score and iteration, and why it ended.
+        outputs: what ``finalize`` returns: URIs of predictions, reports and log, verdict, best score, why it ended.
         run_id: the run's id in the run records, known once ``start`` is done; a ``GroundingSensor`` takes it.
     """
 
