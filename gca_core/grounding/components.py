@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -200,6 +201,15 @@ def network_component(
     return _component("network", [float(np.sqrt(np.prod(values)))], config.network_weight, figures, ""), []
 
 
+@lru_cache(maxsize=4)
+def _small_sets(
+    knowledge: GroundingKnowledge, genes: tuple[str, ...], most: int
+) -> tuple[SetMatrix, Mapping[str, frozenset[str]]]:
+    """The sets of the network with at most so many members, over the measured genes, and their members."""
+    small = {s: members for s in knowledge.network if len(members := knowledge.gene_sets[s]) <= most}
+    return SetMatrix.of({"": small}, genes, min_genes=2), small
+
+
 @dataclass(frozen=True)
 class _Network:
     """What small sets of Reactome link.
@@ -227,15 +237,12 @@ class _Network:
     def of(
         cls, response: Response, expectation: Expectation, knowledge: GroundingKnowledge, config: GroundingConfig
     ) -> _Network:
-        genes = list(response.index)
-        small = {s: knowledge.gene_sets[s] for s in knowledge.network}
-        small = {s: members for s, members in small.items() if len(members) <= config.max_network_set}
-        sets = SetMatrix.of({"": small}, genes, min_genes=2)
+        sets, small = _small_sets(knowledge, tuple(response.index), config.max_network_set)
         targets = tuple(dict.fromkeys(target.gene for target in expectation.targets))
         held = np.array([[gene in small[s] for gene in targets] for s in sets.names], dtype=np.float64)
         held = held.reshape(len(sets.names), len(targets))
         degree = np.asarray(sets.member.sum(axis=0), dtype=np.float64).ravel()
-        pool = np.flatnonzero((degree > 0) & ~np.isin(genes, targets))
+        pool = np.flatnonzero((degree > 0) & ~np.isin(list(response.index), targets))
         ways = {gene.direction for gene in expectation.response}
         ways |= {pathway.direction for pathway in (*expectation.pathways, *expectation.footprints)}
         signs = [sign_of(way) for way in ways or {target.direction for target in expectation.targets}]

@@ -12,7 +12,8 @@ REFERENCE_COLLECTION = "hallmark"
 NETWORK_COLLECTION = "reactome"
 
 
-@dataclass(frozen=True)
+# one is told from another by identity, so that what was made of it can be kept
+@dataclass(frozen=True, eq=False)
 class GroundingKnowledge:
     """Gene sets and footprints, and which sets serve as background and as network.
 
