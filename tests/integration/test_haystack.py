@@ -31,6 +31,7 @@ from gca_core.haystack.models import (
     IterationConfig,
     StructuredQuery,
     TerminationReason,
+    Verdict,
 )
 from gca_core.haystack.reference import reference_for
 from gca_core.haystack.run import infer, run_haystack
@@ -117,7 +118,13 @@ def test_the_atlas_says_what_it_expects_and_how_sure_that_is(default_run, contex
     assert log["pearson_with_prediction"] > 0.8 and log["contributions"][0]["cell_type"].startswith(
         "CD14-low, CD16-positive"
     )
-    assert str(found.forecast) in io.read_text(default_run.html_uri)
+    page = io.read_text(default_run.html_uri)
+    assert str(found.forecast) in page
+    # what is expected of the chosen prediction was learned on the other types, and the truth lies within it
+    assert default_run.verdict is Verdict.GROUNDED and default_run.expected is not None
+    assert default_run.expected.low <= reached <= default_run.expected.high + 0.02
+    assert log["selection"]["n_pairs"] == 7 and log["selection"]["chosen"] >= log["selection"]["by_score"]
+    assert "7 pairs of your atlas, each left out" in page
     # what was fitted is kept by the atlas's content
     monkeypatch.setattr("gca_core.responses.reference.fit", lambda *_: pytest.fail("fitted twice"))
     again = reference_for(steps.understand(QUESTION, context, dataset=demo.dataset), context)[1]

@@ -86,6 +86,15 @@ def test_what_an_atlas_lacks_is_said_with_what_is_there(query, context_of, group
         suggest(query, CONFIG, context_of(*(cell_group(*group) for group in groups)))
 
 
+def test_unrelated_responses_prompt_where_there_are_enough_to_learn_from(query, context_of):
+    """Each of six perturbations in two types, none like the asked one: a prompt, and no refusal."""
+    names = [f"compound {letter}" for letter in "abcdef"]
+    types = ("CL:0000236", "CL:0000625")
+    groups = [cell_group("ctrl", "CL:0002057"), *(cell_group(n, t) for n in ("ctrl", *names) for t in types)]
+    (candidate,) = suggest(query, CONFIG, context_of(*groups)).candidates
+    assert candidate.strategy is Strategy.REFERENCE and set(candidate.perturbations) <= set(names)
+
+
 def test_mechanistic_finds_what_acts_alike_and_not_the_inhibitor(query, context_of):
     others = ("interferon alpha", "ruxolitinib", "TGF-beta 1")
     context = context_of(cell_group("ctrl", "CL:0002057"), *(cell_group(name, "CL:0002396") for name in others))
