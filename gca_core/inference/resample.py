@@ -73,7 +73,7 @@ def solve_rates(counts: sp.csr_matrix, means: Array, target: Array) -> GeneRates
 
 def draw(counts: sp.csr_matrix, rates: GeneRates, rng: np.random.Generator) -> sp.csr_matrix:
     """One draw of counts: thinned where a gene falls, with Poisson counts added where it rises."""
-    kept = counts.astype(np.int64, copy=True)
+    kept = counts.astype(np.int32, copy=True)
     chance = rates.keep.astype(np.float32)[kept.indices]
     # most counts are 1, and a coin is far cheaper than a binomial
     several = np.flatnonzero((kept.data > 1) & (chance < 1))
@@ -88,7 +88,7 @@ def draw(counts: sp.csr_matrix, rates: GeneRates, rng: np.random.Generator) -> s
         urn = DiscreteAliasUrn(libraries / libraries.sum(), random_state=rng)
         cells = np.asarray(urn.rvs(int(total.sum())), dtype=np.int32)
         genes = np.repeat(np.arange(len(total), dtype=np.int32), total)
-        kept = kept + sp.csr_matrix((np.ones(len(genes), dtype=np.int64), (cells, genes)), shape=counts.shape)
+        kept = kept + sp.csr_matrix((np.ones(len(genes), dtype=np.int32), (cells, genes)), shape=counts.shape)
     result = sp.csr_matrix(kept)
     result.eliminate_zeros()
     result.sort_indices()

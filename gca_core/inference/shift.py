@@ -16,7 +16,7 @@ from gca_core.inference.models import InferenceRequest
 from gca_core.inference.prediction import average, write_prediction
 from gca_core.inference.resample import draw, solve_rates
 from gca_core.matrix.compare import pearson
-from gca_core.matrix.normalise import log_normalise
+from gca_core.matrix.normalise import TARGET_SUM
 from gca_core.matrix.places import require_counts
 
 Array = npt.NDArray[np.float64]
@@ -91,7 +91,13 @@ def paired_shift(prompt: ad.AnnData, control: ad.AnnData, weights: dict[str, flo
 
 
 def _mean_log(counts: sp.csr_matrix) -> Array:
-    return _mean(log_normalise(counts, dtype=np.float64))
+    """Mean log1p(CP10k) of each gene, (n_genes,), summed up without the matrix of the logs."""
+    totals = np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()
+    factors = np.divide(TARGET_SUM, totals, out=np.zeros_like(totals), where=totals > 0)
+    values = np.repeat(factors, np.diff(counts.indptr))
+    values *= counts.data
+    np.log1p(values, out=values)
+    return np.bincount(counts.indices, weights=values, minlength=counts.shape[1]) / counts.shape[0]
 
 
 def _mean(log: sp.csr_matrix) -> Array:
