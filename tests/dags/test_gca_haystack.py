@@ -136,10 +136,11 @@ def test_failures_of_single_candidates_leave_the_others(run_dag: Any, monkeypatc
 
     def losing_a_prompt(state: StateRef, iteration: int, context: Any) -> list[InferenceJob]:
         jobs = propose(state, iteration, context)
-        if len(jobs) > 1:
+        requests = [request for job in jobs for request in job.requests]
+        if len(requests) > 1:
             several.append(iteration)
             if several == [iteration]:
-                request = jobs[0].requests[0]
+                request = requests[0]
                 lost["prompt"] = request.candidate_id
                 as_path(request.prompt_uri).unlink()
         return jobs
