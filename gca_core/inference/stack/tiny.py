@@ -81,7 +81,9 @@ class TinyWorld:
         return sp.csr_matrix(sp.vstack(parts))
 
 
-def train_tiny(folder: str | Path, *, epochs: int = EPOCHS, seed: int = 0) -> dict[str, float]:
+def train_tiny(
+    folder: str | Path, *, epochs: int = EPOCHS, seed: int = 0, world: TinyWorld | None = None
+) -> dict[str, float]:
     """Train, judge on held-out perturbations, and write checkpoint, gene list and the figures of the judgement.
 
     A checkpoint can ignore its prompt at unchanged losses. So the change predicted from cells under the asked
@@ -91,6 +93,7 @@ def train_tiny(folder: str | Path, *, epochs: int = EPOCHS, seed: int = 0) -> di
         folder: a new or empty one.
         epochs: passes over 3,584 cells.
         seed: of simulation and training.
+        world: what is simulated; made by the seed where None.
 
     Raises:
         ConfigurationError: the folder holds something; arc-stack isn't installed.
@@ -100,7 +103,7 @@ def train_tiny(folder: str | Path, *, epochs: int = EPOCHS, seed: int = 0) -> di
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ConfigurationError(f"{str(folder)!r} exists and isn't empty; name a new folder")
     require_stack("stack.finetune.lightning")
-    world = TinyWorld(seed)
+    world = world or TinyWorld(seed)
     with io.staged(target) as made, contextlib.redirect_stdout(sys.stderr):
         made.mkdir()
         _train(world, made / CHECKPOINT, epochs, seed)
