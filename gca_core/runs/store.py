@@ -191,6 +191,20 @@ class RunStore:
             log.info("run %s was cut back to before iteration %d", run_id, from_iteration)
         return count
 
+    @contextmanager
+    def telling(self, run_id: str, notice: str) -> Iterator[bool]:
+        """Tell something of a run in this block, which others with the same ``notice`` wait for; kept if it ends well.
+
+        Yields:
+            Whether it is to be told; False where that was done before.
+
+        Raises:
+            StoreError: the database can't be reached.
+        """
+        query = "insert into run_notices (run_id, notice) values (%(run_id)s, %(notice)s) on conflict do nothing"
+        with self._transaction() as connection:
+            yield bool(_execute(connection, query, {"run_id": run_id, "notice": notice}).rowcount)
+
     def get(self, run_id: str) -> RunRow | None:
         """A run, or None."""
         rows = self._read(f"{_READ} where run_id = %(run_id)s", {"run_id": run_id})

@@ -27,7 +27,7 @@ _GRANTS = {
     "gca_app": (
         "grant usage on schema public to {role}",
         "grant select on all tables in schema public to {role}",
-        "grant insert, update, delete on runs, run_iterations to {role}",
+        "grant insert, update, delete on runs, run_iterations, run_notices to {role}",
     ),
     "gca_agent": ("grant usage on schema public to {role}", "grant select on all tables in schema public to {role}"),
 }

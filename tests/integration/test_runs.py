@@ -161,3 +161,17 @@ def test_runs_are_listed_and_closed_by_the_command(runs: RunStore, gca_home: Pat
 
 def test_the_record_store_shows_no_password(runs: RunStore, embedded_dsn: str) -> None:
     assert "password" not in repr(runs)
+
+
+def test_a_notice_is_told_once_and_again_only_where_it_failed(runs: RunStore) -> None:
+    def tell(fails: bool = False) -> bool:
+        with runs.telling("told", "hash") as first:
+            time.sleep(0.05)
+            if fails:
+                raise ConnectionError
+            return first
+
+    with pytest.raises(ConnectionError):
+        tell(fails=True)
+    with ThreadPoolExecutor(4) as pool:
+        assert sorted(pool.map(lambda _: tell(), range(4))) == [False, False, False, True]
