@@ -50,6 +50,7 @@ class Settings(BaseSettings):
         request_id: names a run in logs and results; unset means that each run makes one up.
         embeddings: the text embeddings as ``provider:model``; unset means the deterministic ones, without a model.
         seed: the seed of every random choice that has no seed of its own.
+        page_dag_id: the DAG that the page in Airflow starts.
         log_level: level of the ``gca`` command's log.
     """
 
@@ -67,6 +68,7 @@ class Settings(BaseSettings):
     request_id: str | None = None
     embeddings: str | None = None
     seed: int = Field(default=DEFAULT_SEED, ge=0)
+    page_dag_id: str = "gca_haystack_ask"
     log_level: str = "INFO"
 
     def results_root(self) -> str:

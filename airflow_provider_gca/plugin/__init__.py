@@ -1,0 +1,1 @@
+"""The page and its API inside Airflow: mounted at ``/gca`` of the API server."""
