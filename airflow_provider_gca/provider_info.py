@@ -25,6 +25,7 @@ def get_provider_info() -> dict[str, Any]:
         "sensors": modules("sensors", "grounding"),
         "hooks": modules("hooks", "atlas", "batch", "llm"),
         "triggers": modules("triggers", "batch", "grounding"),
+        "notifications": [f"{_PACKAGE}.notifications.haystack.HaystackNotifier"],
         "connection-types": [form.provider_entry() for form in FORMS],
         "extra-links": [
             f"{_PACKAGE}.utils.results.{name}Link" for name in ("Report", "Figure", "BatchJob", "BatchLogs")

@@ -16,6 +16,7 @@ from typing import Any
 
 from airflow.sdk import Param, dag, task
 
+from airflow_provider_gca.notifications.haystack import HaystackNotifier
 from airflow_provider_gca.operators.atlas import IngestAtlasOperator
 from airflow_provider_gca.task_groups.haystack import haystack_loop
 from airflow_provider_gca.utils.failures import fails_as_task
@@ -52,6 +53,11 @@ BATCH = json.loads(os.environ.get("GCA_HAYSTACK_BATCH") or "null")
             minimum=0,
             description="Steps in the Cell Ontology within which other types may prompt at first; "
             "the bundled data have eight types, so it is wider than the default of 2.",
+        ),
+        "notify": Param(
+            None,
+            type=["string", "null"],
+            description="Addresses that are told how the run ended, by the connection smtp_default.",
         ),
         "seed": Param(0, type="integer", minimum=0, description="Seed of every random choice."),
     },
@@ -132,6 +138,7 @@ def gca_haystack() -> None:
         execution="batch" if BATCH else "local",
         batch=BATCH,
         gcp_conn_id="google_cloud_default",
+        notifiers=HaystackNotifier(to="{{ params.notify }}"),
     )
     # [END howto_task_group_haystack]
     ingest >> loop.group

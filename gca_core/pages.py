@@ -35,16 +35,26 @@ def render_markdown(package: str, template: str, **values: Any) -> str:
     return _fill(template, values, loader=jinja2.PackageLoader(package), autoescape=False, finalize=_plain)
 
 
+def render_parts(package: str, template: str, **values: Any) -> dict[str, str]:
+    """Fill a template of a package that sets several texts, by their names; it escapes those that need it itself."""
+    environment = _environment(loader=jinja2.PackageLoader(package), autoescape=False)
+    made = vars(environment.get_template(template).make_module(values))
+    return {name: str(text) for name, text in made.items() if isinstance(text, str) and not name.startswith("_")}
+
+
 def base64_text(data: bytes) -> str:
     """A picture as pages hold it."""
     return base64.b64encode(data).decode("ascii")
 
 
 def _fill(template: str, values: dict[str, Any], **options: Any) -> str:
-    environment = jinja2.Environment(  # noqa: S701
+    return _environment(**options).get_template(template).render(**values)
+
+
+def _environment(**options: Any) -> jinja2.Environment:
+    return jinja2.Environment(  # noqa: S701
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, **options
     )
-    return environment.get_template(template).render(**values)
 
 
 def _plain(value: Any) -> Any:

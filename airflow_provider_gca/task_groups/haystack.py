@@ -5,40 +5,64 @@ Each task calls one step of the core and hands on small JSON.
 
 from __future__ import annotations
 
+import functools
 import logging
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from airflow.sdk import TaskGroup, TriggerRule, XComArg, get_current_context, task
+from airflow.sdk import BaseNotifier, TaskGroup, TriggerRule, XComArg, get_current_context, task
 
 from airflow_provider_gca.hooks.atlas import AtlasHook
 from airflow_provider_gca.hooks.llm import LlmHook
+from airflow_provider_gca.notifications.haystack import NOTICE
 from airflow_provider_gca.operators.batch import cancel_run_jobs, on_batch
 from airflow_provider_gca.operators.inference import StackBatchOperator
 from airflow_provider_gca.utils.failures import AirflowSkipException, fails_as_task
 from airflow_provider_gca.utils.fields import NOTHING, as_mapping, check_literals, is_literal, make_model, require_text
-from gca_core.errors import ConfigurationError
+from gca_core.errors import ConfigurationError, GcaError
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
+    from gca_core.haystack.notice import Notice
     from gca_core.runs.state import StateRef
 
+P = ParamSpec("P")
+R = TypeVar("R")
 log = logging.getLogger(__name__)
 
 MAX_BOUND = 10
 # a candidate may fail without its run; mapped tasks carry their index behind their name
 _TOLERATED = re.compile(r"\.(infer|evaluate)(_\d+)?$")
 LOOP_LABEL = "loop"
+ERROR, MAX_ERROR = "gca_error", 2000
+# a mail server may be away for a moment; a notice comes within a minute
+TOLD_AGAIN: dict[str, Any] = {"retries": 2, "retry_delay": timedelta(seconds=5)}
 QUIET = {"show_return_value_in_logs": False}
 Json = dict[str, Any]
 
 
 def step(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     """A task of the loop: it takes the outputs of other tasks in the place of values, which its types can't say."""
-    return lambda function: task(**{"multiple_outputs": False, **options})(fails_as_task(function))
+    return lambda function: task(**{"multiple_outputs": False, **options})(fails_as_task(_says_why(function)))
+
+
+def _says_why(function: Callable[P, R]) -> Callable[P, R]:
+    """Leave the reason of a failure for the teardown, which Airflow tells the state of tasks alone."""
+
+    @functools.wraps(function)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except GcaError as error:
+            get_current_context()["ti"].xcom_push(key=ERROR, value=str(error)[:MAX_ERROR])
+            raise
+
+    return wrapped
 
 
 def haystack_run_id(dag_id: str, dag_run_id: str, group_id: str) -> str:
@@ -222,11 +246,32 @@ def finalize(states: Sequence[Json | None], gca_atlas_conn_id: str) -> Json:
     return _dump(steps.finalize(_state(last), context))
 
 
-@step()
-def notify(outputs: Json) -> None:
-    """Tell the task log what came out."""
-    for name, value in outputs.items():
-        log.info("%s: %s", name, value)
+def _notify(notifiers: Sequence[BaseNotifier]) -> Any:
+    """The task that tells what came out."""
+
+    @step(**TOLD_AGAIN)
+    def notify(outputs: Json, gca_atlas_conn_id: str) -> None:
+        for name, value in outputs.items():
+            log.info("%s: %s", name, value)
+        if not notifiers:
+            return
+        from gca_core.haystack.models import HaystackOutputs
+        from gca_core.haystack.notice import make_notice
+
+        found = HaystackOutputs.model_validate(outputs)
+        row = AtlasHook(gca_atlas_conn_id).get_run_store().get(found.run_id)
+        if row is not None:
+            _tell(notifiers, make_notice(row, outputs=found))
+
+    return notify
+
+
+def _tell(notifiers: Sequence[BaseNotifier], notice: Notice) -> None:
+    context = get_current_context()
+    told = {NOTICE: _dump(notice)}
+    for notifier in notifiers:
+        # its fields are rendered in place
+        copy(notifier)({**context, **told})
 
 
 def aligned(jobs: Iterable[Json], answers: Iterable[list[Json]]) -> list[Json]:
@@ -269,52 +314,80 @@ def _text(value: str | None) -> str | None:
     return None if value in (None, *NOTHING) else value
 
 
-@step()
-def cancel_leftovers(
-    group_id: str,
-    gca_atlas_conn_id: str,
-    batch: Json | None = None,
-    gcp_conn_id: str | None = None,
-    impersonation_chain: str | list[str] | None = None,
-) -> None:
-    """Cancel the loop's jobs on Google Batch that still run, and close the run's record where ``finalize`` didn't.
+def _cancel_leftovers(notifiers: Sequence[BaseNotifier]) -> Any:
+    """The teardown."""
 
-    Local jobs end with the task that started them, so no process is left to stop here.
-    """
-    try:
-        if batch is not None:
-            mine = {LOOP_LABEL: loop_label(group_id)}
-            names = cancel_run_jobs(get_current_context(), batch, gcp_conn_id, impersonation_chain, labels=mine)
-            log.info("jobs that were cancelled: %s", ", ".join(names) or "none")
-    finally:
-        _close_record(group_id, gca_atlas_conn_id)
+    @step(**TOLD_AGAIN)
+    def cancel_leftovers(
+        group_id: str,
+        gca_atlas_conn_id: str,
+        question: str | None = None,
+        batch: Json | None = None,
+        gcp_conn_id: str | None = None,
+        impersonation_chain: str | list[str] | None = None,
+    ) -> None:
+        """Cancel the loop's jobs on Google Batch that still run, close the run's record where ``finalize`` didn't, and
+        tell of a run that failed or was cancelled.
+
+        Local jobs end with the task that started them, so no process is left to stop here.
+        """
+        try:
+            if batch is not None:
+                mine = {LOOP_LABEL: loop_label(group_id)}
+                names = cancel_run_jobs(get_current_context(), batch, gcp_conn_id, impersonation_chain, labels=mine)
+                log.info("jobs that were cancelled: %s", ", ".join(names) or "none")
+        finally:
+            notice = _close_record(group_id, gca_atlas_conn_id, _text(question))
+            if notice is not None and notifiers:
+                _tell(notifiers, notice)
+
+    return cancel_leftovers
 
 
-def _close_record(group_id: str, gca_atlas_conn_id: str) -> None:
+def _close_record(group_id: str, gca_atlas_conn_id: str, question: str | None) -> Notice | None:
+    """End the run's record where nothing did; what is to be told, unless all went well or nothing began."""
+    from gca_core.haystack.notice import Notice, make_notice
     from gca_core.runs.models import RunStatus
 
     run_id = _own_run_id(group_id)
     store = AtlasHook(gca_atlas_conn_id).get_run_store()
-    row = store.get(run_id)
-    if row is None or row.status.is_final:
-        log.info("nothing of run %s is left to cancel", run_id)
-        return
-    failed = _failed_tasks(group_id)
-    ending = (RunStatus.FAILED, f"failed: {', '.join(failed)}") if failed else (RunStatus.CANCELLED, "cancelled")
-    store.upsert_run(row.model_copy(update={"status": ending[0], "termination_reason": ending[1]}))
-    log.warning("run %s had not ended; its record now says %s", run_id, ending[1])
+    row, failed = store.get(run_id), _failed_tasks(group_id)
+    error = _reason(failed)
+    if row is None:
+        log.info("run %s has no record", run_id)
+        if not failed:
+            return None
+        return Notice(run_id=run_id, status=RunStatus.FAILED, question=question or "", reason=failed[0], error=error)
+    if not row.status.is_final:
+        status, reason = (RunStatus.FAILED, f"failed: {', '.join(failed)}") if failed else (
+            RunStatus.CANCELLED, "cancelled"
+        )  # fmt: skip
+        row = row.model_copy(update={"status": status, "termination_reason": reason})
+        store.upsert_run(row)
+        log.warning("run %s had not ended; its record now says %s", run_id, reason)
+    return None if row.status is RunStatus.SUCCEEDED else make_notice(row, error=error)
 
 
 def _failed_tasks(group_id: str) -> list[str]:
-    """The failed tasks of the group that must not fail."""
+    """The tasks of the group that failed and must not; none where a person ended the run.
+
+    When a task fails, those behind it can't run; when a run is marked as failed, they are skipped.
+    """
     context = get_current_context()
     dag_run = context["dag_run"]
-    states = context["ti"].get_task_states(dag_id=dag_run.dag_id, run_ids=[dag_run.run_id]).get(dag_run.run_id, {})
-    return sorted(
-        task
-        for task, state in states.items()
-        if task.startswith(f"{group_id}.") and state == "failed" and not _TOLERATED.search(task)
-    )
+    found = context["ti"].get_task_states(dag_id=dag_run.dag_id, run_ids=[dag_run.run_id]).get(dag_run.run_id, {})
+    mine = {task: state for task, state in found.items() if task.startswith(f"{group_id}.")}
+    if mine.get(f"{group_id}.notify") == "skipped":
+        return []
+    return sorted(task for task, state in mine.items() if state == "failed" and not _TOLERATED.search(task))
+
+
+def _reason(failed: Sequence[str]) -> str:
+    """Why the first of the failed tasks failed, in its own words."""
+    if not failed:
+        return ""
+    said = get_current_context()["ti"].xcom_pull(task_ids=failed[0], key=ERROR)
+    return str(said) if said else f"the task {failed[0]} failed; its log says why"
 
 
 @dataclass(frozen=True)
@@ -351,6 +424,7 @@ def haystack_loop(
     gcp_conn_id: str | None = None,
     job_timeout_seconds: float | None = None,
     infer_arguments: Mapping[str, Any] | None = None,
+    notifiers: BaseNotifier | Sequence[BaseNotifier] = (),
 ) -> HaystackLoop:
     """Add understand, start, the iterations, finalize, notify and a teardown to the DAG that is being built.
 
@@ -381,6 +455,9 @@ def haystack_loop(
         gcp_conn_id: connection to Google Cloud for the jobs.
         job_timeout_seconds: a job is ended after that time; None means that operator's default.
         infer_arguments: arguments for every ``infer`` task, such as ``pool``, ``queue``, ``retries``.
+        notifiers: who tells people how the run ended, such as
+            :class:`airflow_provider_gca.notifications.haystack.HaystackNotifier`; any of Airflow's notifiers finds
+            question, status, score and error in ``{{ haystack_notice }}``.
 
     Raises:
         ConfigurationError: a literal is out of its range.
@@ -390,6 +467,7 @@ def haystack_loop(
     common = {"gca_atlas_conn_id": gca_atlas_conn_id}
     asking = {**common, "gca_llm_conn_id": gca_llm_conn_id}
     more = dict(infer_arguments or {})
+    tellers = [notifiers] if isinstance(notifiers, BaseNotifier) else list(notifiers)
     cloud: Json = {}
     if on_batch(execution, batch, gcp_conn_id):
         jobs = as_mapping("haystack_loop", "batch", batch)
@@ -417,8 +495,9 @@ def haystack_loop(
             must_not_fail += watched
         outputs = finalize(states=states, **common)
         must_not_fail >> outputs
-        told = notify(outputs=outputs)
-        stopped = cancel_leftovers(group_id=name, **cloud, **common)
+        told = _notify(tellers)(outputs=outputs, **common)
+        asked_in_words = question if isinstance(question, str) else None
+        stopped = _cancel_leftovers(tellers)(group_id=name, question=asked_in_words, **cloud, **common)
         told >> stopped.as_teardown()
     return HaystackLoop(group=group, outputs=outputs, run_id=started["run_id"])
 

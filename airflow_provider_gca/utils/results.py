@@ -68,6 +68,14 @@ class BatchLogsLink(BaseOperatorLink):
         return getattr(operator, "batch_logs_url", None) or ""
 
 
+def run_page(run_id: str, base_url: str | None = None) -> str | None:
+    """The address of a HAYSTACK run's page; None where neither ``base_url`` nor Airflow's settings say where it is."""
+    from airflow.configuration import conf
+
+    base = base_url or conf.get("api", "base_url", fallback=None)
+    return f"{base.rstrip('/')}/gca/runs/{quote(run_id, safe='')}" if base else None
+
+
 def browsable(uri: str | None) -> str:
     """``gs://`` objects open through the Cloud Console's storage page; other URIs stay as they are."""
     if not uri:

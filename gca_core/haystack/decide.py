@@ -16,6 +16,15 @@ from gca_core.haystack.models import (
 SCORE_DECIMALS = 1
 ACCURACY_DECIMALS = 2
 LOWEST = 1.0
+STOPPED = {
+    TerminationReason.THRESHOLD: "it is good enough",
+    TerminationReason.PLATEAU: "further prompts brought nothing",
+    TerminationReason.MAX_ITERATIONS: "all iterations have run",
+    TerminationReason.BUDGET: "the budget is spent",
+    TerminationReason.CANCELLED: "it was cancelled",
+    TerminationReason.EMPTY_PROPOSAL: "nothing new is left to try",
+    TerminationReason.MEASURED: "the answer is known",
+}
 
 
 def decide(run: HaystackRun, *, cancelled: bool = False) -> GateDecision:

@@ -1,6 +1,8 @@
 """The loop as a DAG: its figures, and what it does when something goes wrong on the way."""
 
 import json
+from collections.abc import Iterator
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from gca_core.inference.models import InferenceJob
 from gca_core.io import as_path, read_json
 from gca_core.runs.state import StateRef, read_state
 from tests.helpers.dag_runs import output, states
+from tests.helpers.mail_loopback import Mailbox, smtp_server
 
 QUESTION = "How would CD14+ monocytes respond to interferon beta?"
 
@@ -41,10 +44,20 @@ def finished() -> dict[str, Any]:
 
 
 @pytest.fixture
-def full_run(run_dag: Any, finished: dict[str, Any]) -> Any:
+def box(monkeypatch: pytest.MonkeyPatch) -> Iterator[Mailbox]:
+    """Where notices arrive; the first of them is refused."""
+    with smtp_server() as found:
+        monkeypatch.setenv("AIRFLOW_CONN_SMTP_DEFAULT", found.smtp)
+        found.refuse = 1
+        yield found
+
+
+@pytest.fixture
+def full_run(run_dag: Any, finished: dict[str, Any], box: Mailbox) -> Any:
     """One run of two iterations, shared by the tests of this file."""
     if "run" not in finished:
-        finished["run"] = run_dag("gca_haystack", max_iterations=2)
+        finished["run"] = run_dag("gca_haystack", max_iterations=2, notify="lab@lab.example")
+        finished["mails"] = box.mails
     return finished["run"]
 
 
@@ -59,6 +72,15 @@ def test_predicts_what_was_put_aside_over_gated_iterations(full_run: Any, gca_ho
     assert figures["iterations"] == 2
     assert 1 <= figures["grounding score"] <= 10
     assert all(as_path(uri).exists() for uri in summary["files"].values())
+
+
+def test_its_end_is_told_once_although_the_first_try_failed(full_run: Any, finished: dict[str, Any]) -> None:
+    (notify,) = [found for found in full_run.get_task_instances() if found.task_id == "haystack.notify"]
+    assert (notify.state, notify.try_number) == ("success", 2)
+    (mail,) = finished["mails"]
+    assert mail["subject"].endswith(QUESTION) and ", score " in mail["subject"]
+    waited = parsedate_to_datetime(mail["date"]) - run_row(full_run).updated_at
+    assert waited.total_seconds() < 60
 
 
 def test_the_cells_put_aside_are_not_in_the_atlas(full_run: Any) -> None:
@@ -167,16 +189,30 @@ def test_failures_of_single_candidates_leave_the_others(run_dag: Any, monkeypatc
     assert output(run, "haystack.finalize")[0]["best_candidate_id"] not in failed
 
 
-def test_a_step_that_fails_ends_the_run_as_failed_with_its_name(run_dag: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_that_fails_ends_the_run_as_failed_and_tells_why(
+    run_dag: Any, monkeypatch: pytest.MonkeyPatch, box: Mailbox
+) -> None:
     from gca_core.errors import CellRetrievalError
 
     def failing(state: StateRef, iteration: int, context: Any) -> Any:
         raise CellRetrievalError("the atlas has lost its cells")
 
     monkeypatch.setattr(steps, "propose", failing)
-    run = run_dag("gca_haystack")
+    run = run_dag("gca_haystack", notify="lab@lab.example")
     assert run.state == "failed"
     assert states(run)["haystack.finalize"] == ["upstream_failed"]
     assert states(run)["haystack.cancel_leftovers"] == ["success"]
     row = run_row(run)
     assert (row.status, row.termination_reason) == ("failed", "failed: haystack.iteration_0.propose")
+    (mail,) = box.mails
+    assert mail["subject"] == f"HAYSTACK, failed: {QUESTION}"
+    assert "the atlas has lost its cells" in mail.get_body(["plain"]).get_content()
+
+
+def test_a_question_that_nobody_understands_is_told_too(run_dag: Any, box: Mailbox) -> None:
+    run = run_dag("gca_haystack", question="What is the meaning of life?", notify="lab@lab.example")
+    assert run.state == "failed"
+    (mail,) = box.mails
+    assert (
+        "What is the meaning of life?" in mail["subject"] and "is not known" in mail.get_body(["plain"]).get_content()
+    )

@@ -8,6 +8,7 @@ from typing import Any
 
 from gca_core.grounding.components import Link
 from gca_core.grounding.models import RegulatorActivity
+from gca_core.haystack.decide import STOPPED
 from gca_core.haystack.models import (
     Baseline,
     CandidateEvaluation,
@@ -17,7 +18,7 @@ from gca_core.haystack.models import (
     ReferenceResponse,
 )
 from gca_core.haystack.results.pictures import gene_rows, network_picture, score_panels, volcano_points
-from gca_core.haystack.results.words import STOPPED, caveats, choice, fates, headline
+from gca_core.haystack.results.words import caveats, choice, fates, headline
 from gca_core.matrix.differential import DifferentialExpression
 from gca_core.pages import render_markdown, render_page
 

@@ -10,22 +10,11 @@ from gca_core.haystack.models import (
     HaystackOutputs,
     HaystackRun,
     ReferenceResponse,
-    TerminationReason,
     Verdict,
 )
 from gca_core.haystack.selection import REFERENCE
 from gca_core.matrix.differential import NOT_REPLICATES
 from gca_core.responses.models import Selection
-
-STOPPED = {
-    TerminationReason.THRESHOLD: "it is good enough",
-    TerminationReason.PLATEAU: "further prompts brought nothing",
-    TerminationReason.MAX_ITERATIONS: "all iterations have run",
-    TerminationReason.BUDGET: "the budget is spent",
-    TerminationReason.CANCELLED: "it was cancelled",
-    TerminationReason.EMPTY_PROPOSAL: "nothing new is left to try",
-    TerminationReason.MEASURED: "the answer is known",
-}
 
 
 def headline(verdict: Verdict, run: HaystackRun) -> str:

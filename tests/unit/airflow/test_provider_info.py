@@ -54,6 +54,7 @@ def test_every_module_it_names_exists() -> None:
         importlib.import_module(module)
     classes = [
         *info["extra-links"],
+        *info["notifications"],
         *(entry["hook-class-name"] for entry in info["connection-types"]),
     ]
     for path in classes:
