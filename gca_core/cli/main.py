@@ -37,6 +37,7 @@ COMMANDS = {
     "knowledge": ("tools.knowledge", "Look at the biological knowledge, build it anew and check it."),
     "cache": ("tools.cache", "Look at and empty the cache of models' answers."),
     "datasets": ("tools.datasets", "List the data files that ship with the package."),
+    "examples": ("tools.examples", "Copy the example DAGs that ship with the package."),
 }
 
 # columns of the terminal

@@ -120,6 +120,11 @@ print(gca_core.__file__)
     listed = subprocess.run([gca, "datasets", "list", "--json"], capture_output=True, text=True, timeout=60, check=True)
     assert "kang2018_mini.h5ad" in listed.stdout
 
+    copied = subprocess.run([gca, "examples", "copy", tmp_path], capture_output=True, text=True, timeout=60, check=True)
+    files = sorted((REPOSITORY / "dags").glob("*.py"))
+    assert copied.stdout.split() == [str(tmp_path / file.name) for file in files]
+    assert all((tmp_path / file.name).read_bytes() == file.read_bytes() for file in files)
+
     write = "import sys; from gca_core.datasets import pbmc68k_reduced; pbmc68k_reduced().write_h5ad(sys.argv[1])"
     subprocess.run([python_without_airflow, "-I", "-W", "ignore", "-c", write, tmp_path / "pbmc.h5ad"], check=True)
     annotate = [
