@@ -5,6 +5,7 @@ over or were killed, it ends everything that runs for that folder and deletes it
 """
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -59,15 +60,24 @@ class LiveAirflow:
         dags: the folder of the DAGs.
         environment: variables of its processes beside their own.
         parallelism: workers of the executor.
+        roles: users, who sign in with their name as password, and their roles; the first has to be an admin. Without
+            any, everybody is an admin.
     """
 
-    def __init__(self, dags: Path, environment: Mapping[str, str], parallelism: int = 8) -> None:
+    def __init__(
+        self,
+        dags: Path,
+        environment: Mapping[str, str],
+        parallelism: int = 8,
+        roles: Mapping[str, str] | None = None,
+    ) -> None:
         # sockets want a short path
         self.home = Path(tempfile.mkdtemp(prefix="gca-live-"))
         # what takes long to import is there before tasks are forked
         (self.home / "config").mkdir()
         (self.home / "config" / "airflow_local_settings.py").write_text("import google.cloud.batch_v1\n")
         self.gca_home = self.home / "gca"
+        self.roles = dict(roles or {})
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self._keeper = subprocess.Popen(
             [sys.executable, "-m", __name__, str(self.home)],
@@ -83,12 +93,16 @@ class LiveAirflow:
     def _environment(self, dags: Path, parallelism: int, port: int) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW_", "GCA_"))}
         database = self._make_database()
+        passwords = self.home / "passwords.json"
+        passwords.write_text(json.dumps({name: name for name in self.roles}))
         settings = {
             "core__dags_folder": dags,
             "core__load_examples": False,
             "core__executor": "LocalExecutor",
             "core__parallelism": parallelism,
-            "core__simple_auth_manager_all_admins": True,
+            "core__simple_auth_manager_all_admins": not self.roles,
+            "core__simple_auth_manager_users": ",".join(f"{name}:{role}" for name, role in self.roles.items()),
+            "core__simple_auth_manager_passwords_file": passwords,
             "core__execution_api_server_url": f"{self.url}/execution/",
             "database__sql_alchemy_conn": database,
             "database__sql_alchemy_conn_async": database,
@@ -137,6 +151,13 @@ class LiveAirflow:
         for name in COMPONENTS:
             self.start_one(name)
         self.wait(self._well, 240, "every component to be well and the DAGs to be read")
+        if self.roles:
+            self._client.headers.update(self.sign_in(next(iter(self.roles))))
+
+    def sign_in(self, user: str) -> dict[str, str]:
+        """The header that makes a request this user's."""
+        token = httpx.post(f"{self.url}/auth/token", json={"username": user, "password": user}).raise_for_status()
+        return {"Authorization": f"Bearer {token.json()['access_token']}"}
 
     def _well(self) -> bool:
         health = self.get("/monitor/health")
@@ -241,9 +262,9 @@ class LiveAirflow:
 
 
 @contextlib.contextmanager
-def live_airflow(dags: Path, environment: Mapping[str, str]) -> Iterator[LiveAirflow]:
+def live_airflow(dags: Path, environment: Mapping[str, str], **more: Any) -> Iterator[LiveAirflow]:
     """A running Airflow for the time of the block."""
-    airflow = LiveAirflow(dags, environment)
+    airflow = LiveAirflow(dags, environment, **more)
     try:
         airflow.start()
         yield airflow
