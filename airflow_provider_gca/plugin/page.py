@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import urlencode
 
 import jinja2
-from fastapi import APIRouter, HTTPException, Request
+from fastapi import APIRouter, HTTPException, Query, Request
 from fastapi.responses import HTMLResponse, Response
 
+from airflow_provider_gca.hooks.atlas import AtlasHook
 from airflow_provider_gca.plugin.access import CurrentUser, may_dag, sees_all
-from airflow_provider_gca.plugin.records import page_dag_id
+from airflow_provider_gca.plugin.records import explorer, page_dag_id, run_store
+from airflow_provider_gca.plugin.views import FIELDS, view_run
+from gca_core.errors import GcaError
+from gca_core.runs.models import RunStatus
 
 if TYPE_CHECKING:
-    from airflow_provider_gca.plugin.routes.models import Fault
+    from airflow.api_fastapi.auth.managers.models.base_user import BaseUser
 
+    from airflow_provider_gca.plugin.routes.models import Fault
+    from gca_core.haystack.models import Proposal
+
+PAGE = 50
+Word = Annotated[str, Query(max_length=200)]
 router = APIRouter(include_in_schema=False)
 _TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml", ".png": "image/png"}
 # one source for the look of pages and reports
 _SHARED = {"report.css": "page.css"}
-_TEMPLATES = jinja2.Environment(
+TEMPLATES = jinja2.Environment(
     loader=jinja2.PackageLoader("airflow_provider_gca.plugin"),
     autoescape=True,
     undefined=jinja2.StrictUndefined,
@@ -28,10 +38,17 @@ _TEMPLATES = jinja2.Environment(
 )
 
 
-def render(request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:
-    """Fill a template. It gets ``root``, the address of ``/gca`` without a slash at its end, and its values."""
-    shared = {"root": request.scope.get("root_path", "").rstrip("/")}
-    return HTMLResponse(_TEMPLATES.get_template(template).render(shared | values), status)
+def render(
+    request: Request, template: str, user: BaseUser | None = None, place: str = "", status: int = 200, **values: Any
+) -> HTMLResponse:
+    """Fill a template.
+
+    It gets ``root``, the address of ``/gca`` without a slash at its end, who looks, the ``place`` in the navigation,
+    and its values.
+    """
+    root = request.scope.get("root_path", "").rstrip("/")
+    shared = {"root": root, "user": user.get_name() if user else "", "place": place}
+    return HTMLResponse(TEMPLATES.get_template(template).render(shared | values), status)
 
 
 def wants_page(request: Request) -> bool:
@@ -42,23 +59,130 @@ def wants_page(request: Request) -> bool:
 
 def error_page(request: Request, status: int, fault: Fault, headers: dict[str, str] | None = None) -> Response:
     """A fault for a person."""
-    answer = render(request, "error.html.j2", status, fault=fault)
+    answer = render(request, "error.html.j2", status=status, fault=fault)
     answer.headers.update(headers or {})
     return answer
 
 
 @router.get("/")
-def index(request: Request, user: CurrentUser) -> HTMLResponse:
-    """The first page."""
+def index(request: Request, user: CurrentUser, question: str = "") -> HTMLResponse:
+    """A question, and the latest runs."""
     dag_id = page_dag_id()
     return render(
         request,
         "index.html.j2",
-        user=user.get_name(),
+        user,
+        "ask",
+        question=question[:2000],
         may_start=may_dag(request, user, "POST", dag_id),
-        sees_all=sees_all(user),
         dag_id=dag_id,
+        obstacle=None,
+        atlas=explorer().overview(),
+        ideas=_ideas(),
+        fields=FIELDS,
+        runs=[view_run(row, run_store().iterations(row.run_id)) for row in run_store().list_runs(5)],
     )
+
+
+def _ideas() -> list[str]:
+    return [f"How would {cell_type}s respond to {name}?" for cell_type, name in explorer().open_pairs()]
+
+
+@router.get("/runs")
+def history(request: Request, user: CurrentUser) -> HTMLResponse:
+    """What was asked, newest first."""
+    rows = run_store().list_runs(PAGE)
+    return render(
+        request,
+        "runs.html.j2",
+        user,
+        "runs",
+        runs=[view_run(row, run_store().iterations(row.run_id)) for row in rows],
+        total=len(rows),
+        statuses=list(RunStatus),
+        asked={"text": "", "status": "", "user": ""},
+        filtered=False,
+        sees_all=sees_all(user),
+        **_pages({}, 1, 0),
+    )
+
+
+@router.get("/runs/{run_id}")
+def run_page(request: Request, user: CurrentUser, run_id: str) -> HTMLResponse:
+    """A run: live while it goes on, then what came out."""
+    return render(request, "run.html.j2", user, "runs", **_run(request, user, run_id))
+
+
+@router.get("/runs/{run_id}/live")
+def run_live(request: Request, user: CurrentUser, run_id: str) -> HTMLResponse:
+    """The part of a run's page that changes as it goes on."""
+    return render(request, "live.html.j2", user, "runs", **_run(request, user, run_id))
+
+
+@router.get("/runs/{run_id}/results")
+def run_results(request: Request, user: CurrentUser, run_id: str) -> HTMLResponse:
+    """The part of a run's page that is there when it has ended."""
+    return render(request, "results.html.j2", user, "runs", **_run(request, user, run_id))
+
+
+@router.get("/atlas")
+def atlas_page(
+    request: Request,
+    user: CurrentUser,
+    cell_type: Word = "",
+    perturbation: Word = "",
+    tissue: Word = "",
+    dataset: Word = "",
+    question: Annotated[str, Query(max_length=2000)] = "",
+    page: Annotated[int, Query(ge=1, le=1000)] = 1,
+) -> HTMLResponse:
+    """What the atlas holds, and which prompts it gives."""
+    words = {"cell_type": cell_type, "perturbation": perturbation, "tissue": tissue, "dataset": dataset}
+    found = explorer().browse(**words, limit=PAGE, offset=(page - 1) * PAGE)
+    return render(
+        request,
+        "atlas.html.j2",
+        user,
+        "atlas",
+        atlas=explorer().overview(),
+        asked={**words, "question": question},
+        known=explorer().names(),
+        found=found,
+        ideas=_ideas(),
+        proposal=_proposal(question) if question.strip() else None,
+        **_pages(words, page, found.n_groups),
+    )
+
+
+def _proposal(question: str) -> Proposal | str:
+    """The prompts that a question would begin with, or why there are none."""
+    from gca_core.haystack.models import IterationConfig
+    from gca_core.haystack.steps import suggest
+    from gca_core.haystack.understand import understand
+
+    context = AtlasHook().get_haystack_context()
+    try:
+        return suggest(understand(question, context=context), IterationConfig(), context)
+    except GcaError as error:
+        return str(error)
+
+
+def _pages(words: dict[str, str], page: int, total: int) -> dict[str, Any]:
+    """Where the pages before and after are, empty where there is none."""
+
+    def address(there: bool, number: int) -> str:
+        asked = {**{name: word for name, word in words.items() if word}, "page": number}
+        return f"?{urlencode(asked)}" if there else ""
+
+    return {"earlier": address(page > 1, page - 1), "later": address(page * PAGE < total, page + 1)}
+
+
+def _run(request: Request, user: CurrentUser, run_id: str) -> dict[str, Any]:
+    row = run_store().get(run_id)
+    if row is None:
+        raise HTTPException(404, "there is no such run")
+    run = view_run(row, run_store().iterations(run_id))
+    return {"run": run, "may_cancel": may_dag(request, user, "PUT", page_dag_id()), "result": None}
 
 
 @router.get("/static/{name}")

@@ -10,6 +10,7 @@ from gca_core.config import load_settings
 
 if TYPE_CHECKING:
     from gca_core.atlas import Atlas
+    from gca_core.atlas.explore import Explorer
     from gca_core.runs.store import RunStore
 
 
@@ -28,3 +29,11 @@ def run_store() -> RunStore:
 def atlas() -> Atlas:
     """The atlas; found once a process."""
     return AtlasHook().get_conn()
+
+
+@lru_cache(maxsize=1)
+def explorer() -> Explorer:
+    """The atlas for those who look around in it; found once a process."""
+    from gca_core.atlas.explore import Explorer
+
+    return Explorer(AtlasHook().get_dsn())

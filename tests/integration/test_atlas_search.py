@@ -9,6 +9,7 @@ import pytest
 from pgvector.psycopg import register_vector
 
 from gca_core.atlas import Atlas, IngestReport, search
+from gca_core.atlas.explore import Explorer
 from gca_core.atlas.ingest import ingest
 from gca_core.atlas.ingest.names import NameResolver
 from gca_core.errors import CellRetrievalError, StoreError
@@ -311,3 +312,28 @@ def test_prompt_control_and_query_hold_the_right_cells(named: IngestReport, atla
         atlas.materialise(ids, kind="query")
     with pytest.raises(CellRetrievalError, match="no matched control"):
         atlas.materialise([str(perturbed[0].control_group_id)], kind="control")
+
+
+def test_people_look_around_by_words_ids_and_synonyms(named: IngestReport, atlas: Atlas) -> None:
+    explorer = Explorer(atlas.dsn)
+    groups = atlas.groups()
+    overview = explorer.overview()
+    assert (overview.n_groups, overview.n_cells) == (len(groups), sum(g.n_cells for g in groups))
+    assert overview.n_perturbations == len({g.perturbation for g in groups if not g.is_control})
+    assert set(explorer.names()["dataset"]) == {g.dataset for g in groups}
+    asked = {
+        "cell_type": ("b CELL", lambda g: g.cell_type == "B cell"),
+        "perturbation": ("feron BETA", lambda g: g.perturbation == "interferon beta"),
+        "tissue": ("UBERON:0000178", lambda g: g.tissue == "blood"),
+        "dataset": ("NAM", lambda g: g.dataset == "named"),
+    }
+    for word, (text, fits) in asked.items():
+        page = explorer.browse(**{word: text}, limit=3)
+        expected = sorted(filter(fits, groups), key=lambda g: (g.perturbation, g.cell_type_id, g.group_id))
+        assert expected, word
+        assert list(page.groups) == expected[:3], word
+        assert (page.n_groups, page.n_cells) == (len(expected), sum(g.n_cells for g in expected))
+    assert explorer.browse(cell_type="B cell", tissue="blood", offset=1).groups
+    assert explorer.browse(dataset="%").n_groups == 0
+    measured = {(g.cell_type, g.perturbation) for g in groups}
+    assert not set(explorer.open_pairs(50)) & measured

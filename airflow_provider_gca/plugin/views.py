@@ -1,0 +1,175 @@
+"""What the pages show of a run, in their words."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from gca_core.runs.models import RunRow, StoredIteration
+
+STEPS = {
+    "understand": "Read the question",
+    "propose": "Propose prompts",
+    "infer": "Predict",
+    "evaluate": "Evaluate",
+    "finalize": "Write results",
+}
+STOPPED = {
+    "threshold": "it is good enough",
+    "plateau": "further prompts brought nothing",
+    "max_iterations": "all iterations have run",
+    "budget": "the budget is spent",
+    "cancelled": "it was cancelled",
+    "empty_proposal": "nothing new is left to try",
+    "measured": "the answer is known",
+}
+# the last of the phases of each iteration leads to the first
+_STEP_OF = {"record": "evaluate"}
+
+
+class Step(NamedTuple):
+    """A phase of a run: ``done``, ``now``, ``halted`` or ``next``."""
+
+    words: str
+    state: str
+
+
+class Dot(NamedTuple):
+    """A score in the picture: ``x`` from 0 to 1, and whether it is the best of its iteration."""
+
+    x: float
+    score: float
+    best: bool
+    words: str
+
+
+@dataclass(frozen=True)
+class RunView:
+    """A run as its page shows it; iterations count from 1."""
+
+    run_id: str
+    question: str
+    status: str
+    over: bool
+    user: str | None
+    created_at: datetime | None
+    doing: str
+    iteration: int
+    iterations_done: int
+    max_iterations: int
+    best_score: float | None
+    threshold: float | None
+    n_candidates: int
+    cost: str
+    error: str
+    reason: str
+    steps: tuple[Step, ...]
+    dots: tuple[Dot, ...]
+    dag_href: str = ""
+
+    @property
+    def said(self) -> str:
+        """For those who listen: what is new."""
+        best = f", best score {self.best_score:.1f}" if self.best_score is not None else ""
+        return f"{self.status}: {self.doing}, iteration {self.iteration} of {self.max_iterations}{best}"
+
+    @property
+    def joined(self) -> list[tuple[Dot, Dot]]:
+        """The best of each iteration with that of the next."""
+        best = [dot for dot in self.dots if dot.best]
+        return list(itertools.pairwise(best))
+
+    @property
+    def scores_said(self) -> str:
+        """The picture in words."""
+        return "; ".join(dot.words for dot in self.dots if dot.best)
+
+
+def view_run(row: RunRow, iterations: Sequence[StoredIteration], dag_href: str = "") -> RunView:
+    """A run with what is known of its iterations."""
+    limit = int(row.config.get("max_iterations") or max(len(iterations), 1))
+    done = len(iterations)
+    phase = _STEP_OF.get(str(row.phase), str(row.phase))
+    status = str(row.status)
+    over = row.status.is_over
+    return RunView(
+        run_id=row.run_id,
+        question=row.question,
+        status=status,
+        over=over,
+        user=getattr(row, "user", None),
+        created_at=row.created_at,
+        doing=STOPPED.get(row.termination_reason or "", "") if over else STEPS.get(phase, phase).lower(),
+        iteration=done if over else min(done + 1, limit),
+        iterations_done=done,
+        max_iterations=limit,
+        best_score=row.best_score,
+        threshold=row.config.get("score_threshold"),
+        n_candidates=sum(len(candidates_of(iteration)) for iteration in iterations),
+        cost="-",
+        error=getattr(row, "error", None) or "",
+        reason=row.termination_reason or "",
+        steps=_steps(phase, status, over=over),
+        dots=tuple(_dots(iterations, limit)),
+        dag_href=dag_href,
+    )
+
+
+def _steps(phase: str, status: str, *, over: bool) -> tuple[Step, ...]:
+    well = over and status in ("succeeded", "completed")
+    order = list(STEPS)
+    at = order.index(phase) if phase in order else 0 if phase == "pending" else len(order)
+
+    def state(place: int) -> str:
+        if well or place < at:
+            return "done"
+        if place > at:
+            return "next"
+        return "halted" if over else "now"
+
+    return tuple(Step(words, state(place)) for place, words in enumerate(STEPS.values()))
+
+
+def candidates_of(iteration: StoredIteration) -> list[dict[str, Any]]:
+    """The prompts of an iteration, as it was recorded."""
+    return list(iteration.record.get("candidates") or ())
+
+
+def _dots(iterations: Sequence[StoredIteration], limit: int) -> list[Dot]:
+    found = []
+    for iteration in iterations:
+        candidates = candidates_of(iteration)
+        best = iteration.record.get("best_candidate_id")
+        for place, candidate in enumerate(candidates):
+            score = candidate.get("score")
+            if score is None:
+                continue
+            x = (iteration.iteration + (place + 0.5) / len(candidates) * 0.6 + 0.2) / limit
+            what = f"{', '.join(candidate.get('perturbations', ()))} in {'; '.join(candidate.get('cell_types', ()))}"
+            words = f"iteration {iteration.iteration + 1}: {score:.1f}, {what}"
+            found.append(Dot(round(x, 4), score, candidate.get("candidate_id") == best, words))
+    return found
+
+
+class Field(NamedTuple):
+    """An option of a question."""
+
+    name: str
+    words: str
+    hint: str
+    type: str = "number"
+    bounds: Mapping[str, Any] = MappingProxyType({})
+    choices: tuple[str, ...] = ()
+
+
+FIELDS = (
+    Field("max_iterations", "Iterations", "At most, 1 to 10.", bounds={"min": 1, "max": 10, "step": 1}),
+    Field("score_threshold", "Score to reach", "Ends the run early, 1 to 10.", bounds={"min": 1, "max": 10}),
+    Field("seed", "Seed", "Of every random choice.", bounds={"min": 0, "step": 1}),
+    Field("budget_seconds", "Budget", "Seconds of computing, at most.", bounds={"min": 1, "step": 1}),
+)
