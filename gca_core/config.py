@@ -50,6 +50,8 @@ class Settings(BaseSettings):
         request_id: names a run in logs and results; unset means that each run makes one up.
         embeddings: the text embeddings as ``provider:model``; unset means the deterministic ones, without a model.
         seed: the seed of every random choice that has no seed of its own.
+        runs_retention_days: after so many days the records of ended runs lose question, user and error, at the start of
+            another run and by ``gca runs purge``; unset means that they stay.
         page_dag_id: the DAG that the page in Airflow starts.
         log_level: level of the ``gca`` command's log.
     """
@@ -68,6 +70,7 @@ class Settings(BaseSettings):
     request_id: str | None = None
     embeddings: str | None = None
     seed: int = Field(default=DEFAULT_SEED, ge=0)
+    runs_retention_days: int | None = Field(default=None, ge=1)
     page_dag_id: str = "gca_haystack_ask"
     log_level: str = "INFO"
 

@@ -40,7 +40,7 @@ class HaystackNotifier(BaseNotifier):
             sender, its host another address of the API.
         from_email: the sender.
         base_url: where users reach Airflow, for the link; Airflow's own setting ``[api] base_url`` where None.
-        statuses: the ends that are told: ``succeeded``, ``failed``, ``cancelled``.
+        statuses: the ends that are told: ``completed``, ``failed``, ``cancelled``.
         run_id: the run's id in the run records, where no loop says it.
         gca_atlas_conn_id: connection of the run records.
     """
@@ -57,7 +57,7 @@ class HaystackNotifier(BaseNotifier):
         sendgrid_conn_id: str | None = None,
         from_email: str | None = None,
         base_url: str | None = None,
-        statuses: Sequence[str] = ("succeeded", "failed", "cancelled"),
+        statuses: Sequence[str] = ("completed", "failed", "cancelled"),
         run_id: str | None = None,
         gca_atlas_conn_id: str = AtlasHook.default_conn_name,
         **kwargs: Any,

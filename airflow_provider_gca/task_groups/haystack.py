@@ -5,14 +5,15 @@ Each task calls one step of the core and hands on small JSON.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from datetime import date, timedelta
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseNotifier, TaskGroup, TriggerRule, XComArg, get_current_context, task
 
@@ -21,7 +22,7 @@ from airflow_provider_gca.hooks.llm import LlmHook
 from airflow_provider_gca.notifications.haystack import NOTICE
 from airflow_provider_gca.operators.batch import cancel_run_jobs, on_batch
 from airflow_provider_gca.operators.inference import StackBatchOperator
-from airflow_provider_gca.utils.failures import AirflowSkipException, fails_as_task
+from airflow_provider_gca.utils.failures import AirflowException, AirflowSkipException, fails_as_task
 from airflow_provider_gca.utils.fields import NOTHING, as_mapping, check_literals, is_literal, make_model, require_text
 from gca_core.errors import ConfigurationError, GcaError
 
@@ -31,13 +32,13 @@ if TYPE_CHECKING:
     from gca_core.haystack.notice import Notice
     from gca_core.runs.state import StateRef
 
-P = ParamSpec("P")
-R = TypeVar("R")
 log = logging.getLogger(__name__)
 
 MAX_BOUND = 10
 # a candidate may fail without its run; mapped tasks carry their index behind their name
 _TOLERATED = re.compile(r"\.(infer|evaluate)(_\d+)?$")
+# of a task's id, what follows the loop's group
+_GROUP = re.compile(r"(\.iteration_\d+)?\.[^.]+$")
 LOOP_LABEL = "loop"
 ERROR, MAX_ERROR = "gca_error", 2000
 # a mail server may be away for a moment; a notice comes within a minute
@@ -51,25 +52,34 @@ def step(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     return lambda function: task(**{"multiple_outputs": False, **options})(fails_as_task(_says_why(function)))
 
 
-def _says_why(function: Callable[P, R]) -> Callable[P, R]:
-    """Leave the reason of a failure for the teardown, which Airflow tells the state of tasks alone."""
+def _says_why(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Leave the reason of a failure for the teardown, which Airflow tells the state of tasks alone, and in the record."""
 
     @functools.wraps(function)
-    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
         try:
             return function(*args, **kwargs)
         except GcaError as error:
             get_current_context()["ti"].xcom_push(key=ERROR, value=str(error)[:MAX_ERROR])
+            if "gca_atlas_conn_id" in kwargs:
+                with contextlib.suppress(GcaError, AirflowException):
+                    AtlasHook(kwargs["gca_atlas_conn_id"]).get_run_store().fault(_own_run_id(), str(error))
             raise
 
     return wrapped
 
 
-def haystack_run_id(dag_id: str, dag_run_id: str, group_id: str) -> str:
-    """The id of a loop's run in the run records: the same for every task and every retry of a DAG run."""
-    from gca_core.io import safe_name
+def haystack_run_id(day: date, dag_id: str, dag_run_id: str, group_id: str) -> str:
+    """The id of a loop's run in the run records: the same for every task and every retry of a DAG run.
 
-    return safe_name(f"{dag_id}.{group_id}.{dag_run_id}")
+    Args:
+        day: of the DAG run's ``run_after``.
+        dag_id, dag_run_id: the DAG run.
+        group_id: the loop's task group.
+    """
+    from gca_core.runs.models import make_run_id
+
+    return make_run_id(day, dag_id, dag_run_id, group_id)
 
 
 def loop_label(group_id: str) -> str:
@@ -97,9 +107,20 @@ def checked_bound(max_iterations: int | str | None, bound: int) -> int:
     return number
 
 
-def _own_run_id(group_id: str) -> str:
+def _own_run_id() -> str:
+    """The id of the run of the loop that the current task belongs to."""
+    context = get_current_context()
+    dag_run, group_id = context["dag_run"], _GROUP.sub("", context["ti"].task_id)
+    return haystack_run_id(dag_run.run_after.date(), dag_run.dag_id, dag_run.run_id, group_id)
+
+
+def _asked_by() -> Json:
     dag_run = get_current_context()["dag_run"]
-    return haystack_run_id(dag_run.dag_id, dag_run.run_id, group_id)
+    return {
+        "user_name": getattr(dag_run, "triggering_user_name", None),
+        "dag_id": dag_run.dag_id,
+        "dag_run_id": dag_run.run_id,
+    }
 
 
 def _going(decision: Mapping[str, Any] | None) -> Mapping[str, Any]:
@@ -115,6 +136,7 @@ def _going(decision: Mapping[str, Any] | None) -> Mapping[str, Any]:
 def understand(
     question: str | None,
     dataset: str | None,
+    results_uri: str | None,
     gca_atlas_conn_id: str,
     gca_llm_conn_id: str | None = None,
     cell_type: str | None = None,
@@ -123,8 +145,16 @@ def understand(
 ) -> Json:
     """What is asked, as a structured query."""
     from gca_core.haystack import steps
+    from gca_core.io import join_uri
+    from gca_core.runs.models import RunPhase, RunRow
 
-    context = AtlasHook(gca_atlas_conn_id).get_haystack_context(_text(gca_llm_conn_id))
+    hook = AtlasHook(gca_atlas_conn_id)
+    run_id, store = _own_run_id(), hook.get_run_store()
+    words = _text(question) or f"{_text(cell_type)}, {_text(perturbation)}"
+    place = _text(results_uri) or join_uri(hook.settings().results_root(), "haystack", run_id)
+    store.wait(RunRow(run_id=run_id, question=words, results_uri=place, **_asked_by()))
+    store.enter(run_id, RunPhase.QUERY_ANALYSIS, anew=True)
+    context = hook.get_haystack_context(_text(gca_llm_conn_id))
     names = {"cell_type": _text(cell_type), "perturbation": _text(perturbation), "kind": _text(kind)}
     query = steps.understand(_text(question), context, **names, dataset=_text(dataset))
     log.info("cell type %s (%s), perturbation %s", query.cell_type, query.cell_type_id, query.perturbation)
@@ -134,7 +164,6 @@ def understand(
 @step(multiple_outputs=True)
 def start(
     query: Json,
-    group_id: str,
     bound: int,
     max_iterations: int | str | None,
     config: Json,
@@ -146,12 +175,12 @@ def start(
     from gca_core.haystack import steps
     from gca_core.haystack.models import IterationConfig, StructuredQuery
     from gca_core.io import join_uri
-    from gca_core.runs.models import Claim
+    from gca_core.runs.models import AskedBy, Claim
 
     values = {**config, "max_iterations": checked_bound(max_iterations, bound)}
     bounds = make_model("haystack_loop", IterationConfig, values)
     context = AtlasHook(gca_atlas_conn_id).get_haystack_context(_text(gca_llm_conn_id))
-    run_id = _own_run_id(group_id)
+    run_id = _own_run_id()
     ti = get_current_context()["ti"]
     state = steps.start_run(
         StructuredQuery.model_validate(query),
@@ -160,6 +189,7 @@ def start(
         config=bounds,
         context=context,
         claim=Claim(owner=f"Airflow DAG {ti.dag_id}, run {ti.run_id}", retry=ti.try_number > 1),
+        asked_by=AskedBy(**_asked_by()),
     )
     return {"run_id": run_id, **_dump(state)}
 
@@ -349,7 +379,7 @@ def _close_record(group_id: str, gca_atlas_conn_id: str, question: str | None) -
     from gca_core.haystack.notice import Notice, make_notice
     from gca_core.runs.models import RunStatus
 
-    run_id = _own_run_id(group_id)
+    run_id = _own_run_id()
     store = AtlasHook(gca_atlas_conn_id).get_run_store()
     row, failed = store.get(run_id), _failed_tasks(group_id)
     error = _reason(failed)
@@ -365,7 +395,7 @@ def _close_record(group_id: str, gca_atlas_conn_id: str, question: str | None) -
         row = row.model_copy(update={"status": status, "termination_reason": reason})
         store.upsert_run(row)
         log.warning("run %s had not ended; its record now says %s", run_id, reason)
-    return None if row.status is RunStatus.SUCCEEDED else make_notice(row, error=error)
+    return None if row.status is RunStatus.COMPLETED else make_notice(row, error=error)
 
 
 def _failed_tasks(group_id: str) -> list[str]:
@@ -478,10 +508,9 @@ def haystack_loop(
             # two loops of one DAG run are told apart when what is left of one is cancelled
             cloud["batch"] = {**jobs, "labels": {**jobs.get("labels", {}), LOOP_LABEL: loop_label(name)}}
         infer = {"execution": "batch" if cloud else "local", "timeout_seconds": job_timeout_seconds, **cloud, **more}
-        query = understand(**asked, dataset=dataset, **asking)
+        query = understand(**asked, dataset=dataset, results_uri=results_uri, **asking)
         started = start(
             query=query,
-            group_id=name,
             bound=iterations,
             max_iterations=max_iterations,
             config=dict(config or {}),

@@ -31,6 +31,7 @@ COMMANDS = {
         "Train a latent model on counts, report how good it is, and label other cells with it.",
     ),
     "haystack": ("haystack.run", "Predict how a cell type responds to a perturbation."),
+    "runs": ("tools.runs", "List the runs of the database, close the record of one, or purge old ones."),
     "stack": ("tools.stack", "Run inference jobs, and prepare what STACK needs for them."),
     "atlas": ("haystack.atlas", "Keep the atlas that HAYSTACK takes its prompts from."),
     "db": ("tools.db", "Start, stop and look at the embedded PostgreSQL."),

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 # two lines of a mail programme's list
 SUBJECT_LENGTH = 150
 TEMPLATES = {
-    RunStatus.SUCCEEDED: "notice_completed.j2",
+    RunStatus.COMPLETED: "notice_completed.j2",
     RunStatus.FAILED: "notice_failed.j2",
     RunStatus.CANCELLED: "notice_cancelled.j2",
 }
@@ -71,7 +71,7 @@ def make_notice(
     Args:
         outputs: read from the run's log where they are not given and the run has succeeded.
     """
-    if outputs is None and row.status is RunStatus.SUCCEEDED:
+    if outputs is None and row.status is RunStatus.COMPLETED:
         outputs = _read_outputs(row)
     return Notice(
         run_id=row.run_id,

@@ -1,9 +1,9 @@
 """The plain loop: the same steps that the DAG drives, one after the other in this process."""
 
 import logging
-import re
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 from gca_core import io
 from gca_core.config import Settings, load_settings
@@ -15,14 +15,13 @@ from gca_core.inference.local import DEFAULT_TIMEOUT, run_local_job
 from gca_core.inference.models import InferenceJob, InferenceResult
 from gca_core.inference.predictor import require_backend
 from gca_core.locks import check_earlier
-from gca_core.runs.models import Claim
+from gca_core.runs.models import Claim, make_run_id
 from gca_core.runs.state import StateRef
 from gca_core.runs.store import BEAT_SECONDS
 
 log = logging.getLogger(__name__)
 
 STALE_AFTER_SECONDS = int(6 * BEAT_SECONDS)
-_WORD = re.compile(r"[^a-z0-9]+")
 
 
 def run_haystack(
@@ -52,8 +51,8 @@ def run_haystack(
         kind: what is done: ``knockout``, ``CRISPRi``, ``cytokine``, ``drug``, ...; by the name where None.
         config: bounds of the run and its backend.
         settings: settings; read from the environment where None.
-        run_id: identity of the run; made from what is asked, the config and place of the results where None, so that
-            the same call gives the same run.
+        run_id: identity of the run; made from the day, what is asked, the config and place of the results where None,
+            so that the same call gives the same run on the same day.
         results_uri: folder of the results; ``<results root>/haystack/<run id>`` where None.
         overwrite: replace earlier results; or else refuse to.
         dataset: restricts the run to one dataset of the atlas.
@@ -75,7 +74,9 @@ def run_haystack(
     query = steps.understand(
         question, context, cell_type=cell_type, perturbation=perturbation, kind=kind, dataset=dataset
     )
-    run_id = run_id or make_run_id(query.question, config, dataset, results_uri)
+    place = None if results_uri is None else io.as_uri(results_uri)
+    asked = (query.question, config.model_dump(mode="json"), dataset, place)
+    run_id = run_id or make_run_id(datetime.now(UTC).date(), *asked)
     uri = results_uri or io.join_uri(settings.results_root(), "haystack", io.safe_name(run_id))
     check_earlier(uri, RESULT, overwrite=overwrite)
     claim = Claim(stale_after_seconds=STALE_AFTER_SECONDS)
@@ -117,13 +118,3 @@ def iterate(
 def infer(job: InferenceJob, timeout: float = DEFAULT_TIMEOUT) -> list[InferenceResult]:
     """Run a proposed job in a subprocess on this machine."""
     return run_local_job(job.requests, job.job_uri, timeout=timeout, job_id=job.job_id)
-
-
-def make_run_id(
-    question: str, config: IterationConfig, dataset: str | None = None, results_uri: str | None = None
-) -> str:
-    """An id made of the question's words and a hash of everything that is asked."""
-    words = _WORD.sub("-", question.casefold()).strip("-")[:40].strip("-")
-    asked = {"question": question, "config": config.model_dump(mode="json"), "dataset": dataset}
-    place = {} if results_uri is None else {"results_uri": io.as_uri(results_uri)}
-    return f"{words or 'run'}-{io.content_hash(asked | place)[:8]}"

@@ -48,6 +48,7 @@ from gca_core.haystack.prompts.strategies import (
     nothing_found,
 )
 from gca_core.haystack.reference import as_reference, find_measurement, read_measure, reference_uri
+from gca_core.haystack.results.files import ENDINGS
 from gca_core.haystack.results.outputs import write_outputs
 from gca_core.haystack.selection import learn_selection, terms_of
 from gca_core.haystack.understand import understand as understand
@@ -57,8 +58,9 @@ from gca_core.inference.predictor import require_backend
 from gca_core.matrix.compare import pearson
 from gca_core.matrix.differential import DifferentialExpression
 from gca_core.responses.models import Expected
-from gca_core.runs.models import Claim, IterationRow, RunPhase, RunRow, RunStatus
+from gca_core.runs.models import AskedBy, Claim, IterationRow, RunPhase, RunRow, RunStatus
 from gca_core.runs.state import StateRef, read_state, write_state
+from gca_core.store.layout import user_name
 
 log = logging.getLogger(__name__)
 
@@ -92,8 +94,18 @@ def start_run(
     config: IterationConfig,
     context: HaystackContext,
     claim: Claim | None = None,
+    asked_by: AskedBy | None = None,
 ) -> StateRef:
     """Write the first state and the run's row; a run of this id that has ended begins anew.
+
+    Args:
+        query: what is asked.
+        run_id: the run's id.
+        results_uri: folder of its results.
+        config: its bounds.
+        context: atlas, records and knowledge.
+        claim: who works on it.
+        asked_by: who asked; this process's user where None.
 
     Raises:
         ConfigurationError: the backend can't run here.
@@ -119,9 +131,13 @@ def start_run(
         question=query.question,
         results_uri=uri,
         status=RunStatus.RUNNING,
-        phase=RunPhase.PROPOSE,
+        phase=RunPhase.PROMPT_GENERATION,
         config=config.model_dump(mode="json"),
+        seed=config.seed,
+        **(asked_by or AskedBy(user_name=user_name())).model_dump(),
     )
+    if (days := context.settings.runs_retention_days) is not None:
+        context.require_runs().purge(days)
     context.require_runs().begin(row, claim or Claim())
     state = write_state(run.work_uri, 0, run, rewrite=True)
     context.require_runs().upsert_run(row.model_copy(update={"state_uri": state.uri}))
@@ -158,6 +174,7 @@ def propose(state: StateRef, iteration: int, context: HaystackContext) -> list[I
         CellRetrievalError: the atlas lacks the target's control cells, or any useful perturbation.
     """
     run = _run_before(state, iteration)
+    context.require_runs().enter(run.run_id, RunPhase.PROMPT_GENERATION, iteration)
     pool = make_candidate_pool(run.query, run.config, context)
     answer = _model_answer(run, state, pool, iteration, context)
     extra, notes = drafts_of(answer, run.query, context)
@@ -180,7 +197,7 @@ def propose(state: StateRef, iteration: int, context: HaystackContext) -> list[I
         log.info("candidate %s (%s): %s", candidate.candidate_id, candidate.strategy, candidate.rationale)
     if proposal.empty_reason:
         log.info("nothing proposed: %s", proposal.empty_reason)
-    _update_row(run, state, context, phase=RunPhase.INFER)
+    context.require_runs().enter(run.run_id, RunPhase.INFERENCE, iteration)
     return list(proposal.jobs)
 
 
@@ -269,6 +286,7 @@ def evaluate(state: StateRef, iteration: int, result: InferenceResult, context: 
         EvaluationError: the result is of no candidate of this iteration, or its file can't be scored.
     """
     run = _run_before(state, iteration)
+    context.require_runs().enter(run.run_id, RunPhase.EVALUATION, iteration)
     candidate = _candidate(read_proposal(run, iteration), result.candidate_id)
     if result.status is not InferenceStatus.SUCCEEDED or result.prediction_uri is None:
         return CandidateEvaluation(
@@ -334,9 +352,10 @@ def record(
         duration_seconds=round(sum(e.duration_seconds for e in ordered), 3),
     )
     if ordered and best is None:
-        _update_row(run, state, context, status=RunStatus.FAILED)
         reasons = "; ".join(f"{e.candidate.candidate_id}: {e.error}" for e in ordered)
-        raise InferenceError(f"every inference of iteration {iteration} failed: {reasons}")
+        error = f"every inference of iteration {iteration} failed: {reasons}"
+        _update_row(run, state, context, status=RunStatus.FAILED, phase=RunPhase.EVALUATION, error=error)
+        raise InferenceError(error)
     after = run.model_copy(update={"iterations": (*run.iterations, done)})
     store = context.require_runs()
     store.cut_back(run.run_id, iteration)
@@ -346,12 +365,13 @@ def record(
         iteration,
         IterationRow(
             score=done.best_score,
+            expected=best.expected.value if best and best.expected else None,
             state_uri=following.uri,
             state_sha256=following.sha256,
             record=_summary(done),
         ),
     )
-    _update_row(after, following, context, phase=RunPhase.RECORD)
+    _update_row(after, following, context, phase=RunPhase.EVALUATION)
     log.info("iteration %d: best score %s", iteration, "none" if done.best_score is None else f"{done.best_score:.2f}")
     return following
 
@@ -360,10 +380,13 @@ def finalize(state: StateRef, context: HaystackContext) -> HaystackOutputs:
     """Write the AnnData, report and log of the best iteration of all, and close the run's row."""
     run = load_run(state)
     cancelled = _is_cancelled(run, context)
+    context.require_runs().enter(run.run_id, RunPhase.OUTPUT_GENERATION)
     outputs = write_outputs(run, state.uri, decide(run, cancelled=cancelled), context)
-    status = RunStatus.CANCELLED if cancelled else RunStatus.SUCCEEDED
+    status = RunStatus.CANCELLED if cancelled else RunStatus.COMPLETED
     reason = outputs.termination_reason.value
-    _update_row(run, state, context, status=status, phase=RunPhase.DONE, termination_reason=reason)
+    files = {kind: uri for kind in ENDINGS if (uri := getattr(outputs, f"{kind}_uri")) is not None}
+    phase = RunPhase.OUTPUT_GENERATION
+    _update_row(run, state, context, status=status, phase=phase, termination_reason=reason, outputs=files)
     return outputs.model_copy(update={"status": status.value})
 
 
@@ -471,6 +494,16 @@ def _is_cancelled(run: HaystackRun, context: HaystackContext) -> bool:
     return row is not None and row.status is RunStatus.CANCELLED
 
 
+def _cost(run: HaystackRun) -> dict[str, float]:
+    agents = run.agents()
+    return {
+        "inference_seconds": round(sum(e.duration_seconds for e in run.evaluations()), 3),
+        "predictions": len(run.evaluations()),
+        "model_calls": sum(agent.calls for agent in agents),
+        "model_tokens": sum(agent.input_tokens + agent.output_tokens for agent in agents),
+    }
+
+
 def _update_row(run: HaystackRun, state: StateRef, context: HaystackContext, **changes: object) -> None:
     """Project a state into the run's row."""
     best = best_of(run.evaluations())
@@ -483,5 +516,8 @@ def _update_row(run: HaystackRun, state: StateRef, context: HaystackContext, **c
         best_iteration=next((r.iteration for r in run.iterations if best in r.evaluations), None) if best else None,
         state_uri=state.uri,
         config=run.config.model_dump(mode="json"),
+        iteration=len(run.iterations) - 1 if run.iterations else None,
+        seed=run.config.seed,
+        cost=_cost(run),
     )
     context.require_runs().upsert_run(row.model_copy(update=changes))

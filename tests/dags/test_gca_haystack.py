@@ -1,6 +1,7 @@
 """The loop as a DAG: its figures, and what it does when something goes wrong on the way."""
 
 import json
+import re
 from collections.abc import Iterator
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -95,11 +96,15 @@ def test_the_cells_put_aside_are_not_in_the_atlas(full_run: Any) -> None:
 def test_the_run_row_and_the_chain_of_states_tell_the_same(full_run: Any) -> None:
     row = run_row(full_run)
     (outputs,) = output(full_run, "haystack.finalize")
-    assert row.status == "succeeded"
+    assert (row.status, row.phase, row.iteration) == ("completed", "output_generation", outputs["n_iterations"] - 1)
     assert (row.best_score, row.best_iteration) == (outputs["best_score"], outputs["best_iteration"])
     assert row.termination_reason == outputs["termination_reason"]
     assert row.state_uri == outputs["state_uri"]
-    assert full_run.run_id.split("__")[0] in row.run_id
+    assert re.fullmatch(r"hay_\d{8}_[0-9a-z]{6}", row.run_id)
+    assert (row.dag_id, row.dag_run_id) == (full_run.dag_id, full_run.run_id)
+    assert row.outputs == {kind: outputs[f"{kind}_uri"] for kind in ("h5ad", "html", "markdown", "json")}
+    assert row.cost["predictions"] == outputs["n_evaluations"] and row.cost["inference_seconds"] > 0
+    assert row.seed == 0 and row.error is None
 
 
 def test_what_travels_between_tasks_is_small(full_run: Any) -> None:
@@ -204,6 +209,7 @@ def test_a_step_that_fails_ends_the_run_as_failed_and_tells_why(
     assert states(run)["haystack.cancel_leftovers"] == ["success"]
     row = run_row(run)
     assert (row.status, row.termination_reason) == ("failed", "failed: haystack.iteration_0.propose")
+    assert (row.phase, row.error) == ("prompt_generation", "the atlas has lost its cells")
     (mail,) = box.mails
     assert mail["subject"] == f"HAYSTACK, failed: {QUESTION}"
     assert "the atlas has lost its cells" in mail.get_body(["plain"]).get_content()

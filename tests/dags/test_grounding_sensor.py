@@ -67,7 +67,7 @@ def test_waits_through_a_missing_row_and_low_scores(store: RunStore) -> None:
         time.sleep(0.3)
         write(store, RunStatus.RUNNING, 3.0)
         time.sleep(0.3)
-        write(store, RunStatus.SUCCEEDED, 8.0, "threshold")
+        write(store, RunStatus.COMPLETED, 8.0, "threshold")
 
     worker = threading.Thread(target=work)
     worker.start()
@@ -76,7 +76,7 @@ def test_waits_through_a_missing_row_and_low_scores(store: RunStore) -> None:
 
 
 def test_fails_with_the_runs_own_reason_when_it_ended_below(store: RunStore) -> None:
-    write(store, RunStatus.SUCCEEDED, 4.25, "plateau")
+    write(store, RunStatus.COMPLETED, 4.25, "plateau")
     with pytest.raises(AirflowFailException, match=r"because of plateau with a best score of 4.25, below 6"):
         sensor().execute({})
 
@@ -169,7 +169,7 @@ def test_the_trigger_waits_and_the_task_takes_up_its_event(store: RunStore) -> N
         waiting = asyncio.create_task(first_event(trigger))
         await asyncio.sleep(0.5)
         assert not waiting.done()
-        await asyncio.to_thread(write, store, RunStatus.SUCCEEDED, 7.0, "threshold")
+        await asyncio.to_thread(write, store, RunStatus.COMPLETED, 7.0, "threshold")
         return await asyncio.wait_for(waiting, 20)
 
     assert task.execute_complete({}, asyncio.run(scenario()))["best_score"] == 7.0
@@ -178,7 +178,7 @@ def test_the_trigger_waits_and_the_task_takes_up_its_event(store: RunStore) -> N
 def test_the_triggers_event_fails_the_task_when_the_run_ended_below(store: RunStore) -> None:
     write(store, RunStatus.RUNNING, 2.0)
     task, trigger = deferred()
-    write(store, RunStatus.SUCCEEDED, 2.0, "max_iterations")
+    write(store, RunStatus.COMPLETED, 2.0, "max_iterations")
     with pytest.raises(AirflowFailException, match="because of max_iterations"):
         task.execute_complete({}, asyncio.run(first_event(trigger)))
 

@@ -181,7 +181,7 @@ def test_the_default_run_stops_at_its_threshold(default_run: HaystackOutputs, co
     assert default_run.termination_reason is TerminationReason.THRESHOLD
     assert default_run.best_score >= 7.0
     row = context.require_runs().get("default")
-    assert (row.status, row.phase) == (RunStatus.SUCCEEDED, RunPhase.DONE)
+    assert (row.status, row.phase) == (RunStatus.COMPLETED, RunPhase.OUTPUT_GENERATION)
     assert row.best_score == pytest.approx(default_run.best_score)
     assert row.termination_reason == "threshold"
     assert row.state_uri == default_run.state_uri

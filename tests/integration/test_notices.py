@@ -30,7 +30,7 @@ def box(request: Any, embedded_dsn: str, monkeypatch: pytest.MonkeyPatch) -> Ite
 
 
 def notice(run_id: str, **changes: Any) -> Notice:
-    values = {"status": RunStatus.SUCCEEDED, "question": HOSTILE, "score": 7.8, "reason": "threshold", **changes}
+    values = {"status": RunStatus.COMPLETED, "question": HOSTILE, "score": 7.8, "reason": "threshold", **changes}
     return Notice(run_id=run_id, **values)
 
 

@@ -11,10 +11,11 @@ import pytest
 from typer.testing import CliRunner
 
 from gca_core.atlas import IngestConfig, IngestReport
-from gca_core.cli.haystack.runs import app
+from gca_core.cli.tools.runs import app
 from gca_core.errors import DataValidationError, StoreError
 from gca_core.runs.models import Claim, IterationRow, RunPhase, RunRow, RunStatus
 from gca_core.runs.store import RunStore
+from gca_core.store.connect import connect
 from tests.helpers.atlas_cells import in_python, ingest_config, make_cells
 
 TakeIn = Callable[[IngestConfig], IngestReport]
@@ -32,9 +33,11 @@ def test_a_run_is_written_once_and_then_changed(runs: RunStore) -> None:
     assert first.model_dump(include={"question", "config", "status"}) == row.model_dump(
         include={"question", "config", "status"}
     )
-    runs.upsert_run(row.model_copy(update={"status": RunStatus.SUCCEEDED, "phase": RunPhase.DONE, "best_score": 7.5}))
+    runs.upsert_run(
+        row.model_copy(update={"status": RunStatus.COMPLETED, "phase": RunPhase.OUTPUT_GENERATION, "best_score": 7.5})
+    )
     second = runs.get("r1")
-    assert (second.status, second.phase, second.best_score) == (RunStatus.SUCCEEDED, RunPhase.DONE, 7.5)
+    assert (second.status, second.phase, second.best_score) == (RunStatus.COMPLETED, RunPhase.OUTPUT_GENERATION, 7.5)
     assert second.created_at == first.created_at
     assert second.updated_at > first.updated_at
     assert runs.get("unknown") is None
@@ -59,8 +62,8 @@ def test_cutting_back_forgets_what_is_recomputed(runs: RunStore) -> None:
             run_id="r3",
             question="q",
             results_uri="file:///r",
-            status=RunStatus.SUCCEEDED,
-            phase=RunPhase.DONE,
+            status=RunStatus.COMPLETED,
+            phase=RunPhase.OUTPUT_GENERATION,
             best_score=9.0,
             best_iteration=2,
             termination_reason="threshold",
@@ -175,3 +178,50 @@ def test_a_notice_is_told_once_and_again_only_where_it_failed(runs: RunStore) ->
         tell(fails=True)
     with ThreadPoolExecutor(4) as pool:
         assert sorted(pool.map(lambda _: tell(), range(4))) == [False, False, False, True]
+
+
+def test_a_phase_is_written_as_it_begins_and_not_after_the_end(runs: RunStore) -> None:
+    row = RunRow(run_id="p1", question="q", results_uri="file:///p1", user_name="ann", dag_id="d", dag_run_id="r")
+    runs.wait(row)
+    runs.wait(row.model_copy(update={"user_name": "eve"}))
+    assert runs.get("p1").status is RunStatus.PENDING
+    # the tasks of the DAG run that the page started take the waiting record over
+    runs.begin(RunRow(run_id="p1", question="q", results_uri="file:///p1", status=RunStatus.RUNNING), Claim())
+    assert runs.enter("p1", RunPhase.INFERENCE, 2) and runs.enter("p1", RunPhase.INFERENCE, 2)
+    runs.fault("p1", "the disk\0 is full")
+    found = runs.get("p1")
+    assert (found.status, found.phase, found.iteration) == (RunStatus.RUNNING, RunPhase.INFERENCE, 2)
+    assert (found.user_name, found.dag_id, found.dag_run_id, found.error) == ("ann", "d", "r", "the disk  is full")
+    assert runs.close("p1", RunStatus.FAILED, "failed: infer") and not runs.enter("p1", RunPhase.EVALUATION)
+    assert runs.enter("p1", RunPhase.QUERY_ANALYSIS, anew=True) and runs.get("p1").error is None
+
+
+def test_runs_are_found_by_user_status_text_and_dag_run(runs: RunStore) -> None:
+    for number, (user, dag, status) in enumerate(
+        [("ann", "d", "completed"), ("ann", "d", "failed"), ("ann", None, "completed"), ("bob", "d", "completed")]
+    ):
+        row = RunRow(run_id=f"f{number}", question=f"Question 5% {number}", results_uri="file:///f", status=status)
+        runs.upsert_run(row.model_copy(update={"user_name": user, "dag_id": dag, "dag_run_id": f"run {number}"}))
+
+    def found(**wanted: object) -> list[str]:
+        rows = runs.list_runs(text="question 5%", **wanted)
+        assert "limit" in wanted or "dag_run" in wanted or len(rows) == runs.count_runs(text="question 5%", **wanted)
+        return [row.run_id for row in rows]
+
+    assert found() == ["f3", "f2", "f1", "f0"] and found(limit=2, offset=1) == ["f2", "f1"]
+    # a user of this machine is not the one of Airflow who has the same name
+    assert found(user_name="ann") == ["f1", "f0"] and found(user_name="ann", status=RunStatus.FAILED) == ["f1"]
+    assert found(dag_run=("d", "run 3")) == ["f3"] and found(status=RunStatus.STALE) == []
+
+
+def test_old_runs_that_ended_are_purged(runs: RunStore, gca_home: Path, embedded_dsn: str) -> None:
+    for name, status in (("old", "completed"), ("busy", "running"), ("new", "failed")):
+        row = RunRow(run_id=name, question="secret?", results_uri="file:///o", status=status, user_name="ann")
+        runs.upsert_run(row)
+    with connect(embedded_dsn) as connection:
+        connection.execute("update runs set updated_at = now() - interval '8 days' where run_id in ('old', 'busy')")
+    done = CliRunner().invoke(app, ["purge", "--older-than", "7"], env={"GCA_HOME": str(gca_home)})
+    assert done.output == "purged: 1 runs that ended 7 or more days ago\n"
+    shown = [(row.question, row.user_name) for row in map(runs.get, ("old", "busy", "new"))]
+    assert shown == [("(removed)", None), ("secret?", "ann"), ("secret?", "ann")]
+    assert CliRunner().invoke(app, ["purge"], env={"GCA_HOME": str(gca_home)}).exit_code == 2

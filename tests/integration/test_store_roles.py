@@ -22,7 +22,7 @@ from gca_core.store.redact import make_dsn, parse_dsn
 from gca_core.store.resolve import resolve_dsn, with_limits
 
 WRITES = [
-    "insert into runs (run_id, question, status, phase, results_uri) values ('x', '', 'pending', 'done', '')",
+    "insert into runs (run_id, question, status, phase, results_uri) values ('x', '', 'pending', 'inference', '')",
     "delete from datasets",
     "update cell_groups set n_cells = 1",
     "create table mine (a integer)",
@@ -34,6 +34,9 @@ OLD_ROWS = (
     "insert into perturbations values ('TNF', %(vector)s::vector, 'old')",
     "insert into cell_types values ('CL:0000236', 'B cell', %(vector)s::vector, 'old')",
     "insert into cell_groups values ('g-1', 'd', 'TNF', false, 'CL:0000236', null, 1, null, null, 0, 1)",
+    "insert into runs (run_id, question, status, phase, results_uri, config, best_iteration) "
+    """values ('a', 'q', 'succeeded', 'done', 'file:///a', '{"seed": 7}', 1)""",
+    "insert into runs (run_id, question, status, phase, results_uri) values ('b', 'q', 'running', 'infer', 'file:///b')",
     "insert into cells values ('d', 0, 'c', 'g-1', 12.0, 3)",
 )
 
@@ -150,6 +153,11 @@ def test_a_database_of_an_older_version_keeps_what_it_holds(empty_database, monk
     assert (group.group_id, group.tissue_id) == ("g-1", None)
     assert atlas.find_names("tnf")[0].id == "TNF"
     assert atlas.embedding_model() == "old"
+    rows = [RunStore(empty_database).get(run_id) for run_id in "ab"]
+    assert [(row.status, row.phase, row.seed, row.iteration) for row in rows] == [
+        ("completed", "output_generation", 7, 1),
+        ("running", "inference", None, None),
+    ]
     # it has no texts of groups before it is ingested again
     assert atlas.semantic([1.0, *[0.0] * 1535]) == []
     assert [hit.id for hit in atlas.semantic([1.0, *[0.0] * 1535], kind="perturbation")] == ["TNF"]

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from gca_core.cli.fields import with_fields
-from gca_core.cli.haystack import runs
 from gca_core.grounding.models import GroundingConfig
 from gca_core.haystack.models import IterationConfig
 
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from gca_core.haystack.results.compare import TruthComparison
 
 app = typer.Typer(no_args_is_help=True)
-app.add_typer(runs.app, name="runs")
 
 EXIT_EXPECTED_FAILURE = 2
 Question = Annotated[

@@ -84,7 +84,7 @@ def write_outputs(
         termination_reason=decision.reason or TerminationReason.MAX_ITERATIONS,
         n_iterations=len(run.iterations),
         n_evaluations=len(run.evaluations()),
-        status="succeeded",
+        status="completed",
         verdict=found_verdict,
         verdict_detail=verdict_detail,
         expected=best.expected if best else None,

@@ -41,7 +41,7 @@ def findings(run: HaystackRun, **changes: Any) -> Findings:
         termination_reason=TerminationReason.PLATEAU,
         n_iterations=len(run.iterations),
         n_evaluations=len(run.evaluations()),
-        status="succeeded",
+        status="completed",
         verdict=verdict(run)[0],
         verdict_detail=verdict(run)[1],
     )

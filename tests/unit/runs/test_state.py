@@ -1,12 +1,14 @@
 """The chain of states."""
 
+import re
+from datetime import date
 from pathlib import Path
 
 import pytest
 from pydantic import BaseModel, ValidationError
 
 from gca_core.errors import StoreError
-from gca_core.runs.models import RunPhase, RunRow, RunStatus
+from gca_core.runs.models import RunRow, RunStatus, make_run_id
 from gca_core.runs.state import StateRef, read_state, remove_states, write_state
 
 
@@ -97,8 +99,13 @@ def test_a_run_has_an_id_and_known_states() -> None:
     with pytest.raises(ValidationError):
         RunRow(run_id="", question="q", results_uri="r")
     assert {status for status in RunStatus if status.is_final} == {
-        RunStatus.SUCCEEDED,
+        RunStatus.COMPLETED,
         RunStatus.FAILED,
         RunStatus.CANCELLED,
     }
-    assert RunPhase("finalize") is RunPhase.FINALIZE
+
+
+def test_an_id_is_the_day_and_a_hash_of_what_is_asked() -> None:
+    ids = [make_run_id(date(2026, 11, 29), "dag", run, "haystack") for run in ("a", "b", "a")]
+    assert all(re.fullmatch(r"hay_20261129_[0-9a-z]{6}", found) for found in ids)
+    assert ids[0] == ids[2] != ids[1]

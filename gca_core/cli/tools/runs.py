@@ -1,4 +1,4 @@
-"""``gca haystack runs``: what the run records say, and closing the record of a run that is dead."""
+"""``gca runs``: what the run records say, closing the record of a run that is dead, and forgetting who asked what."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ import typer
 if TYPE_CHECKING:
     from gca_core.runs.store import RunStore
 
-app = typer.Typer(no_args_is_help=True, help="List the runs of the database, or close the record of one.")
+app = typer.Typer(
+    no_args_is_help=True, help="List the runs of the database, close the record of one, or purge old ones."
+)
 
 
 @app.command(name="list")
@@ -33,7 +35,7 @@ def list_runs(
 
 
 @app.command()
-def close(run_id: Annotated[str, typer.Argument(help="The run's id, as 'gca haystack runs list' shows it.")]) -> None:
+def close(run_id: Annotated[str, typer.Argument(help="The run's id, as 'gca runs list' shows it.")]) -> None:
     """Close the record of a run as cancelled; a process that still works on it stops at its next iteration."""
     from gca_core.runs.models import RunStatus
 
@@ -44,6 +46,25 @@ def close(run_id: Annotated[str, typer.Argument(help="The run's id, as 'gca hays
     row = store.get(run_id)
     sys.stderr.write(f"there is no run {run_id}\n" if row is None else f"{run_id} has ended as {row.status.value}\n")
     raise typer.Exit(2 if row is None else 0)
+
+
+@app.command()
+def purge(
+    older_than: Annotated[
+        int | None,
+        typer.Option(min=0, help="Days since the run ended. [default: GCA_RUNS_RETENTION_DAYS]", show_default=False),
+    ] = None,
+) -> None:
+    """Remove questions, users and errors from the records of old runs that have ended.
+
+    Scores and places of results stay. Results on disk, and Airflow's own records of its DAG runs, are not touched.
+    """
+    from gca_core.config import load_settings
+
+    days = load_settings().runs_retention_days if older_than is None else older_than
+    if days is None:
+        raise typer.BadParameter("say after how many days: --older-than 90, or set GCA_RUNS_RETENTION_DAYS")
+    typer.echo(f"purged: {_store().purge(days)} runs that ended {days} or more days ago")
 
 
 def _store() -> RunStore:
