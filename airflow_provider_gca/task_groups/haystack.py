@@ -53,7 +53,7 @@ def step(**options: Any) -> Callable[[Callable[..., Any]], Any]:
 
 
 def _says_why(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Leave the reason of a failure for the teardown, which Airflow tells the state of tasks alone, and in the record."""
+    """Leave the reason of a failure in the record and for the teardown, whom Airflow tells states of tasks alone."""
 
     @functools.wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
