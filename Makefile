@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 BENCH_STAMP := $(VENV)/.installed-bench
 STACK_STAMP := .venv-stack/.installed
+BROWSER_STAMP := $(VENV)/.installed-browser
+AXE := build/axe-core/package/axe.min.js
 EXTRAS := scanpy,vae,haystack,embedded,google,openai,observability,dev
 PYTEST := $(BIN)/python -m pytest
 # one file after another in their order, in which those with few and long tests come first
@@ -13,7 +15,7 @@ TWO := -n 2 --dist loadfile --no-loadscope-reorder
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-live test-stack lint format bench bench-annotation bench-latent bench-atlas bench-inference bench-responses bench-grounding bench-haystack docs build constraints clean
+.PHONY: help setup demo test test-slow test-live test-page test-stack lint format bench bench-annotation bench-latent bench-atlas bench-inference bench-responses bench-grounding bench-haystack docs build constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -39,7 +41,24 @@ test-slow: $(STAMP) ## the slower suites
 	$(PYTEST) -m slow $(TWO) --ignore=tests/live
 
 test-live: $(STAMP) ## faults in an Airflow that really runs, its processes killed one by one
-	$(PYTEST) tests/live
+	$(PYTEST) tests/live --ignore=tests/live/page
+
+$(BROWSER_STAMP): $(STAMP)
+	@PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/python -m pip install -q --disable-pip-version-check \
+		-e '.[$(EXTRAS),browser]' 2> >(grep -v '^WARNING: Location' >&2)
+	@touch $@
+
+# axe-core is under MPL-2.0; it only looks at pages here, and is no part of the package
+$(AXE):
+	@mkdir -p build/axe-core
+	@if command -v npm > /dev/null; then cd build/axe-core && tar -xzf "$$(npm pack --silent axe-core@4.14.1)"; \
+		else echo "npm is not here: the page is tested without axe-core"; fi
+
+test-page: $(BROWSER_STAMP) $(AXE) ## the page in a real Chromium, at an Airflow that really runs; pictures in build/page
+	@command -v chromium > /dev/null || test -n "$$CHROMIUM" || { test "$$(id -u)" = 0 && apt-get update -qq \
+		&& DEBIAN_FRONTEND=noninteractive apt-get install -qq -y chromium > /dev/null; } \
+		|| echo "Chromium is not here and can't be installed: install the package chromium, or name one in CHROMIUM"
+	$(PYTEST) tests/live/page
 
 # what needs arc-stack, in an environment like that of docker/stack: without Airflow
 $(STACK_STAMP): docker/stack/requirements.txt docker/stack/install.sh constraints.txt

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from importlib import resources
 from typing import TYPE_CHECKING, Annotated, Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
-import jinja2
 from fastapi import APIRouter, HTTPException, Query, Request
 from fastapi.responses import HTMLResponse, Response
 
 from airflow_provider_gca.hooks.atlas import AtlasHook
-from airflow_provider_gca.plugin.access import CurrentUser, may_dag, sees_all
+from airflow_provider_gca.plugin.access import CurrentUser, may_dag, require_dag, sees_all
 from airflow_provider_gca.plugin.records import explorer, page_dag_id, run_store
-from airflow_provider_gca.plugin.views import FIELDS, view_run
+from airflow_provider_gca.plugin.views import FIELDS, RunView, fill, view_run
 from gca_core.errors import GcaError
 from gca_core.runs.models import RunStatus
 
@@ -29,13 +28,6 @@ router = APIRouter(include_in_schema=False)
 _TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml", ".png": "image/png"}
 # one source for the look of pages and reports
 _SHARED = {"report.css": "page.css"}
-TEMPLATES = jinja2.Environment(
-    loader=jinja2.PackageLoader("airflow_provider_gca.plugin"),
-    autoescape=True,
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
 
 
 def render(
@@ -48,7 +40,7 @@ def render(
     """
     root = request.scope.get("root_path", "").rstrip("/")
     shared = {"root": root, "user": user.get_name() if user else "", "place": place}
-    return HTMLResponse(TEMPLATES.get_template(template).render(shared | values), status)
+    return HTMLResponse(fill(template, **shared, **values), status)
 
 
 def wants_page(request: Request) -> bool:
@@ -80,8 +72,13 @@ def index(request: Request, user: CurrentUser, question: str = "") -> HTMLRespon
         atlas=explorer().overview(),
         ideas=_ideas(),
         fields=FIELDS,
-        runs=[view_run(row, run_store().iterations(row.run_id)) for row in run_store().list_runs(5)],
+        runs=_latest(user),
     )
+
+
+def _latest(user: BaseUser) -> list[RunView]:
+    rows = run_store().list_runs(5, user_name=None if sees_all(user) else user.get_name())
+    return [view_run(row, ()) for row in rows]
 
 
 def _ideas() -> list[str]:
@@ -89,21 +86,36 @@ def _ideas() -> list[str]:
 
 
 @router.get("/runs")
-def history(request: Request, user: CurrentUser) -> HTMLResponse:
+def history(
+    request: Request,
+    user: CurrentUser,
+    text: Word = "",
+    status: Word = "",
+    asked_by: Word = "",
+    page: Annotated[int, Query(ge=1, le=1000)] = 1,
+) -> HTMLResponse:
     """What was asked, newest first."""
-    rows = run_store().list_runs(PAGE)
+    everybody = sees_all(user)
+    words = {"text": text.strip(), "status": status, "asked_by": asked_by.strip() if everybody else ""}
+    wanted: dict[str, Any] = {
+        "user_name": words["asked_by"] or None if everybody else user.get_name(),
+        "status": RunStatus(status) if status in list(RunStatus) else None,
+        "text": words["text"] or None,
+    }
+    rows = run_store().list_runs(PAGE, (page - 1) * PAGE, **wanted)
+    total = run_store().count_runs(**wanted)
     return render(
         request,
         "runs.html.j2",
         user,
         "runs",
-        runs=[view_run(row, run_store().iterations(row.run_id)) for row in rows],
-        total=len(rows),
+        runs=[view_run(row, ()) for row in rows],
+        total=total,
         statuses=list(RunStatus),
-        asked={"text": "", "status": "", "user": ""},
-        filtered=False,
-        sees_all=sees_all(user),
-        **_pages({}, 1, 0),
+        asked=words,
+        filtered=any(words.values()),
+        sees_all=everybody,
+        **_pages(words, page, total),
     )
 
 
@@ -177,12 +189,31 @@ def _pages(words: dict[str, str], page: int, total: int) -> dict[str, Any]:
     return {"earlier": address(page > 1, page - 1), "later": address(page * PAGE < total, page + 1)}
 
 
-def _run(request: Request, user: CurrentUser, run_id: str) -> dict[str, Any]:
+@router.get("/dag-run")
+def dag_run_page(request: Request, user: CurrentUser, dag_id: Word, dag_run_id: Word) -> HTMLResponse:
+    """The run that a DAG run works on, for its tab."""
+    require_dag(request, user, "GET", dag_id)
+    rows = run_store().list_runs(1, dag_run=(dag_id, dag_run_id))
+    if not rows:
+        return render(request, "no_run.html.j2", user, "runs")
+    return render(request, "run.html.j2", user, "runs", **_run(request, user, rows[0].run_id))
+
+
+def _run(request: Request, user: BaseUser, run_id: str) -> dict[str, Any]:
     row = run_store().get(run_id)
-    if row is None:
-        raise HTTPException(404, "there is no such run")
-    run = view_run(row, run_store().iterations(run_id))
-    return {"run": run, "may_cancel": may_dag(request, user, "PUT", page_dag_id()), "result": None}
+    if row is None or not (sees_all(user) or (row.dag_id and row.user_name == user.get_name())):
+        raise HTTPException(404, "there is no such run, or it is somebody else's")
+    where, may_cancel = "", False
+    if row.dag_id:
+        require_dag(request, user, "GET", row.dag_id)
+        may_cancel = may_dag(request, user, "PUT", row.dag_id)
+        airflow = request.scope.get("root_path", "").rstrip("/").removesuffix("/gca")
+        where = f"{airflow}/dags/{quote(row.dag_id)}/runs/{quote(row.dag_run_id or '')}"
+    return {
+        "run": view_run(row, run_store().iterations(run_id), where),
+        "may_cancel": may_cancel,
+        "result": None,
+    }
 
 
 @router.get("/static/{name}")

@@ -9,15 +9,26 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import jinja2
+
+from gca_core.runs.models import RunPhase, RunStatus
+
 if TYPE_CHECKING:
     from gca_core.runs.models import RunRow, StoredIteration
 
+_TEMPLATES = jinja2.Environment(
+    loader=jinja2.PackageLoader("airflow_provider_gca.plugin"),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
 STEPS = {
-    "understand": "Read the question",
-    "propose": "Propose prompts",
-    "infer": "Predict",
-    "evaluate": "Evaluate",
-    "finalize": "Write results",
+    RunPhase.QUERY_ANALYSIS: "Read the question",
+    RunPhase.PROMPT_GENERATION: "Propose prompts",
+    RunPhase.INFERENCE: "Predict",
+    RunPhase.EVALUATION: "Evaluate",
+    RunPhase.OUTPUT_GENERATION: "Write results",
 }
 STOPPED = {
     "threshold": "it is good enough",
@@ -28,8 +39,11 @@ STOPPED = {
     "empty_proposal": "nothing new is left to try",
     "measured": "the answer is known",
 }
-# the last of the phases of each iteration leads to the first
-_STEP_OF = {"record": "evaluate"}
+
+
+def fill(template: str, **values: Any) -> str:
+    """A template of the pages with its values: every text is escaped, and a name that it lacks is an error."""
+    return _TEMPLATES.get_template(template).render(**values)
 
 
 class Step(NamedTuple):
@@ -60,14 +74,12 @@ class RunView:
     created_at: datetime | None
     doing: str
     iteration: int
-    iterations_done: int
     max_iterations: int
     best_score: float | None
     threshold: float | None
     n_candidates: int
     cost: str
     error: str
-    reason: str
     steps: tuple[Step, ...]
     dots: tuple[Dot, ...]
     dag_href: str = ""
@@ -93,46 +105,41 @@ class RunView:
 def view_run(row: RunRow, iterations: Sequence[StoredIteration], dag_href: str = "") -> RunView:
     """A run with what is known of its iterations."""
     limit = int(row.config.get("max_iterations") or max(len(iterations), 1))
-    done = len(iterations)
-    phase = _STEP_OF.get(str(row.phase), str(row.phase))
-    status = str(row.status)
     over = row.status.is_over
+    at = 0 if row.iteration is None else row.iteration + 1
     return RunView(
         run_id=row.run_id,
         question=row.question,
-        status=status,
+        status=row.status.value,
         over=over,
-        user=getattr(row, "user", None),
+        user=row.user_name,
         created_at=row.created_at,
-        doing=STOPPED.get(row.termination_reason or "", "") if over else STEPS.get(phase, phase).lower(),
-        iteration=done if over else min(done + 1, limit),
-        iterations_done=done,
+        doing=STOPPED.get(row.termination_reason or "", "") if over else STEPS[row.phase].lower(),
+        iteration=at if over else min(max(at, 1), limit),
         max_iterations=limit,
         best_score=row.best_score,
         threshold=row.config.get("score_threshold"),
         n_candidates=sum(len(candidates_of(iteration)) for iteration in iterations),
-        cost="-",
-        error=getattr(row, "error", None) or "",
-        reason=row.termination_reason or "",
-        steps=_steps(phase, status, over=over),
+        cost=_cost(row.cost),
+        error=row.error or "",
+        steps=_steps(row.phase, row.status),
         dots=tuple(_dots(iterations, limit)),
         dag_href=dag_href,
     )
 
 
-def _steps(phase: str, status: str, *, over: bool) -> tuple[Step, ...]:
-    well = over and status in ("succeeded", "completed")
-    order = list(STEPS)
-    at = order.index(phase) if phase in order else 0 if phase == "pending" else len(order)
+def _steps(phase: RunPhase, status: RunStatus) -> tuple[Step, ...]:
+    at = len(STEPS) if status is RunStatus.COMPLETED else list(STEPS).index(phase)
+    here = "halted" if status.is_over else "now"
+    states = ("done" if place < at else here if place == at else "next" for place in range(len(STEPS)))
+    return tuple(map(Step, STEPS.values(), states))
 
-    def state(place: int) -> str:
-        if well or place < at:
-            return "done"
-        if place > at:
-            return "next"
-        return "halted" if over else "now"
 
-    return tuple(Step(words, state(place)) for place, words in enumerate(STEPS.values()))
+def _cost(cost: Mapping[str, float]) -> str:
+    minutes, seconds = divmod(round(cost.get("inference_seconds", 0)), 60)
+    time = f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
+    tokens = int(cost.get("model_tokens", 0))
+    return f"{time}, {tokens:,} tokens" if tokens else time
 
 
 def candidates_of(iteration: StoredIteration) -> list[dict[str, Any]]:

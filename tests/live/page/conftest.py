@@ -1,16 +1,21 @@
 """A running Airflow with users and an atlas, and a real Chromium that looks at it."""
 
+from __future__ import annotations
+
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from playwright.sync_api import BrowserContext, ConsoleMessage, Page, Request, sync_playwright
 
 from tests.helpers.haystack_atlas import QUESTION
 from tests.helpers.live_airflow import REPOSITORY, LiveAirflow, live_airflow
+
+if TYPE_CHECKING:
+    from playwright.sync_api import BrowserContext, ConsoleMessage, Page, Request
 
 SHOTS = REPOSITORY / "build" / "page"
 AXE = REPOSITORY / "build" / "axe-core" / "package" / "axe.min.js"
@@ -78,8 +83,9 @@ def visit(airflow: LiveAirflow) -> Iterator[Callable[..., Visitor]]:
     if chromium is None:
         pytest.skip("no Chromium is here; install Debian's package chromium, or name one in CHROMIUM")
     assert AXE.exists() or "CI" not in os.environ, "axe-core is missing; make test-page fetches it by npm"
-    visitors: list[Visitor] = []
+    from playwright.sync_api import sync_playwright
 
+    visitors: list[Visitor] = []
     with sync_playwright() as driver:
         # as root, which has no sandbox, only pages of this machine are opened
         browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
