@@ -12,7 +12,7 @@ from fastapi.responses import HTMLResponse, Response
 from airflow_provider_gca.hooks.atlas import AtlasHook
 from airflow_provider_gca.plugin.access import CurrentUser, may_dag, require_dag, sees_all
 from airflow_provider_gca.plugin.records import explorer, page_dag_id, run_store
-from airflow_provider_gca.plugin.views import FIELDS, RunView, fill, view_run
+from airflow_provider_gca.plugin.views import FIELDS, RunView, fill, view_result, view_run
 from gca_core.errors import GcaError
 from gca_core.runs.models import RunStatus
 
@@ -38,9 +38,12 @@ def render(
     It gets ``root``, the address of ``/gca`` without a slash at its end, who looks, the ``place`` in the navigation,
     and its values.
     """
-    root = request.scope.get("root_path", "").rstrip("/")
-    shared = {"root": root, "user": user.get_name() if user else "", "place": place}
+    shared = {"root": _root(request), "user": user.get_name() if user else "", "place": place}
     return HTMLResponse(fill(template, **shared, **values), status)
+
+
+def _root(request: Request) -> str:
+    return str(request.scope.get("root_path", "")).rstrip("/")
 
 
 def wants_page(request: Request) -> bool:
@@ -207,12 +210,11 @@ def _run(request: Request, user: BaseUser, run_id: str) -> dict[str, Any]:
     if row.dag_id:
         require_dag(request, user, "GET", row.dag_id)
         may_cancel = may_dag(request, user, "PUT", row.dag_id)
-        airflow = request.scope.get("root_path", "").rstrip("/").removesuffix("/gca")
-        where = f"{airflow}/dags/{quote(row.dag_id)}/runs/{quote(row.dag_run_id or '')}"
+        where = f"{_root(request).removesuffix('/gca')}/dags/{quote(row.dag_id)}/runs/{quote(row.dag_run_id or '')}"
     return {
         "run": view_run(row, run_store().iterations(run_id), where),
         "may_cancel": may_cancel,
-        "result": None,
+        "result": view_result(row, f"{_root(request)}/api/runs/{quote(run_id)}/files"),
     }
 
 

@@ -14,6 +14,8 @@ import jinja2
 from gca_core.runs.models import RunPhase, RunStatus
 
 if TYPE_CHECKING:
+    from gca_core.haystack.models import GeneChange
+    from gca_core.haystack.results.digest import Digest
     from gca_core.runs.models import RunRow, StoredIteration
 
 _TEMPLATES = jinja2.Environment(
@@ -30,14 +32,13 @@ STEPS = {
     RunPhase.EVALUATION: "Evaluate",
     RunPhase.OUTPUT_GENERATION: "Write results",
 }
-STOPPED = {
-    "threshold": "it is good enough",
-    "plateau": "further prompts brought nothing",
-    "max_iterations": "all iterations have run",
-    "budget": "the budget is spent",
-    "cancelled": "it was cancelled",
-    "empty_proposal": "nothing new is left to try",
-    "measured": "the answer is known",
+
+
+FILES = {
+    "h5ad": "Cells and tables (h5ad)",
+    "html": "Report (HTML)",
+    "markdown": "Report (Markdown)",
+    "json": "Log (JSON)",
 }
 
 
@@ -62,6 +63,33 @@ class Dot(NamedTuple):
     words: str
 
 
+class File(NamedTuple):
+    """A result to download."""
+
+    words: str
+    href: str
+
+
+class GeneBar(NamedTuple):
+    """A gene with its change, and the change as a part of the largest."""
+
+    gene: str
+    change: float
+    part: float
+
+
+@dataclass(frozen=True)
+class ResultView:
+    """What a run came to, as its page shows it."""
+
+    digest: Digest
+    stopped: str
+    up: list[GeneBar]
+    down: list[GeneBar]
+    files: list[File]
+    report: str
+
+
 @dataclass(frozen=True)
 class RunView:
     """A run as its page shows it; iterations count from 1."""
@@ -78,7 +106,8 @@ class RunView:
     best_score: float | None
     threshold: float | None
     n_candidates: int
-    cost: str
+    seconds: str
+    tokens: int
     error: str
     steps: tuple[Step, ...]
     dots: tuple[Dot, ...]
@@ -114,18 +143,50 @@ def view_run(row: RunRow, iterations: Sequence[StoredIteration], dag_href: str =
         over=over,
         user=row.user_name,
         created_at=row.created_at,
-        doing=STOPPED.get(row.termination_reason or "", "") if over else STEPS[row.phase].lower(),
+        doing=stopped(row.termination_reason) if over else STEPS[row.phase].lower(),
         iteration=at if over else min(max(at, 1), limit),
         max_iterations=limit,
         best_score=row.best_score,
         threshold=row.config.get("score_threshold"),
         n_candidates=sum(len(candidates_of(iteration)) for iteration in iterations),
-        cost=_cost(row.cost),
+        seconds=_time(row.cost.get("inference_seconds", 0)),
+        tokens=int(row.cost.get("model_tokens", 0)),
         error=row.error or "",
         steps=_steps(row.phase, row.status),
         dots=tuple(_dots(iterations, limit)),
         dag_href=dag_href,
     )
+
+
+def view_result(row: RunRow, place: str) -> ResultView | None:
+    """What a run came to; None where it left nothing.
+
+    Args:
+        row: the run.
+        place: address of its files, each by its kind.
+    """
+    if "json" not in row.outputs:
+        return None
+    from gca_core.haystack.results.digest import read_digest
+
+    digest = read_digest(row.outputs["json"])
+    files = [File(words, f"{place}/{kind}") for kind, words in FILES.items() if kind in row.outputs]
+    report = f"{place}/html" if "html" in row.outputs else ""
+    bars = (_bars(digest.top_up), _bars(digest.top_down))
+    return ResultView(digest, stopped(digest.termination_reason), *bars, files, report)
+
+
+def _bars(genes: Sequence[GeneChange]) -> list[GeneBar]:
+    largest = max((abs(gene.change) for gene in genes), default=1.0)
+    return [GeneBar(gene.gene, gene.change, abs(gene.change) / largest) for gene in genes]
+
+
+def stopped(reason: str | None) -> str:
+    """Why a run ended, in words; empty where it did not end by itself."""
+    from gca_core.haystack.decide import STOPPED
+    from gca_core.haystack.models import TerminationReason
+
+    return STOPPED[TerminationReason(reason)] if reason in list(TerminationReason) else ""
 
 
 def _steps(phase: RunPhase, status: RunStatus) -> tuple[Step, ...]:
@@ -135,11 +196,9 @@ def _steps(phase: RunPhase, status: RunStatus) -> tuple[Step, ...]:
     return tuple(map(Step, STEPS.values(), states))
 
 
-def _cost(cost: Mapping[str, float]) -> str:
-    minutes, seconds = divmod(round(cost.get("inference_seconds", 0)), 60)
-    time = f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
-    tokens = int(cost.get("model_tokens", 0))
-    return f"{time}, {tokens:,} tokens" if tokens else time
+def _time(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def candidates_of(iteration: StoredIteration) -> list[dict[str, Any]]:

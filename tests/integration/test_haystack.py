@@ -34,6 +34,7 @@ from gca_core.haystack.models import (
     Verdict,
 )
 from gca_core.haystack.reference import reference_for
+from gca_core.haystack.results.digest import read_digest
 from gca_core.haystack.run import infer, run_haystack
 from gca_core.inference.models import InferenceResult, InferenceStatus
 from gca_core.matrix.compare import log_fold_change, pearson
@@ -256,6 +257,13 @@ def test_the_results_say_what_ran(default_run: HaystackOutputs, context: Haystac
         assert told in html and told in text
     assert 'data-tip="ISG15: log2 fold change +' in html and 'class="node target"' in html
     assert "Transcription factors" not in html and "://" not in html and "src=" not in html
+    digest = read_digest(default_run.json_uri)
+    assert (digest.verdict, digest.grounding_score) == (default_run.verdict, default_run.best_score)
+    assert digest.expected == default_run.expected and digest.headline in html
+    assert digest.n_de_up > 0 and digest.pathways[0].name in html
+    assert digest.top_up[0].gene in digest.de_genes_up and digest.top_up[0].change > 0
+    with pytest.raises(DataValidationError, match="no log of a run"):
+        read_digest(default_run.state_uri)
 
 
 def test_markup_in_a_question_is_escaped(run_it, context, demo, results):

@@ -97,7 +97,7 @@ def _texts(f: Findings) -> dict[str, Any]:
         "baseline": f.baseline,
         "reference": f.reference,
         "verdict": kind.value,
-        "headline": headline(kind, f.run),
+        "headline": headline(kind, f.run.query.perturbation),
         "choice": choice(f.reference.selection, f.run.config.score_threshold) if f.reference.selection else [],
         "fates": fates(f.run, f.best),
         "caveats": caveats(f.run, f.outputs, f.baseline, f.reference),

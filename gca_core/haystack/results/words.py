@@ -17,9 +17,8 @@ from gca_core.matrix.differential import NOT_REPLICATES
 from gca_core.responses.models import Selection
 
 
-def headline(verdict: Verdict, run: HaystackRun) -> str:
-    """The verdict as a sentence."""
-    name = run.query.perturbation
+def headline(verdict: Verdict, name: str) -> str:
+    """The verdict as a sentence, on the perturbation of that name."""
     return {
         Verdict.MEASURED: "Measured: your atlas holds this response.",
         Verdict.GROUNDED: f"Grounded: the prediction shows what is known of {name}.",
