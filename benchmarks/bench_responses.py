@@ -2,16 +2,19 @@
 
 Run with ``python benchmarks/bench_responses.py``. Readers and simulator are :mod:`haystack_data` and
 :mod:`haystack_simulated`. What is fitted, and what the forecast is made from, comes from seven eighths of the pairs
-that the question isn't among; the prediction itself from all pairs but the question's.
+that the question isn't among; the prediction itself from all pairs but the question's. Time and memory by an atlas's size
+come last.
 """
 
 from __future__ import annotations
 
 import time
+from multiprocessing import get_context
 
 import haystack_data as data
 import haystack_simulated as simulated
 import numpy as np
+from memory import peak_gib
 
 from gca_core.knowledge.bundled.catalogue import load_catalogue
 from gca_core.knowledge.bundled.genetic import resolve_perturbation
@@ -134,6 +137,30 @@ def print_regime(found: Regime, seconds: float) -> None:
     print(f"forecast: {found.coverage:.1%} of the true values in the 90 % interval{sharp}")
 
 
+def at_size(n_perturbations: int, n_types: int = 8, n_genes: int = 20_000) -> None:
+    """Time of a first answer, with all that is fitted, and of another; each process's own peak of memory."""
+    rng = np.random.default_rng(0)
+    acts, types, programs = (rng.normal(size=(n, 8)) for n in (n_perturbations, n_types, n_genes))
+    pairs = [(p, t) for p in range(n_perturbations) for t in range(n_types)]
+    noise = rng.normal(size=(len(pairs), n_genes)).astype(np.float32)
+    names, labels = [f"p{i}" for i in range(n_perturbations)], [f"t{i}" for i in range(n_types)]
+    measured = pool_groups(
+        names,
+        labels,
+        [(names[p], labels[t]) for p, t in pairs],
+        np.array([acts[p] + types[t] / 2 for p, t in pairs], np.float32) @ programs.astype(np.float32).T + noise,
+        np.exp(-np.linalg.norm(acts[:, None] - acts, axis=2) / 4),
+        np.linalg.norm(types[:, None] - types, axis=2) / 8,
+    )
+    begun = time.process_time()
+    reference = Reference(measured)
+    reference.answer(names[0], labels[0])
+    first = time.process_time() - begun
+    reference.answer(names[1], labels[0])
+    another = time.process_time() - begun - first
+    print(f"{len(pairs)} pairs x {n_genes} genes: {first:.1f} s of CPU, {another:.1f} s another; {peak_gib():.2f} GiB")
+
+
 def main() -> None:
     kang = data.kang_cells()
     if kang is not None:
@@ -146,6 +173,11 @@ def main() -> None:
         show("22 cytokines, mean signatures", signatures)
     cells = simulated.World(simulated.MAIN).atlas()
     show("simulated atlas", pooled(data.measured(cells)))
+    print()
+    for n in (125, 500):
+        worker = get_context("spawn").Process(target=at_size, args=(n,))
+        worker.start()
+        worker.join()
 
 
 if __name__ == "__main__":
