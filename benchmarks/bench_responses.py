@@ -2,8 +2,8 @@
 
 Run with ``python benchmarks/bench_responses.py``. Readers and simulator are :mod:`haystack_data` and
 :mod:`haystack_simulated`. What is fitted, and what the forecast is made from, comes from seven eighths of the pairs
-that the question isn't among; the prediction itself from all pairs but the question's. Time and memory by an atlas's size
-come last.
+that the question isn't among; the prediction itself from all pairs but the question's. Time and memory by the size
+of an atlas come last.
 """
 
 from __future__ import annotations
