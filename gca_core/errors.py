@@ -53,6 +53,10 @@ class QueryParsingError(HaystackError):
         self.reason = reason
 
 
+class RunCancelledError(HaystackError):
+    """Somebody cancelled the run that this process works on."""
+
+
 class CellRetrievalError(HaystackError):
     """The atlas holds no cells that fit."""
 

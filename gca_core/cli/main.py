@@ -6,7 +6,9 @@ import importlib
 import logging
 import platform
 import shutil
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from importlib import metadata
 from typing import Annotated, Any, Literal
@@ -180,6 +182,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     gc.set_threshold(100_000, 20, 20)
     # and so does looking through all modules once more on leaving
     atexit.register(gc.freeze)
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        # a command that is ended leaves no more behind than one that is interrupted
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app(words, prog_name="gca")
     except (GcaError, OSError) as error:

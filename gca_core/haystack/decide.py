@@ -24,20 +24,24 @@ STOPPED = {
     TerminationReason.CANCELLED: "it was cancelled",
     TerminationReason.EMPTY_PROPOSAL: "nothing new is left to try",
     TerminationReason.MEASURED: "the answer is known",
+    TerminationReason.FEEDBACK: "a person stopped it",
 }
 
 
 def decide(run: HaystackRun, *, cancelled: bool = False) -> GateDecision:
     """Whether another iteration runs after those of ``run``.
 
-    In this order: cancelled, an empty proposal, the score threshold, a plateau, the budget, the number of
-    iterations.
+    In this order: cancelled, measured, a person, an empty proposal, the score threshold, a plateau, the budget, the
+    number of iterations.
     """
     config, done = run.config, len(run.iterations)
     if cancelled:
         return _stop(TerminationReason.CANCELLED, "the run was cancelled")
     if run.measured is not None and not config.predict_anyway:
         return _stop(TerminationReason.MEASURED, f"the atlas holds the answer, {run.measured}")
+    if run.feedback and run.feedback[-1].stop:
+        by = f" by {run.feedback[-1].by}" if run.feedback[-1].by else ""
+        return _stop(TerminationReason.FEEDBACK, f"stopped{by} after iteration {run.feedback[-1].iteration}")
     if done and not run.iterations[-1].evaluations:
         return _stop(TerminationReason.EMPTY_PROPOSAL, run.iterations[-1].empty_reason or "nothing was proposed")
     best = best_of(run.evaluations())

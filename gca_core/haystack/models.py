@@ -34,6 +34,7 @@ class TerminationReason(StrEnum):
     CANCELLED = "cancelled"
     EMPTY_PROPOSAL = "empty_proposal"
     MEASURED = "measured"
+    FEEDBACK = "feedback"
 
 
 class AgentTurn(BaseModel, frozen=True):
@@ -317,6 +318,28 @@ class Measurement(BaseModel, frozen=True):
         return f"measured in {self.n_groups} group{'s' * (self.n_groups > 1)} of {self.n_cells} cells{agree}"
 
 
+class Feedback(BaseModel, frozen=True):
+    """What a person said to the results so far.
+
+    Attributes:
+        iteration: after which it was said, from 0.
+        stop: no further iteration is wanted.
+        excluded_group_ids: groups that no later prompt may have.
+        preferred_pathways: gene sets or footprints that later prompts should carry.
+        note: a word for the report.
+        notes: what of the answer could not be used.
+        by: who said it, as Airflow names people.
+    """
+
+    iteration: int
+    stop: bool = False
+    excluded_group_ids: tuple[str, ...] = ()
+    preferred_pathways: tuple[str, ...] = ()
+    note: str = ""
+    notes: tuple[str, ...] = ()
+    by: str = ""
+
+
 class HaystackRun(BaseModel, frozen=True):
     """The state of a run after ``len(iterations)`` iterations; one link of the chain of states."""
 
@@ -327,6 +350,7 @@ class HaystackRun(BaseModel, frozen=True):
     provenance: Provenance
     measured: Measurement | None = None
     iterations: tuple[IterationRecord, ...] = ()
+    feedback: tuple[Feedback, ...] = ()
 
     @property
     def work_uri(self) -> str:
@@ -338,6 +362,14 @@ class HaystackRun(BaseModel, frozen=True):
     def evaluations(self) -> tuple[CandidateEvaluation, ...]:
         """All evaluations so far, in order."""
         return tuple(evaluation for record in self.iterations for evaluation in record.evaluations)
+
+    def excluded(self) -> frozenset[str]:
+        """Groups that a person wants in no further prompt."""
+        return frozenset(group for said in self.feedback for group in said.excluded_group_ids)
+
+    def preferred(self) -> tuple[str, ...]:
+        """Pathways that a person wants prompts to carry, the latest said first."""
+        return tuple(dict.fromkeys(name for said in reversed(self.feedback) for name in said.preferred_pathways))
 
     def agents(self) -> tuple[AgentReport, ...]:
         """What a language model did so far, in order."""

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from gca_core import io
 from gca_core.config import Settings, load_settings
+from gca_core.errors import RunCancelledError
 from gca_core.haystack import steps
 from gca_core.haystack.context import HaystackContext, open_context
 from gca_core.haystack.models import HaystackOutputs, IterationConfig
@@ -15,6 +16,7 @@ from gca_core.inference.local import DEFAULT_TIMEOUT, run_local_job
 from gca_core.inference.models import InferenceJob, InferenceResult
 from gca_core.inference.predictor import require_backend
 from gca_core.locks import check_earlier
+from gca_core.runs.cancelling import until_cancelled
 from gca_core.runs.models import Claim, make_run_id
 from gca_core.runs.state import StateRef
 from gca_core.runs.store import BEAT_SECONDS
@@ -82,11 +84,17 @@ def run_haystack(
     claim = Claim(stale_after_seconds=STALE_AFTER_SECONDS)
     state = steps.start_run(query, run_id=run_id, results_uri=uri, config=config, context=context, claim=claim)
     begun = time.monotonic()
-    with context.require_runs().alive(run_id, claim.owner) as check:
-        while steps.gate(state, state.iteration, context).go:
-            state = iterate(state, context, timeout=timeout, check=check)
-        check()
-        outputs = steps.finalize(state, context)
+    store = context.require_runs()
+    with store.alive(run_id, claim.owner) as check:
+        try:
+            with until_cancelled(store, run_id):
+                while steps.gate(state, state.iteration, context).go:
+                    state = iterate(state, context, timeout=timeout, check=check)
+                check()
+                outputs = steps.finalize(state, context)
+        except RunCancelledError as error:
+            log.warning("%s; what it had found is kept", error)
+            outputs = steps.finalize(state, context)
     log.info("finished in %.1f s: %s", time.monotonic() - begun, outputs.termination_reason)
     return outputs
 

@@ -26,6 +26,7 @@ from gca_core.haystack.decide import best_of, decide
 from gca_core.haystack.models import (
     CandidateEvaluation,
     EvaluationStatus,
+    Feedback,
     GateDecision,
     GeneChange,
     HaystackOutputs,
@@ -46,6 +47,7 @@ from gca_core.haystack.prompts.strategies import (
     PromptDraft,
     make_candidate_pool,
     nothing_found,
+    without_groups,
 )
 from gca_core.haystack.reference import as_reference, find_measurement, read_measure, reference_uri
 from gca_core.haystack.results.files import ENDINGS
@@ -144,6 +146,22 @@ def start_run(
     return state
 
 
+def answer(state: StateRef, feedback: Feedback, context: HaystackContext) -> StateRef:
+    """Append what a person said to a state; the next gate and proposal follow it.
+
+    Raises:
+        EvaluationError: it is said to another iteration than the state's last.
+    """
+    run = load_run(state)
+    if feedback.iteration != len(run.iterations) - 1:
+        raise EvaluationError(f"the answer is to iteration {feedback.iteration}, but {len(run.iterations)} have run")
+    after = run.model_copy(update={"feedback": (*run.feedback, feedback)})
+    following = write_state(run.work_uri, state.iteration, after, previous=state, rewrite=True, answer=True)
+    _update_row(after, following, context, phase=RunPhase.RECORD)
+    log.info("feedback after iteration %d: %s", feedback.iteration, feedback.model_dump_json(exclude_defaults=True))
+    return following
+
+
 def load_run(state: StateRef) -> HaystackRun:
     """The run in a state.
 
@@ -219,13 +237,14 @@ def choose(
         guide: the reference response, where there is one.
         predicted: (n_genes,) change that the best prompt so far came to, over the guide's genes.
     """
-    config, before, iteration = run.config, run.evaluations(), len(run.iterations)
+    config, before, iteration, barred = run.config, run.evaluations(), len(run.iterations), run.excluded()
     tried, behind = {e.candidate.candidate_id for e in before}, left_behind(before)
-    refined = refine(guide, before, config.prompt_cells, knowledge, predicted) if guide else []
+    guide = guide.without(barred) if guide else None
+    refined = refine(guide, before, config.prompt_cells, knowledge, predicted, run.preferred()) if guide else []
     fresh: list[PromptCandidate] = []
     for widened in range(iteration, iteration + MOST_STEPS):
         drafts = [d for d in first_drafts(pool, config, guide, extra, widened) if d.strategy not in behind]
-        found = make_candidates([*refined, *drafts], pool.query_groups, config)
+        found = make_candidates(without_groups([*refined, *drafts], barred), pool.query_groups, config)
         fresh = [candidate for candidate in found if candidate.candidate_id not in tried]
         if fresh:
             break

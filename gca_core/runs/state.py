@@ -14,7 +14,7 @@ from gca_core import io
 from gca_core.errors import StoreError, complaints
 
 Model = TypeVar("Model", bound=BaseModel)
-_NAME = re.compile(r"state-(\d+)\.json")
+_NAME = re.compile(r"state-(\d+)(?:-answer)?\.json")
 
 
 class StateRef(BaseModel, frozen=True):
@@ -32,7 +32,13 @@ class _Envelope(BaseModel):
 
 
 def write_state(
-    folder_uri: str, iteration: int, data: BaseModel, *, previous: StateRef | None = None, rewrite: bool = False
+    folder_uri: str,
+    iteration: int,
+    data: BaseModel,
+    *,
+    previous: StateRef | None = None,
+    rewrite: bool = False,
+    answer: bool = False,
 ) -> StateRef:
     """Write the state of an iteration; writing the same again changes nothing.
 
@@ -43,14 +49,15 @@ def write_state(
         previous: the state it followed from.
         rewrite: remove the states after this index, and replace other content at it. For a run that was
             cut back on purpose.
+        answer: a person's answer to the state of this index, which it follows.
 
     Raises:
         StoreError: other content stands at this index and ``rewrite`` is off, or ``previous`` isn't the
             state before.
     """
-    if previous is not None and previous.iteration >= iteration:
+    if previous is not None and previous.iteration >= iteration + answer:
         raise StoreError(f"state {iteration} can't follow from state {previous.iteration}; expected an earlier one")
-    uri = io.join_uri(folder_uri, f"state-{iteration}.json")
+    uri = io.join_uri(folder_uri, f"state-{iteration}{'-answer' if answer else ''}.json")
     envelope = _Envelope(
         iteration=iteration,
         previous=None if previous is None else previous.sha256,
@@ -60,6 +67,8 @@ def write_state(
     reference = StateRef(uri=uri, sha256=io.sha256_bytes(text.encode()), iteration=iteration)
     if rewrite:
         remove_states(folder_uri, iteration + 1)
+        if not answer:
+            io.as_path(io.join_uri(folder_uri, f"state-{iteration}-answer.json")).unlink(missing_ok=True)
     if io.as_path(uri).exists():
         if io.sha256_file(uri) == reference.sha256:
             return reference
@@ -92,12 +101,12 @@ def remove_states(folder_uri: str, from_iteration: int) -> list[int]:
     folder = io.as_path(folder_uri)
     if not folder.exists():
         return []
-    found = (_NAME.fullmatch(path.name) for path in folder.iterdir())
-    indices = sorted((int(match[1]) for match in found if match), reverse=True)
-    doomed = [index for index in indices if index >= from_iteration]
-    for index in doomed:
-        (folder / f"state-{index}.json").unlink(missing_ok=True)
-    return doomed[::-1]
+    found = ((_NAME.fullmatch(path.name), path) for path in folder.iterdir())
+    states = sorted(((int(match[1]), path) for match, path in found if match), key=lambda s: (s[0], s[1].name))
+    doomed = [(index, path) for index, path in states if index >= from_iteration]
+    for _, path in doomed[::-1]:
+        path.unlink(missing_ok=True)
+    return sorted({index for index, _ in doomed})
 
 
 def _text(envelope: _Envelope) -> str:

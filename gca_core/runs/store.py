@@ -28,8 +28,7 @@ values (%(run_id)s, %(question)s, %(status)s, %(phase)s, %(iteration)s, %(best_s
         %(outputs)s, %(cost)s, %(dag_id)s, %(dag_run_id)s)
 on conflict (run_id) do update set
     question = excluded.question, phase = excluded.phase, iteration = excluded.iteration,
-    status = case when runs.status = 'cancelled' and excluded.status = 'running' then runs.status
-                  else excluded.status end,
+    status = case when runs.status = 'cancelled' then runs.status else excluded.status end,
     best_score = excluded.best_score, best_iteration = excluded.best_iteration,
     termination_reason = excluded.termination_reason, state_uri = excluded.state_uri,
     results_uri = excluded.results_uri, config = excluded.config, seed = excluded.seed, error = excluded.error,
@@ -213,7 +212,7 @@ class RunStore:
             thread.join()
 
     def upsert_run(self, row: RunRow) -> None:
-        """Write a run, or change the one with this id; a cancelled one does not run again by that.
+        """Write a run, or change the one with this id; a cancelled one stays so.
 
         Raises:
             StoreError: the database can't be reached or refuses.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from copy import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -59,6 +60,12 @@ class Guide:
         likeness = data.likeness[list(data.perturbations).index(perturbation)]
         against = {name for name, alike in zip(data.perturbations, likeness, strict=True) if alike < 0}
         self.groups = {g.group_id: g for g in atlas.groups if atlas.names[g.perturbation] not in against}
+
+    def without(self, group_ids: Collection[str]) -> Guide:
+        """The same for prompts that may not have these groups; the reference response stays."""
+        kept = copy(self)
+        kept.groups = {group_id: group for group_id, group in self.groups.items() if group_id not in group_ids}
+        return kept
 
     @property
     def responses(self) -> npt.NDArray[np.floating]:

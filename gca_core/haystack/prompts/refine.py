@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from gca_core.grounding.knowledge import GroundingKnowledge
 
 # of the next best prompts that the best is combined with, and of missing pathways that are seen to
-COMBINED, CARRIED = 2, 1
+COMBINED, CARRIED, PREFERRED = 2, 1, 3
 CARRIED_SHARE = 0.25
 
 
@@ -33,6 +33,7 @@ def refine(
     room: int,
     knowledge: GroundingKnowledge,
     predicted: Array | None = None,
+    preferred: Sequence[str] = (),
 ) -> list[PromptDraft]:
     """Drafts that follow from what was tried.
 
@@ -46,6 +47,7 @@ def refine(
         room: cells that a prompt has room for.
         knowledge: the members of pathways.
         predicted: (n_genes,) change that the best prompt came to; None where it isn't known.
+        preferred: pathways that a person wants to see, which go before those that are missing.
     """
     best = best_of(evaluations)
     if best is None:
@@ -64,7 +66,8 @@ def refine(
         drafts.append((guide.weigh(both.values(), room), f"together with that of {labels}"))
     suggested = best.grounding.improvement_suggestions if best.grounding else ()
     missing = [s for s in suggested if s.action in {ActionKind.STRENGTHEN, ActionKind.REVERSE} and s.subject]
-    for suggestion in missing[:CARRIED]:
+    wanted = [_wanted(name, missing) for name in preferred[:PREFERRED]]
+    for suggestion in [*wanted, *missing[: 0 if wanted else CARRIED]]:
         carriers = _carriers(guide, suggestion, knowledge, room // 4)
         drafts.append((_joined(own, carriers), f"with responses that carry {suggestion.subject}"))
     return [
@@ -89,6 +92,12 @@ def _members(guide: Guide, evaluation: CandidateEvaluation) -> list[Member]:
     candidate = evaluation.candidate
     shares = zip(candidate.cell_group_ids, candidate.weights, strict=True)
     return [(guide.groups[group_id], weight) for group_id, weight in shares if group_id in guide.groups]
+
+
+def _wanted(name: str, missing: Sequence[Suggestion]) -> Suggestion:
+    """A pathway that a person named, in the direction that is expected of it, else up."""
+    known = next((suggestion for suggestion in missing if suggestion.subject == name), None)
+    return known or Suggestion(action=ActionKind.STRENGTHEN, component="feedback", subject=name, direction="up")
 
 
 def _missed(wanted: Array, predicted: Array) -> Array:

@@ -12,9 +12,9 @@ What each needs of the atlas is fetched in threads; what comes of it depends on 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -53,6 +53,14 @@ class PromptDraft:
     members: tuple[tuple[CellGroup, float], ...]
     rationale: str
     relevance: float | None = None
+
+
+def without_groups(drafts: Iterable[PromptDraft], group_ids: Collection[str]) -> list[PromptDraft]:
+    """The drafts without these groups; one of which nothing is left goes."""
+    if not group_ids:
+        return list(drafts)
+    kept = (replace(d, members=tuple(m for m in d.members if m[0].group_id not in group_ids)) for d in drafts)
+    return [draft for draft in kept if draft.members]
 
 
 class RelatedPerturbation(NamedTuple):

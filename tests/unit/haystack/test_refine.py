@@ -5,6 +5,8 @@ import pytest
 
 from gca_core.grounding.models import ActionKind, GroundingScore, GroundingStatus, Suggestion
 from gca_core.haystack.context import HaystackContext
+from gca_core.haystack.decide import decide
+from gca_core.haystack.feedback import read_answer, render_so_far
 from gca_core.haystack.models import (
     CandidateEvaluation,
     EvaluationStatus,
@@ -98,6 +100,9 @@ def test_a_missing_gene_steers_to_the_groups_that_carry_it(knowledge_context):
     missing = Suggestion(action=ActionKind.STRENGTHEN, component="target", subject="G1", direction="up")
     drafts = refine(guide, [evaluated(candidate, 0.8, [missing])], 1000, knowledge_context.knowledge)
     (carried,) = [draft for draft in drafts if "carry G1" in draft.rationale]
+    # a person's wish goes the same way
+    wished = refine(guide, [evaluated(candidate, 0.8)], 1000, knowledge_context.knowledge, None, ("G1",))
+    assert [d.members for d in wished if "carry G1" in d.rationale] == [carried.members]
     assert {guide.row(group) for group, _ in carried.members} == {0, 1}
     assert sum(w for g, w in carried.members if guide.row(g) == 1) == pytest.approx(
         sum(w for _, w in carried.members) / 4
@@ -124,3 +129,27 @@ def test_no_prompt_is_proposed_twice_and_the_search_ends(guide, pool, run_with, 
         run = run.model_copy(update={"iterations": (*run.iterations, record)})
     assert proposal.empty_reason == f"all {len(seen)} prompts within the bounds were tried"
     assert len(seen) == len(set(seen)) > len(TYPES) - 1
+
+
+def test_what_a_person_excludes_is_in_no_prompt_and_what_one_prefers_is_carried(guide, pool, run_with, kang_context):
+    run: HaystackRun = run_with(candidates_per_iteration=6)
+    before = tried(pool, {("CL:0002396",): 0.8, ("CL:0000451",): 0.6})
+    run = run.model_copy(update={"iterations": (IterationRecord(iteration=0, evaluations=tuple(before)),)})
+    said = read_answer(
+        run, kang_context, exclude="non-classical MONOCYTE\nnobody", prefer="interferon alpha response; x", note="a\nb"
+    )
+    assert said.preferred_pathways == ("HALLMARK_INTERFERON_ALPHA_RESPONSE",)
+    assert said.notes == ("the atlas has no group 'nobody'", "no gene set or footprint is called 'x'")
+    barred = {g.group_id for g in pool.same["CL:0002396"]}
+    assert set(said.excluded_group_ids) == barred and said.note == "a b"
+    knowledge = kang_context.knowledge
+    free = choose(run, pool, knowledge, guide=guide, predicted=guide.change)
+    assert any(set(c.cell_group_ids) & barred for c in free.candidates)
+    after = run.model_copy(update={"feedback": (said,)})
+    bound = choose(after, pool, knowledge, guide=guide, predicted=guide.change)
+    assert bound.candidates and not any(set(c.cell_group_ids) & barred for c in bound.candidates)
+    assert after.preferred() == said.preferred_pathways
+    assert decide(after).go
+    stopped = decide(after.model_copy(update={"feedback": (said.model_copy(update={"stop": True, "by": "mary"}),)}))
+    assert (stopped.reason, stopped.detail) == ("feedback", "stopped by mary after iteration 0")
+    assert "<" not in render_so_far(after).replace("\\<", "") and "of at most" in render_so_far(after)

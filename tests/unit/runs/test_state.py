@@ -109,3 +109,12 @@ def test_an_id_is_the_day_and_a_hash_of_what_is_asked() -> None:
     ids = [make_run_id(date(2026, 11, 29), "dag", run, "haystack") for run in ("a", "b", "a")]
     assert all(re.fullmatch(r"hay_20261129_[0-9a-z]{6}", found) for found in ids)
     assert ids[0] == ids[2] != ids[1]
+
+
+def test_an_answer_follows_the_state_of_its_index_and_goes_with_it(tmp_path: Path) -> None:
+    refs = chain(tmp_path, 2)
+    answer = write_state(tmp_path.as_uri(), 1, Data(text="go on"), previous=refs[1], answer=True)
+    assert (answer.iteration, read_state(answer, Data).text) == (1, "go on")
+    write_state(tmp_path.as_uri(), 2, Data(text="next"), previous=answer)
+    assert remove_states(tmp_path.as_uri(), 1) == [1, 2]
+    assert [path.name for path in tmp_path.iterdir()] == ["state-0.json"]
