@@ -9,7 +9,8 @@ import contextlib
 import functools
 import logging
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -27,9 +28,11 @@ from airflow_provider_gca.utils.fields import NOTHING, as_mapping, check_literal
 from gca_core.errors import ConfigurationError, GcaError
 
 if TYPE_CHECKING:
+    from airflow.sdk import Context
     from pydantic import BaseModel
 
     from gca_core.haystack.notice import Notice
+    from gca_core.inference.models import InferenceResult
     from gca_core.runs.state import StateRef
 
 log = logging.getLogger(__name__)
@@ -39,6 +42,8 @@ MAX_BOUND = 10
 _TOLERATED = re.compile(r"\.(infer|evaluate)(_\d+)?$")
 # of a task's id, what follows the loop's group
 _GROUP = re.compile(r"(\.iteration_\d+)?\.[^.]+$")
+# the steps that end in the middle; gates ask themselves, and what the rest write is wanted
+ENDING = frozenset({"propose", "evaluate", "record"})
 LOOP_LABEL = "loop"
 ERROR, MAX_ERROR = "gca_error", 2000
 # a mail server may be away for a moment; a notice comes within a minute
@@ -49,7 +54,41 @@ Json = dict[str, Any]
 
 def step(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     """A task of the loop: it takes the outputs of other tasks in the place of values, which its types can't say."""
-    return lambda function: task(**{"multiple_outputs": False, **options})(fails_as_task(_says_why(function)))
+    return lambda function: task(**{"multiple_outputs": False, **options})(fails_as_task(_says_why(_ends(function))))
+
+
+def _ends(function: Callable[..., Any]) -> Callable[..., Any]:
+    """End a step where it is once its run is cancelled; those that begin and end runs go on."""
+    if function.__name__ not in ENDING:
+        return function
+
+    @functools.wraps(function)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        with _until_cancelled(str(kwargs["gca_atlas_conn_id"])):
+            return function(*args, **kwargs)
+
+    return wrapped
+
+
+@contextmanager
+def _until_cancelled(gca_atlas_conn_id: str) -> Iterator[None]:
+    from gca_core.runs.cancelling import until_cancelled
+
+    with until_cancelled(AtlasHook(gca_atlas_conn_id).get_run_store(), _own_run_id()):
+        yield
+
+
+class InferOperator(StackBatchOperator):
+    """An iteration's job, which ends when its run is cancelled."""
+
+    def __init__(self, *, gca_atlas_conn_id: str = AtlasHook.default_conn_name, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.gca_atlas_conn_id = gca_atlas_conn_id
+
+    def run_local(self, context: Context) -> list[InferenceResult]:
+        """Run the job in a subprocess."""
+        with _until_cancelled(self.gca_atlas_conn_id):
+            return super().run_local(context)
 
 
 def _says_why(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -538,8 +577,8 @@ def _iteration(
     with TaskGroup(group_id=f"iteration_{index}"):
         decision = gate(state=state, iteration=index, **common)
         jobs = propose(decision=decision, **asking)
-        predicted = StackBatchOperator.partial(
-            task_id="infer", fail_when="never", map_index_template="{{ task.job_id }}", **infer
+        predicted = InferOperator.partial(
+            task_id="infer", fail_when="never", map_index_template="{{ task.job_id }}", **common, **infer
         ).expand_kwargs(jobs)
         results = collect(decision=decision, jobs=jobs, answers=predicted.output)
         evaluations = evaluate.partial(decision=decision, **common).expand(result=results)
