@@ -3,7 +3,9 @@
 With no parameter set it takes the bundled cells of Kang et al. 2018, a file for each condition, and works offline. Each
 file is a mapped task with results of its own; one that fails leaves the others as they are, and the summary names it.
 Beside the files' folders lie `cohort.html`, `cohort.csv` and `composition.csv`, and `review.csv` and `review.html` with
-the clusters somebody should look at. Each annotated file is an event under the asset alias `gca_annotated`.
+the clusters somebody should look at. With `review` the run waits for a reviewer, who labels the flagged clusters in
+Airflow's form, and goes on with these labels applied. Each annotated file is an event under the asset alias
+`gca_annotated`.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from typing import Any
 from airflow.sdk import Param, dag, task
 
 from airflow_provider_gca.operators.annotation import AnnotateAnnDataOperator
+from airflow_provider_gca.task_groups.review import review_clusters
 from airflow_provider_gca.utils.failures import fails_as_task
 
 OPTIONAL = ["null", "string"]
@@ -54,6 +57,7 @@ AT_A_TIME = 4
         "gca_llm_conn_id": Param(
             None, type=OPTIONAL, description="Connection of the model to ask; empty works offline and calls nothing."
         ),
+        "review": Param(False, type="boolean", description="Wait for a reviewer to label the flagged clusters."),
         "max_failed": Param(
             0, type="integer", minimum=0, description="The run fails, after all is written, if more files failed."
         ),
@@ -143,7 +147,9 @@ def gca_annotate_cohort() -> None:
         asset_alias="gca_annotated",
     ).expand_kwargs(planned)
     # [END howto_operator_annotate_mapped]
-    judge(join(prepared, planned, annotate.output))
+    cohort = join(prepared, planned, annotate.output)
+    reviewed = review_clusters(prepared["output"], asks="{{ params.review }}")
+    cohort >> reviewed.group >> judge(cohort)
 
 
 gca_annotate_cohort()

@@ -6,12 +6,14 @@ prediction is compared with the cells that were put aside, which nothing before 
 
 Inference runs on the worker; or, where the variable ``GCA_HAYSTACK_BATCH`` of the DAG processor and the workers says
 where and how (JSON, the fields of ``gca_core.batch.BatchConfig``), on Google Batch, with the results in a bucket.
+With ``GCA_HAYSTACK_FEEDBACK_MINUTES`` a person is asked after each iteration, and has so long to answer.
 """
 
 from __future__ import annotations
 
 import json
 import os
+from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import Param, dag, task
@@ -23,6 +25,7 @@ from airflow_provider_gca.utils.failures import fails_as_task
 
 ITERATIONS = 3
 PERTURBATION = "interferon beta"
+FEEDBACK = os.environ.get("GCA_HAYSTACK_FEEDBACK_MINUTES")
 BATCH = json.loads(os.environ.get("GCA_HAYSTACK_BATCH") or "null")
 
 
@@ -138,6 +141,7 @@ def gca_haystack() -> None:
         execution="batch" if BATCH else "local",
         batch=BATCH,
         gcp_conn_id="google_cloud_default",
+        feedback=timedelta(minutes=float(FEEDBACK)) if FEEDBACK else None,
         notifiers=HaystackNotifier(to="{{ params.notify }}"),
     )
     # [END howto_task_group_haystack]

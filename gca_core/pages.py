@@ -35,6 +35,11 @@ def render_markdown(package: str, template: str, **values: Any) -> str:
     return _fill(template, values, loader=jinja2.PackageLoader(package), autoescape=False, finalize=_plain)
 
 
+def as_markdown(text: str) -> str:
+    """A text from data as Markdown shows it: in one line, and without meaning to it."""
+    return str(_plain(text))
+
+
 def render_parts(package: str, template: str, **values: Any) -> dict[str, str]:
     """Fill a template of a package that sets several texts, by their names; it escapes those that need it itself."""
     environment = _environment(loader=jinja2.PackageLoader(package), autoescape=False)

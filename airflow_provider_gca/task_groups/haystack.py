@@ -25,7 +25,7 @@ from airflow_provider_gca.operators.batch import cancel_run_jobs, on_batch
 from airflow_provider_gca.operators.inference import StackBatchOperator
 from airflow_provider_gca.utils.failures import AirflowException, AirflowSkipException, fails_as_task
 from airflow_provider_gca.utils.fields import NOTHING, as_mapping, check_literals, is_literal, make_model, require_text
-from gca_core.errors import ConfigurationError, GcaError
+from gca_core.errors import ConfigurationError, GcaError, RunCancelledError
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -45,9 +45,14 @@ _GROUP = re.compile(r"(\.iteration_\d+)?\.[^.]+$")
 # the steps that end in the middle; gates ask themselves, and what the rest write is wanted
 ENDING = frozenset({"propose", "evaluate", "record"})
 LOOP_LABEL = "loop"
-ERROR, MAX_ERROR = "gca_error", 2000
 # a mail server may be away for a moment; a notice comes within a minute
 TOLD_AGAIN: dict[str, Any] = {"retries": 2, "retry_delay": timedelta(seconds=5)}
+# what a person may fill in, by the arguments of read_answer
+FORM = {
+    "exclude": ("Exclude groups", "A group's id, or a dataset, perturbation, cell type or donor; one a line."),
+    "prefer": ("Prefer pathways", "Names of gene sets or footprints that prompts should carry; one a line."),
+    "note": ("Note for the report", "Stands in the report and the log."),
+}
 QUIET = {"show_return_value_in_logs": False}
 Json = dict[str, Any]
 
@@ -92,14 +97,15 @@ class InferOperator(StackBatchOperator):
 
 
 def _says_why(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Leave the reason of a failure in the record and for the teardown, whom Airflow tells states of tasks alone."""
+    """Leave the reason of a failure in the record, for the teardown too: Airflow tells it the states of tasks alone."""
 
     @functools.wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         try:
             return function(*args, **kwargs)
+        except RunCancelledError:
+            raise
         except GcaError as error:
-            get_current_context()["ti"].xcom_push(key=ERROR, value=str(error)[:MAX_ERROR])
             if "gca_atlas_conn_id" in kwargs:
                 with contextlib.suppress(GcaError, AirflowException):
                     AtlasHook(kwargs["gca_atlas_conn_id"]).get_run_store().fault(_own_run_id(), str(error))
@@ -195,7 +201,8 @@ def understand(
     store.enter(run_id, RunPhase.QUERY_ANALYSIS, anew=True)
     context = hook.get_haystack_context(_text(gca_llm_conn_id))
     names = {"cell_type": _text(cell_type), "perturbation": _text(perturbation), "kind": _text(kind)}
-    query = steps.understand(_text(question), context, **names, dataset=_text(dataset))
+    with _until_cancelled(gca_atlas_conn_id):
+        query = steps.understand(_text(question), context, **names, dataset=_text(dataset))
     log.info("cell type %s (%s), perturbation %s", query.cell_type, query.cell_type_id, query.perturbation)
     return _dump(query)
 
@@ -214,12 +221,15 @@ def start(
     from gca_core.haystack import steps
     from gca_core.haystack.models import IterationConfig, StructuredQuery
     from gca_core.io import join_uri
-    from gca_core.runs.models import AskedBy, Claim
+    from gca_core.runs.models import AskedBy, Claim, RunStatus
 
     values = {**config, "max_iterations": checked_bound(max_iterations, bound)}
     bounds = make_model("haystack_loop", IterationConfig, values)
     context = AtlasHook(gca_atlas_conn_id).get_haystack_context(_text(gca_llm_conn_id))
     run_id = _own_run_id()
+    row = context.require_runs().get(run_id)
+    if row is not None and row.status is RunStatus.CANCELLED:
+        raise RunCancelledError(f"the run {run_id} was cancelled; to run it again, clear understand, too")
     ti = get_current_context()["ti"]
     state = steps.start_run(
         StructuredQuery.model_validate(query),
@@ -234,8 +244,9 @@ def start(
 
 
 @step(trigger_rule=TriggerRule.NONE_FAILED)
-def gate(state: Json | None, iteration: int, gca_atlas_conn_id: str) -> Json:
-    """Whether this iteration runs, and why not; the state travels along."""
+def gate(states: Sequence[Json | None], iteration: int, gca_atlas_conn_id: str) -> Json:
+    """Whether this iteration runs, and why not; the last state travels along."""
+    state = next((state for state in reversed(states) if state is not None), None)
     if state is None:
         return {"go": False, "reason": "the loop ended before", "iteration": iteration, "state": None}
     from gca_core.haystack import steps
@@ -303,6 +314,37 @@ def record(
             lost = {"status": InferenceStatus.FAILED, "error": result.error or "its evaluation failed; see its log"}
             scored.append(steps.evaluate(state, iteration, result.model_copy(update=lost), context))
     return _dump(steps.record(state, iteration, scored, context))
+
+
+@step(**QUIET)
+def show(state: Json, iteration: int, gca_atlas_conn_id: str) -> str:
+    """The results so far, for a person; skipped where the loop ends anyway."""
+    from gca_core.haystack import steps
+    from gca_core.haystack.feedback import render_so_far
+
+    decision = steps.gate(_state(state), iteration + 1, AtlasHook(gca_atlas_conn_id).get_haystack_context())
+    if not decision.go:
+        raise AirflowSkipException(f"nobody is asked, since the loop ends: {decision.detail}")
+    return render_so_far(steps.load_run(_state(state)))
+
+
+@step()
+def answer(state: Json, said: Json, gca_atlas_conn_id: str) -> Json:
+    """The state with what the person said; where nobody said a thing it stays."""
+    from gca_core.haystack import steps
+    from gca_core.haystack.feedback import STOP, read_answer
+
+    words = {name: str((said.get("params_input") or {}).get(name) or "") for name in FORM}
+    stop = STOP in said["chosen_options"]
+    if not stop and not any(words.values()):
+        log.info("go on, without a remark")
+        return _state(state).model_dump(mode="json")
+    context = AtlasHook(gca_atlas_conn_id).get_haystack_context()
+    by = (said.get("responded_by_user") or {}).get("name") or ""
+    feedback = read_answer(steps.load_run(_state(state)), context, stop=stop, by=by, **words)
+    for note in feedback.notes:
+        log.warning("%s", note)
+    return _dump(steps.answer(_state(state), feedback, context))
 
 
 @step(trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS)
@@ -390,7 +432,6 @@ def _cancel_leftovers(notifiers: Sequence[BaseNotifier]) -> Any:
     def cancel_leftovers(
         group_id: str,
         gca_atlas_conn_id: str,
-        question: str | None = None,
         batch: Json | None = None,
         gcp_conn_id: str | None = None,
         impersonation_chain: str | list[str] | None = None,
@@ -406,27 +447,24 @@ def _cancel_leftovers(notifiers: Sequence[BaseNotifier]) -> Any:
                 names = cancel_run_jobs(get_current_context(), batch, gcp_conn_id, impersonation_chain, labels=mine)
                 log.info("jobs that were cancelled: %s", ", ".join(names) or "none")
         finally:
-            notice = _close_record(group_id, gca_atlas_conn_id, _text(question))
+            notice = _close_record(group_id, gca_atlas_conn_id)
             if notice is not None and notifiers:
                 _tell(notifiers, notice)
 
     return cancel_leftovers
 
 
-def _close_record(group_id: str, gca_atlas_conn_id: str, question: str | None) -> Notice | None:
+def _close_record(group_id: str, gca_atlas_conn_id: str) -> Notice | None:
     """End the run's record where nothing did; what is to be told, unless all went well or nothing began."""
-    from gca_core.haystack.notice import Notice, make_notice
+    from gca_core.haystack.notice import make_notice
     from gca_core.runs.models import RunStatus
 
     run_id = _own_run_id()
     store = AtlasHook(gca_atlas_conn_id).get_run_store()
     row, failed = store.get(run_id), _failed_tasks(group_id)
-    error = _reason(failed)
     if row is None:
-        log.info("run %s has no record", run_id)
-        if not failed:
-            return None
-        return Notice(run_id=run_id, status=RunStatus.FAILED, question=question or "", reason=failed[0], error=error)
+        log.info("nothing of run %s is left to cancel", run_id)
+        return None
     if not row.status.is_final:
         status, reason = (RunStatus.FAILED, f"failed: {', '.join(failed)}") if failed else (
             RunStatus.CANCELLED, "cancelled"
@@ -434,7 +472,10 @@ def _close_record(group_id: str, gca_atlas_conn_id: str, question: str | None) -
         row = row.model_copy(update={"status": status, "termination_reason": reason})
         store.upsert_run(row)
         log.warning("run %s had not ended; its record now says %s", run_id, reason)
-    return None if row.status is RunStatus.COMPLETED else make_notice(row, error=error)
+    if row.status is RunStatus.COMPLETED:
+        return None
+    log_says = f"the task {failed[0]} failed; its log says why" if failed else ""
+    return make_notice(row, error=(row.error or log_says) if row.status is RunStatus.FAILED else "")
 
 
 def _failed_tasks(group_id: str) -> list[str]:
@@ -449,14 +490,6 @@ def _failed_tasks(group_id: str) -> list[str]:
     if mine.get(f"{group_id}.notify") == "skipped":
         return []
     return sorted(task for task, state in mine.items() if state == "failed" and not _TOLERATED.search(task))
-
-
-def _reason(failed: Sequence[str]) -> str:
-    """Why the first of the failed tasks failed, in its own words."""
-    if not failed:
-        return ""
-    said = get_current_context()["ti"].xcom_pull(task_ids=failed[0], key=ERROR)
-    return str(said) if said else f"the task {failed[0]} failed; its log says why"
 
 
 @dataclass(frozen=True)
@@ -494,6 +527,7 @@ def haystack_loop(
     job_timeout_seconds: float | None = None,
     infer_arguments: Mapping[str, Any] | None = None,
     notifiers: BaseNotifier | Sequence[BaseNotifier] = (),
+    feedback: timedelta | None = None,
 ) -> HaystackLoop:
     """Add understand, start, the iterations, finalize, notify and a teardown to the DAG that is being built.
 
@@ -527,6 +561,8 @@ def haystack_loop(
         notifiers: who tells people how the run ended, such as
             :class:`airflow_provider_gca.notifications.haystack.HaystackNotifier`; any of Airflow's notifiers finds
             question, status, score and error in ``{{ haystack_notice }}``.
+        feedback: ask a person after each iteration but the last, and go on without an answer after that time: go on or
+            stop, exclude groups from later prompts, prefer pathways, note something for the report. None asks nobody.
 
     Raises:
         ConfigurationError: a literal is out of its range.
@@ -556,26 +592,32 @@ def haystack_loop(
             results_uri=results_uri,
             **asking,
         )
+        latest = [started]
         states, must_not_fail = [started], [started]
         for index in range(iterations):
-            state, watched = _iteration(index, states[-1], infer, common, asking)
-            states.append(state)
+            asks = feedback if index + 1 < iterations else None
+            latest, watched = _iteration(index, latest, infer, common, asking, asks)
+            states += latest
             must_not_fail += watched
         outputs = finalize(states=states, **common)
         must_not_fail >> outputs
         told = _notify(tellers)(outputs=outputs, **common)
-        asked_in_words = question if isinstance(question, str) else None
-        stopped = _cancel_leftovers(tellers)(group_id=name, question=asked_in_words, **cloud, **common)
+        stopped = _cancel_leftovers(tellers)(group_id=name, **cloud, **common)
         told >> stopped.as_teardown()
     return HaystackLoop(group=group, outputs=outputs, run_id=started["run_id"])
 
 
 def _iteration(
-    index: int, state: XComArg, infer: Mapping[str, Any], common: Mapping[str, Any], asking: Mapping[str, Any]
-) -> tuple[XComArg, list[XComArg]]:
-    """One unrolled iteration; its record, and the tasks whose failure must fail the run."""
+    index: int,
+    before: Sequence[XComArg],
+    infer: Mapping[str, Any],
+    common: Mapping[str, Any],
+    asking: Mapping[str, Any],
+    feedback: timedelta | None,
+) -> tuple[list[XComArg], list[XComArg]]:
+    """One unrolled iteration; its states, of which the last counts, and the tasks whose failure must fail the run."""
     with TaskGroup(group_id=f"iteration_{index}"):
-        decision = gate(state=state, iteration=index, **common)
+        decision = gate(states=list(before), iteration=index, **common)
         jobs = propose(decision=decision, **asking)
         predicted = InferOperator.partial(
             task_id="infer", fail_when="never", map_index_template="{{ task.job_id }}", **common, **infer
@@ -583,7 +625,35 @@ def _iteration(
         results = collect(decision=decision, jobs=jobs, answers=predicted.output)
         evaluations = evaluate.partial(decision=decision, **common).expand(result=results)
         recorded = record(decision=decision, results=results, evaluations=evaluations, **common)
-    return recorded, [decision, jobs, results, recorded]
+        watched = [decision, jobs, results, recorded]
+        if feedback is None:
+            return [recorded], watched
+        shown = show(state=recorded, iteration=index, **common)
+        said = _ask(index, shown, feedback)
+        answered = answer(state=recorded, said=said.output, **common)
+    return [recorded, answered], [*watched, shown, answered]
+
+
+def _ask(index: int, shown: Any, feedback: timedelta) -> Any:
+    """The task that waits for a person, and goes on by itself."""
+    from airflow.providers.standard.operators.hitl import HITLOperator
+    from airflow.sdk import Param
+
+    from gca_core.haystack.feedback import GO_ON, STOP
+
+    form = {
+        name: Param("", type=["string", "null"], format="multiline", title=title, description=words)
+        for name, (title, words) in FORM.items()
+    }
+    return HITLOperator(
+        task_id="ask",
+        subject=f"HAYSTACK, iteration {index} is done: go on?",
+        body=shown,
+        options=[GO_ON, STOP],
+        defaults=GO_ON,
+        params=form,
+        response_timeout=feedback,
+    )
 
 
 def _check(

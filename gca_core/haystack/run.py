@@ -17,7 +17,7 @@ from gca_core.inference.models import InferenceJob, InferenceResult
 from gca_core.inference.predictor import require_backend
 from gca_core.locks import check_earlier
 from gca_core.runs.cancelling import until_cancelled
-from gca_core.runs.models import Claim, make_run_id
+from gca_core.runs.models import AskedBy, Claim, make_run_id
 from gca_core.runs.state import StateRef
 from gca_core.runs.store import BEAT_SECONDS
 
@@ -40,6 +40,7 @@ def run_haystack(
     dataset: str | None = None,
     context: HaystackContext | None = None,
     timeout: float = DEFAULT_TIMEOUT,
+    asked_by: AskedBy | None = None,
 ) -> HaystackOutputs:
     """Answer a question: understand, then propose, infer, evaluate and record until the gate stops, then finalize.
 
@@ -60,6 +61,7 @@ def run_haystack(
         dataset: restricts the run to one dataset of the atlas.
         context: opened from the settings where None.
         timeout: seconds that one inference job may take.
+        asked_by: who asks, for the run's record; this machine's user where None.
 
     Raises:
         QueryParsingError: what is asked can't be read, or is asked in both ways.
@@ -82,7 +84,9 @@ def run_haystack(
     uri = results_uri or io.join_uri(settings.results_root(), "haystack", io.safe_name(run_id))
     check_earlier(uri, RESULT, overwrite=overwrite)
     claim = Claim(stale_after_seconds=STALE_AFTER_SECONDS)
-    state = steps.start_run(query, run_id=run_id, results_uri=uri, config=config, context=context, claim=claim)
+    state = steps.start_run(
+        query, run_id=run_id, results_uri=uri, config=config, context=context, claim=claim, asked_by=asked_by
+    )
     begun = time.monotonic()
     store = context.require_runs()
     with store.alive(run_id, claim.owner) as check:

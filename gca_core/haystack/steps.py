@@ -157,7 +157,7 @@ def answer(state: StateRef, feedback: Feedback, context: HaystackContext) -> Sta
         raise EvaluationError(f"the answer is to iteration {feedback.iteration}, but {len(run.iterations)} have run")
     after = run.model_copy(update={"feedback": (*run.feedback, feedback)})
     following = write_state(run.work_uri, state.iteration, after, previous=state, rewrite=True, answer=True)
-    _update_row(after, following, context, phase=RunPhase.RECORD)
+    _update_row(after, following, context, phase=RunPhase.EVALUATION)
     log.info("feedback after iteration %d: %s", feedback.iteration, feedback.model_dump_json(exclude_defaults=True))
     return following
 

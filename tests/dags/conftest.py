@@ -1,8 +1,10 @@
 """Example DAGs run in this process, against SQLite and an embedded PostgreSQL of their own."""
 
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from tests.helpers.gcs_loopback import bucket
 __all__ = ["bucket"]
 
 RunDag = Callable[..., Any]
+MARY = SimpleNamespace(get_id=lambda: "7", get_name=lambda: "mary")
 
 
 @pytest.fixture
@@ -43,5 +46,40 @@ def run_dag(airflow_home: Path, gca_home: Path, monkeypatch: pytest.MonkeyPatch)
         # parsed anew, since a test run leaves its conf in the params of the DAG object
         bag = DagBag(dag_folder=REPOSITORY / "dags" / f"{dag_id}.py")
         return bag.dags[dag_id].test(run_conf=conf or None)
+
+    return run
+
+
+@pytest.fixture
+def answering(run_dag: RunDag) -> RunDag:
+    """Run a DAG while a person answers its questions, one after the other."""
+
+    def run(dag_id: str, *answers: tuple[str, dict[str, str]], **conf: Any) -> Any:
+        from airflow.api_fastapi.core_api.datamodels.hitl import UpdateHITLDetailPayload
+        from airflow.api_fastapi.core_api.routes.public.hitl import update_hitl_detail
+        from airflow.models.taskinstance import TaskInstance
+        from airflow.utils.session import create_session
+        from sqlalchemy import select
+
+        def person() -> None:
+            left = list(answers)
+            while left and not over.wait(0.2):
+                with create_session() as session:
+                    query = select(TaskInstance).where(
+                        TaskInstance.dag_id == dag_id, TaskInstance.state == "awaiting_input"
+                    )
+                    for ti in session.scalars(query).all():
+                        option, words = left.pop(0)
+                        said = UpdateHITLDetailPayload(chosen_options=[option], params_input=words)
+                        update_hitl_detail(ti.dag_id, ti.run_id, ti.task_id, said, MARY, session)
+
+        over = threading.Event()
+        thread = threading.Thread(target=person, daemon=True)
+        thread.start()
+        try:
+            return run_dag(dag_id, **conf)
+        finally:
+            over.set()
+            thread.join()
 
     return run

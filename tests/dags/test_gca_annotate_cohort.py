@@ -8,8 +8,11 @@ from urllib.parse import quote
 
 import anndata as ad
 import fsspec
+import numpy as np
+import pandas as pd
 import pytest
 
+from airflow_provider_gca.task_groups.review import CORRECT, LEAVE
 from gca_core.annotation.review.summary import CSV_COLUMNS
 from gca_core.datasets import pbmc68k_reduced
 from gca_core.io import as_path, read_text
@@ -43,6 +46,10 @@ def test_the_bundled_cells_with_nothing_configured(run_dag: Any, gca_home: Path)
         "plan": ["success"],
         "annotate": ["success", "success"],
         "join": ["success"],
+        "review.find": ["success"],
+        "review.shown": ["success"],
+        "review.ask": ["skipped"],
+        "review.apply": ["success"],
         "judge": ["success"],
     }
     summary = json.loads((gca_home / "results" / "gca_annotate_cohort" / "summary.json").read_text())
@@ -96,6 +103,34 @@ def test_a_broken_file_is_named_and_the_others_are_there(run_dag: Any, cohort: P
     assert {event.asset.uri for event in asset_events(run)} == {result["uris"]["h5ad"] for result in results}
     links = output(run, "annotate", "gca_report_link")
     assert sorted(links) == sorted(["", *(result["uris"]["html"] for result in results)])
+
+
+def test_a_reviewer_labels_flagged_clusters_in_the_form(answering: Any, tmp_path: Path) -> None:
+    cells = pbmc68k_reduced()[::2].copy()
+    # clusters of anything, of which three are flagged
+    cells.obs["mixed"] = pd.Categorical(np.random.default_rng(0).integers(0, 8, cells.n_obs).astype(str))
+    (tmp_path / "in").mkdir()
+    cells.write_h5ad(tmp_path / "in" / "a.h5ad")
+    said = [(CORRECT, "naive B cell", "IGHD is high"), (CORRECT, "no such cell", ""), *[(LEAVE, "", "")] * 40]
+    run = answering(
+        "gca_annotate_cohort",
+        *((option, {"label": label, "reason": reason}) for option, label, reason in said),
+        input_prefix=str(tmp_path / "in"),
+        output_uri=str(tmp_path / "out"),
+        cluster_key="mixed",
+        review=True,
+    )
+    assert run.state == "success", states(run)
+    (before,), (applied,) = output(run, "join"), output(run, "review.apply")
+    assert before["n_flagged"] >= 2 and applied["flagged"] == before["n_flagged"] - 1
+    ((folder, count),) = applied["applied"].items()
+    assert count == 1 and len(applied["refused"]) == 1 and "no such cell" in applied["refused"][0]
+    report = json.loads((tmp_path / "out" / folder / "report.json").read_text())
+    (decided,) = [a for a in report["annotations"] if a["override"]]
+    assert decided["primary_label"] == "naive B cell"
+    assert (decided["override"]["who"], decided["override"]["note"]) == ("mary", "IGHD is high")
+    cells = ad.read_h5ad(tmp_path / "out" / folder / "annotated.h5ad")
+    assert "naive B cell" in set(cells.obs["gptca_label"])
 
 
 def test_a_cohort_in_a_bucket_stays_there(run_dag: Any, cohort: Path, bucket: Bucket) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from gca_core.cli.closing import close
 from gca_core.cli.fields import with_fields
 from gca_core.grounding.models import GroundingConfig
 from gca_core.haystack.models import IterationConfig
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from gca_core.haystack.results.compare import TruthComparison
 
 app = typer.Typer(no_args_is_help=True)
+app.command(name="cancel")(close)
 
 EXIT_EXPECTED_FAILURE = 2
 Question = Annotated[
@@ -152,26 +154,6 @@ def run(
         typer.echo(json.dumps(value, indent=2))
         return
     _print(outputs, truth)
-
-
-@app.command()
-def cancel(run_id: Annotated[str, typer.Argument(help="The run's id, as the list of runs shows it.")]) -> None:
-    """Cancel a run: its process, or its task in Airflow, ends what it does within seconds, and its jobs with it.
-
-    What the run had found by then is kept. A DAG run whose jobs are on Google Batch is cancelled in Airflow instead.
-    """
-    from gca_core.config import load_settings
-    from gca_core.runs.models import RunStatus
-    from gca_core.runs.store import RunStore
-    from gca_core.store.resolve import resolve_dsn
-
-    store = RunStore(resolve_dsn(load_settings()))
-    if store.close(run_id, RunStatus.CANCELLED, "cancelled"):
-        typer.echo(f"cancelled: {run_id}")
-        return
-    row = store.get(run_id)
-    typer.echo(f"there is no run {run_id}" if row is None else f"{run_id} has ended as {row.status.value}", err=True)
-    raise typer.Exit(EXIT_EXPECTED_FAILURE if row is None else 0)
 
 
 @app.command()
