@@ -24,7 +24,15 @@ from airflow_provider_gca.notifications.haystack import NOTICE
 from airflow_provider_gca.operators.batch import cancel_run_jobs, on_batch
 from airflow_provider_gca.operators.inference import StackBatchOperator
 from airflow_provider_gca.utils.failures import AirflowException, AirflowSkipException, fails_as_task
-from airflow_provider_gca.utils.fields import NOTHING, as_mapping, check_literals, is_literal, make_model, require_text
+from airflow_provider_gca.utils.fields import (
+    NOTHING,
+    as_mapping,
+    check_literals,
+    given,
+    is_literal,
+    make_model,
+    require_text,
+)
 from gca_core.errors import ConfigurationError, GcaError, RunCancelledError
 
 if TYPE_CHECKING:
@@ -223,7 +231,7 @@ def start(
     from gca_core.io import join_uri
     from gca_core.runs.models import AskedBy, Claim, RunStatus
 
-    values = {**config, "max_iterations": checked_bound(max_iterations, bound)}
+    values = {**given(config), "max_iterations": checked_bound(max_iterations, bound)}
     bounds = make_model("haystack_loop", IterationConfig, values)
     context = AtlasHook(gca_atlas_conn_id).get_haystack_context(_text(gca_llm_conn_id))
     run_id = _own_run_id()

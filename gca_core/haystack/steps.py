@@ -69,6 +69,7 @@ log = logging.getLogger(__name__)
 TOP_GENES = 50
 # by which the radius in the Cell Ontology grows at once until there is something to try
 MOST_STEPS = 10
+EMPTY_ATLAS = "the atlas is empty; ingest first: gca atlas ingest FILE --dataset NAME ..., or the DAG gca_atlas_ingest"
 
 
 def suggest(query: StructuredQuery, config: IterationConfig, context: HaystackContext) -> Proposal:
@@ -110,6 +111,7 @@ def start_run(
         asked_by: who asked; this process's user where None.
 
     Raises:
+        CellRetrievalError: the atlas is empty.
         ConfigurationError: the backend can't run here.
         DataValidationError: a GMT file or regulon table of the config is missing or is none.
         StoreError: the run is at work already; the database can't be reached.
@@ -119,6 +121,8 @@ def start_run(
         read_gmt(gmt)
     if config.grounding.regulons_uri is not None:
         read_regulons(config.grounding.regulons_uri)
+    if not context.require_atlas().datasets():
+        raise CellRetrievalError(EMPTY_ATLAS)
     uri = io.as_uri(results_uri)
     run = HaystackRun(
         run_id=run_id,
