@@ -12,6 +12,7 @@ from airflow.sdk import BaseOperator
 
 from airflow_provider_gca.utils.failures import as_task_failure
 from airflow_provider_gca.utils.fields import NOTHING, check_literals, given, is_literal, require_text
+from airflow_provider_gca.utils.place import uri_key
 from airflow_provider_gca.utils.results import note_assets, with_alias
 from gca_core.errors import ConfigurationError
 
@@ -146,6 +147,9 @@ class GcaOperator(BaseOperator):
         self._result = result
         uris = self.outputs(result)
         self.report_uri, self.figure_uri = uris.get(self.report_name), uris.get(self.figure_name)
+        for kind, uri in (("report", self.report_uri), ("figure", self.figure_uri)):
+            if uri and context.get("ti") is not None:
+                context["ti"].xcom_push(key=uri_key(kind), value=uri)
         assets = {name: uris[name] for name in self.asset_names if name in uris}
         note_assets(context, self.asset_alias, self.outlets, assets, self.metrics(result))
         return result

@@ -14,8 +14,12 @@ from airflow.api_fastapi.auth.managers.models.resource_details import AccessView
 from airflow.api_fastapi.core_api.security import bearer_scheme, get_user, requires_access_dag, requires_access_view
 from fastapi import Depends, HTTPException, Request
 
+from airflow_provider_gca.plugin.records import page_dag_id, run_store
+
 if TYPE_CHECKING:
     from airflow.api_fastapi.auth.managers.base_auth_manager import ResourceMethod
+
+    from gca_core.runs.models import RunRow
 
 
 USER = "gca_user"
@@ -62,6 +66,19 @@ def may_dag(request: Request, user: BaseUser, method: ResourceMethod, dag_id: st
     except HTTPException:
         return False
     return True
+
+
+def require_run(request: Request, user: BaseUser, run_id: str) -> RunRow:
+    """A run that the caller may see.
+
+    Raises:
+        HTTPException: 403 where the DAG is closed to the caller; 404 where there is no such run, or it is another's.
+    """
+    row = run_store().get(run_id)
+    if row is None or not (sees_all(user) or (row.dag_id and row.user_name == user.get_name())):
+        raise HTTPException(404, "there is no such run among those that you may see")
+    require_dag(request, user, "GET", row.dag_id or page_dag_id())
+    return row
 
 
 def sees_all(user: BaseUser) -> bool:

@@ -15,8 +15,9 @@ from airflow_provider_gca import __version__
 from airflow_provider_gca.plugin import page
 from airflow_provider_gca.plugin.access import may_enter
 from airflow_provider_gca.plugin.door import Door
-from airflow_provider_gca.plugin.routes import health, metadata
-from airflow_provider_gca.plugin.routes.models import Fault
+from airflow_provider_gca.plugin.host import HOST_APP
+from airflow_provider_gca.plugin.models import Fault
+from airflow_provider_gca.plugin.routes import cells, health, metadata, runs, shown
 from gca_core.errors import CellRetrievalError, ConfigurationError, DataValidationError, GcaError, QueryParsingError
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-HOST_APP = "gca_host_app"
+FAULTS: dict[int | str, dict[str, Any]] = {"4XX": {"model": Fault}, "5XX": {"model": Fault}}
 # the caller's doing; anything else of the core is the server's
 _CALLERS = (ConfigurationError, DataValidationError, QueryParsingError, CellRetrievalError)
 
@@ -47,8 +48,9 @@ def make_app() -> GcaApp:
         openapi_url="/api/openapi.json",
         dependencies=[Depends(may_enter)],
     )
-    for module in (health, metadata):
-        app.include_router(module.router, prefix="/api")
+    for module in (runs, cells, metadata, health):
+        app.include_router(module.router, prefix="/api", responses=FAULTS)
+    app.include_router(shown.router, responses=FAULTS)
     app.include_router(page.router)
     app.add_exception_handler(HTTPException, _http_fault)
     app.add_exception_handler(RequestValidationError, _invalid)

@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from airflow_provider_gca.plugin.access import USER, authenticate
-from airflow_provider_gca.plugin.routes.models import Fault
+from airflow_provider_gca.plugin.models import Fault
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 MAX_BODY = 64 * 1024
 REQUESTS_PER_SECOND = 20.0
 BURST = 100.0
+SAFE = ("GET", "HEAD", "OPTIONS")
 _KNOWN = 10_000
 HEADERS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "same-origin", "Cache-Control": "no-store"}
 CSP = (
@@ -60,6 +61,8 @@ class Door:
             return
         request = Request(scope, receive)
         try:
+            if request.method not in SAFE and request.headers.get("sec-fetch-site") in {"cross-site", "same-site"}:
+                raise HTTPException(403, "another site asks in your name")
             user = await authenticate(request)
             if wait := self._allowance.wait(str(user.get_id())):
                 headers = {"Retry-After": str(int(wait) + 1)}
@@ -69,8 +72,8 @@ class Door:
             fault = Fault(
                 error=HTTPStatus(error.status_code).phrase, error_type="HTTPException", message=str(error.detail)
             )
-            answer = JSONResponse(fault.model_dump(), error.status_code, {**HEADERS, **(error.headers or {})})
-            await answer(scope, receive, send)
+            answer = JSONResponse(fault.model_dump(), error.status_code, error.headers)
+            await answer(scope, receive, _with_headers(send))
             return
         scope[USER] = user
         await self._app(scope, _replay(body, receive), _with_headers(send))

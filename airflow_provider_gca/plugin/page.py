@@ -19,7 +19,7 @@ from gca_core.runs.models import RunStatus
 if TYPE_CHECKING:
     from airflow.api_fastapi.auth.managers.models.base_user import BaseUser
 
-    from airflow_provider_gca.plugin.routes.models import Fault
+    from airflow_provider_gca.plugin.models import Fault
     from gca_core.haystack.models import Proposal
 
 PAGE = 50

@@ -38,7 +38,7 @@ class GcaPlugin(AirflowPlugin):
     @cached_property
     def external_views(self) -> list[Any]:  # type: ignore[override]
         """Links within the path that the API server is reached under."""
-        from airflow_provider_gca.plugin.place import page_url
+        from airflow_provider_gca.utils.place import page_url
 
         icon = page_url(ICON)
         return [

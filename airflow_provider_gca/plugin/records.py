@@ -22,7 +22,9 @@ def page_dag_id() -> str:
 @lru_cache(maxsize=1)
 def run_store() -> RunStore:
     """The run records; found once a process."""
-    return AtlasHook().get_run_store()
+    from gca_core.runs.store import RunStore
+
+    return RunStore(AtlasHook().get_dsn(), pool=True)
 
 
 @lru_cache(maxsize=1)

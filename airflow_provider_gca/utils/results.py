@@ -8,6 +8,8 @@ from urllib.parse import quote, unquote, urlsplit
 
 from airflow.sdk import Asset, AssetAlias, BaseOperatorLink
 
+from airflow_provider_gca.utils.place import is_shown, page_url, result_url
+
 if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import (  # type: ignore[import-not-found,unused-ignore]
         OperatorLineage,
@@ -30,9 +32,9 @@ class ReportLink(BaseOperatorLink):
     name = "Report"
     xcom_key = "gca_report_link"
 
-    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:  # noqa: ARG002
-        """The address a browser can open, or an empty text where there is no report."""
-        return browsable(getattr(operator, "report_uri", None))
+    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
+        """The page of the plugin that shows it; empty where there is no report, or none that may be shown."""
+        return _shown(operator, ti_key, "report")
 
 
 class FigureLink(BaseOperatorLink):
@@ -41,9 +43,9 @@ class FigureLink(BaseOperatorLink):
     name = "Figure"
     xcom_key = "gca_figure_link"
 
-    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:  # noqa: ARG002
-        """The address a browser can open, or an empty text where there is no figure."""
-        return browsable(getattr(operator, "figure_uri", None))
+    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
+        """The page of the plugin that shows it; empty where there is no figure, or none that may be shown."""
+        return _shown(operator, ti_key, "figure")
 
 
 class BatchJobLink(BaseOperatorLink):
@@ -70,19 +72,14 @@ class BatchLogsLink(BaseOperatorLink):
 
 def run_page(run_id: str, base_url: str | None = None) -> str | None:
     """The address of a HAYSTACK run's page; None where neither ``base_url`` nor Airflow's settings say where it is."""
-    from airflow.configuration import conf
-
-    base = base_url or conf.get("api", "base_url", fallback=None)
-    return f"{base.rstrip('/')}/gca/runs/{quote(run_id, safe='')}" if base else None
+    return page_url(f"runs/{quote(run_id, safe='')}", absolute=True, base_url=base_url) or None
 
 
-def browsable(uri: str | None) -> str:
-    """``gs://`` objects open through the Cloud Console's storage page; other URIs stay as they are."""
-    if not uri:
+def _shown(operator: BaseOperator, ti_key: TaskInstanceKey, kind: str) -> str:
+    uri = getattr(operator, f"{kind}_uri", None)
+    if not uri or not is_shown(uri):
         return ""
-    if uri.startswith("gs://"):
-        return f"https://storage.cloud.google.com/{quote(uri.removeprefix('gs://'))}"
-    return uri
+    return result_url(ti_key.dag_id, ti_key.run_id, ti_key.task_id, ti_key.map_index, kind)
 
 
 def with_alias(arguments: Mapping[str, Any], alias: str | None) -> dict[str, Any]:

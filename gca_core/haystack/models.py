@@ -10,6 +10,7 @@ from gca_core.knowledge.bundled.catalogue import PerturbationType
 from gca_core.responses.models import Expected, Forecast, Selection
 
 MAX_CANDIDATES = 50
+EMPTY_ATLAS = "the atlas is empty; ingest first: gca atlas ingest FILE --dataset NAME ..., or the DAG gca_atlas_ingest"
 
 
 class Strategy(StrEnum):

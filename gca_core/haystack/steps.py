@@ -24,6 +24,7 @@ from gca_core.haystack.agent.proposals import ModelAnswer, ask_agents, drafts_of
 from gca_core.haystack.context import HaystackContext
 from gca_core.haystack.decide import best_of, decide
 from gca_core.haystack.models import (
+    EMPTY_ATLAS,
     CandidateEvaluation,
     EvaluationStatus,
     Feedback,
@@ -69,7 +70,6 @@ log = logging.getLogger(__name__)
 TOP_GENES = 50
 # by which the radius in the Cell Ontology grows at once until there is something to try
 MOST_STEPS = 10
-EMPTY_ATLAS = "the atlas is empty; ingest first: gca atlas ingest FILE --dataset NAME ..., or the DAG gca_atlas_ingest"
 
 
 def suggest(query: StructuredQuery, config: IterationConfig, context: HaystackContext) -> Proposal:

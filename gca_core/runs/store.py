@@ -3,7 +3,7 @@
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -14,6 +14,7 @@ from psycopg.types.json import Jsonb
 from gca_core.errors import StoreError
 from gca_core.runs.models import Claim, IterationRow, RunPhase, RunRow, RunStatus, StoredIteration
 from gca_core.store.connect import connect
+from gca_core.store.pool import pooled
 
 log = logging.getLogger(__name__)
 
@@ -99,10 +100,11 @@ class RunStore:
 
     Args:
         dsn: a connection string whose login may write runs (roles app and admin).
+        pool: keep connections open, for a server that is asked often.
     """
 
-    def __init__(self, dsn: str) -> None:
-        self._dsn = dsn
+    def __init__(self, dsn: str, *, pool: bool = False) -> None:
+        self._dsn, self._pool = dsn, pool
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
@@ -309,8 +311,8 @@ class RunStore:
             cursor = _execute(connection, query, values)
             return [dict_row(cursor)(found) for found in cursor.fetchall()]
 
-    def _transaction(self) -> psycopg.Connection:
-        return connect(self._dsn)
+    def _transaction(self) -> AbstractContextManager[psycopg.Connection]:
+        return pooled(self._dsn) if self._pool else connect(self._dsn)
 
 
 def _values(row: RunRow) -> dict[str, Any]:

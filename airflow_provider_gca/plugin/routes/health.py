@@ -2,8 +2,8 @@
 
 from fastapi import APIRouter, Response
 
+from airflow_provider_gca.plugin.models import Health
 from airflow_provider_gca.plugin.records import run_store
-from airflow_provider_gca.plugin.routes.models import Health
 from gca_core.errors import GcaError
 
 router = APIRouter(tags=["health"])

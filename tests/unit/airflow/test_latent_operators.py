@@ -2,6 +2,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from airflow.models.taskinstancekey import TaskInstanceKey
 
 from airflow_provider_gca.operators.latent import TrainVAEOperator, TransferLabelsOperator
 from airflow_provider_gca.utils.failures import AirflowFailException
@@ -125,12 +126,15 @@ def test_artefacts_are_asset_events_under_the_alias(trained: list[Any]) -> None:
     assert TrainVAEOperator(**PLACES).outlets == []
 
 
-def test_the_figure_has_a_link_a_browser_can_open(trained: list[Any]) -> None:
-    operator = TrainVAEOperator(**PLACES)
-    link = FigureLink()
-    assert link.get_link(operator, ti_key=None) == ""
+def test_the_figure_has_a_link_to_the_page_where_that_may_show_it(trained, monkeypatch) -> None:
+    operator, link = TrainVAEOperator(**PLACES), FigureLink()
+    key = TaskInstanceKey("d", "train", "manual__2026-11-29T00:00:00+00:00", 1, -1)
+    assert link.get_link(operator, ti_key=key) == ""
     operator.execute({})
-    assert link.get_link(operator, ti_key=None) == "https://storage.cloud.google.com/b/u.png"
+    assert link.get_link(operator, ti_key=key) == ""
+    monkeypatch.setenv("GCA_PAGE_FOLDERS", "/elsewhere, gs://b")
+    where = "dag_id=d&dag_run_id=manual__2026-11-29T00%3A00%3A00%2B00%3A00&task_id=train&map_index=-1&kind=figure"
+    assert link.get_link(operator, ti_key=key) == f"/gca/results?{where}"
     assert "Figure" in {link.name for link in operator.operator_extra_links}
 
 
