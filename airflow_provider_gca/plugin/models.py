@@ -5,12 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, computed_field, model_validator
 
 from gca_core.atlas.explore import Overview
-from gca_core.grounding.models import EnrichedPathway, RegulatorActivity
-from gca_core.haystack.models import GeneChange, Measurement
-from gca_core.responses.models import Expected, Forecast
+from gca_core.haystack.results.digest import Digest
 from gca_core.runs.models import RunPhase, RunStatus
 
 MAX_QUESTION, MAX_NAME = 2000, 200
@@ -140,34 +138,18 @@ class RunPage(BaseModel):
     offset: int
 
 
-class Result(BaseModel):
-    """What a run came to.
-
-    Attributes:
-        expected: the accuracy to expect of the prediction.
-        forecast: that of the atlas's own estimate.
-        measured: the answer, where the atlas holds it.
-        top_up, top_down: genes with the largest changes of mean log1p(CP10k), largest first.
-        downloads: address by kind of file.
-    """
+class Result(Digest):
+    """What a run came to, and where its files are: addresses by kind."""
 
     run_id: str
     status: RunStatus
-    verdict: str
-    verdict_detail: str
-    grounding_score: float | None
-    expected: Expected | None
-    forecast: Forecast | None
-    measured: Measurement | None
-    termination_reason: str | None
-    n_de_genes: int
-    n_de_up: int
-    n_de_down: int
-    top_up: list[GeneChange]
-    top_down: list[GeneChange]
-    pathways: list[EnrichedPathway]
-    transcription_factors: list[RegulatorActivity]
     downloads: dict[str, str]
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def n_de_genes(self) -> int:
+        """Differentially expressed genes of the prediction."""
+        return self.n_de_up + self.n_de_down
 
 
 class Prompt(BaseModel):

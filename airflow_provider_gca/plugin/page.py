@@ -10,7 +10,7 @@ from fastapi import APIRouter, HTTPException, Query, Request
 from fastapi.responses import HTMLResponse, Response
 
 from airflow_provider_gca.hooks.atlas import AtlasHook
-from airflow_provider_gca.plugin.access import CurrentUser, may_dag, require_dag, sees_all
+from airflow_provider_gca.plugin.access import CurrentUser, may_dag, require_dag, require_run, sees_all
 from airflow_provider_gca.plugin.records import explorer, page_dag_id, run_store
 from airflow_provider_gca.plugin.views import FIELDS, RunView, fill, view_result, view_run
 from gca_core.errors import GcaError
@@ -203,12 +203,9 @@ def dag_run_page(request: Request, user: CurrentUser, dag_id: Word, dag_run_id: 
 
 
 def _run(request: Request, user: BaseUser, run_id: str) -> dict[str, Any]:
-    row = run_store().get(run_id)
-    if row is None or not (sees_all(user) or (row.dag_id and row.user_name == user.get_name())):
-        raise HTTPException(404, "there is no such run, or it is somebody else's")
+    row = require_run(request, user, run_id)
     where, may_cancel = "", False
     if row.dag_id:
-        require_dag(request, user, "GET", row.dag_id)
         may_cancel = may_dag(request, user, "PUT", row.dag_id)
         where = f"{_root(request).removesuffix('/gca')}/dags/{quote(row.dag_id)}/runs/{quote(row.dag_run_id or '')}"
     return {

@@ -83,7 +83,9 @@ def mine(store: RunStore, page_home: Path) -> str:
     folder = page_home / "results" / "haystack" / "hay_20261129_mine00"
     folder.mkdir(parents=True)
     evaluation = {
-        "candidate": {"candidate_id": "c"},
+        "candidate": {"candidate_id": "c", "strategy": "direct"}
+        | {f"{kind}_group_ids": ["g"] for kind in ("cell", "control", "query")},
+        "status": "scored",
         "grounding": {"status": "scored", "score": 7.5, "n_de_up": 3, "n_de_down": 1},
         "top_genes": [{"gene": "ISG15", "change": 2.0}, {"gene": "IL8", "change": -1.0}],
     }
@@ -93,8 +95,11 @@ def mine(store: RunStore, page_home: Path) -> str:
         "best_score": 7.5,
         "termination_reason": "threshold",
         "best_candidate_id": "c",
+        "expected": None,
+        "measured": None,
     }
-    log = {"canonical": {"outputs": outputs, "run": {"iterations": [{"evaluations": [evaluation]}]}}}
+    run = {"iterations": [{"evaluations": [evaluation]}], "query": {"perturbation": "TNF"}}
+    log = {"canonical": {"outputs": outputs, "run": run, "transcription_factors": []}}
     (folder / "log.json").write_text(json.dumps(log))
     (folder / "report.html").write_text("<h1>Report</h1>")
     row = RunRow(
@@ -154,7 +159,7 @@ def test_who_may_what(ask: Ask, mine: str, route: tuple[Any, ...]) -> None:
     assert [answer.status_code for answer in found.values()] == expected, found["editor"].text
     for answer in found.values():
         assert answer.headers["x-content-type-options"] == "nosniff" and "content-security-policy" in answer.headers
-        assert "<script>alert" not in answer.text or answer.headers["content-type"] == "application/json"
+        assert "<script>alert" not in answer.text or "html" not in answer.headers["content-type"]
         if answer.status_code >= 400:
             assert {"error", "error_type", "message", "details", "run_id"} == set(answer.json())
 
@@ -171,7 +176,9 @@ def test_every_route_is_in_the_table(api: Any) -> None:
     assert there - tried == set()
 
 
-def test_a_run_is_started_and_cancelled_through_airflow(ask: Ask, store: RunStore, take_in: Any, tmp_path: Path) -> None:
+def test_a_run_is_started_and_cancelled_through_airflow(
+    ask: Ask, store: RunStore, take_in: Any, tmp_path: Path
+) -> None:
     assert ask("viewer", "POST", "/api/runs", json=ASKED).status_code == 403
     empty = ask("editor", "POST", "/api/runs", json=ASKED)
     assert empty.status_code == 409 and "ingest first" in empty.json()["message"]
@@ -211,7 +218,11 @@ def test_a_run_is_started_and_cancelled_through_airflow(ask: Ask, store: RunStor
 
 def test_a_result_is_what_the_log_of_the_run_says(ask: Ask, mine: str) -> None:
     result = ask("editor", "GET", f"/api/runs/{mine}/result").json()
-    assert (result["grounding_score"], result["verdict"], result["termination_reason"]) == (7.5, "grounded", "threshold")
+    assert (result["grounding_score"], result["verdict"], result["termination_reason"]) == (
+        7.5,
+        "grounded",
+        "threshold",
+    )
     assert (result["n_de_genes"], result["top_up"], result["top_down"][0]["gene"]) == (
         4,
         [{"gene": "ISG15", "change": 2.0}],

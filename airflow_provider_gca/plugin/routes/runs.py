@@ -29,10 +29,11 @@ from airflow_provider_gca.plugin.models import (
     Score,
 )
 from airflow_provider_gca.plugin.records import explorer, page_dag_id, run_store
-from airflow_provider_gca.plugin.results import read_result
 from airflow_provider_gca.task_groups.haystack import haystack_run_id
 from gca_core.config import load_settings
+from gca_core.errors import GcaError
 from gca_core.haystack.models import EMPTY_ATLAS
+from gca_core.haystack.results.digest import read_digest
 from gca_core.io import join_uri
 from gca_core.runs.models import RunRow, RunStatus, StoredIteration
 
@@ -114,13 +115,16 @@ def run(request: Request, user: CurrentUser, run_id: str) -> Run:
 def result(request: Request, user: CurrentUser, run_id: str) -> Result:
     """What a run came to; 409 while it goes on, or where it ended without a result."""
     row = require_run(request, user, run_id)
-    found = read_result(row, f"{_root(request)}/api/runs/{run_id}/files")
-    if found is None:
-        state = row.status.value
-        raise HTTPException(
-            409, f"the run {run_id} has no result: it is {state}{f', {row.error}' if row.error else ''}"
-        )
-    return found
+    if "json" not in row.outputs:
+        why = f", {row.error}" if row.error else ""
+        raise HTTPException(409, f"the run {run_id} has no result: it is {row.status.value}{why}")
+    try:
+        digest = read_digest(row.outputs["json"])
+    except GcaError as error:
+        raise HTTPException(404, str(error)) from None
+    files = f"{_root(request)}/api/runs/{run_id}/files"
+    downloads = {kind: f"{files}/{kind}" for kind in row.outputs}
+    return Result(**digest.model_dump(), run_id=run_id, status=row.status, downloads=downloads)
 
 
 @router.get("/runs/{run_id}/files/{kind}")
