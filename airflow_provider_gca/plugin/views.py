@@ -223,19 +223,28 @@ def _dots(iterations: Sequence[StoredIteration], limit: int) -> list[Dot]:
 
 
 class Field(NamedTuple):
-    """An option of a question."""
+    """An option of a question, named as the DAG and the API have it."""
 
     name: str
     words: str
     hint: str
     type: str = "number"
     bounds: Mapping[str, Any] = MappingProxyType({})
-    choices: tuple[str, ...] = ()
 
 
 FIELDS = (
-    Field("max_iterations", "Iterations", "At most, 1 to 10.", bounds={"min": 1, "max": 10, "step": 1}),
-    Field("score_threshold", "Score to reach", "Ends the run early, 1 to 10.", bounds={"min": 1, "max": 10}),
-    Field("seed", "Seed", "Of every random choice.", bounds={"min": 0, "step": 1}),
-    Field("budget_seconds", "Budget", "Seconds of computing, at most.", bounds={"min": 1, "step": 1}),
+    Field("max_iterations", "Iterations", "At most; 5 if you leave it.", bounds={"min": 1, "max": 10}),
+    Field(
+        "score_threshold",
+        "Score to reach",
+        "Ends the run early; 7 if you leave it.",
+        bounds={"min": 1, "max": 10, "step": "any"},
+    ),
+    Field("budget_seconds", "Budget", "Seconds of inference at most.", bounds={"min": 1, "step": "any"}),
+    Field("seed", "Seed", "Of every random choice.", bounds={"min": 0}),
+    Field(
+        "gca_llm_conn_id", "Language model", "An Airflow connection: provider and model.", "text", {"maxlength": 200}
+    ),
+    Field("notify", "Tell by e-mail", "How the run ended.", "email", {"maxlength": 200, "multiple": "multiple"}),
+    Field("predict_anyway", "Predict what is measured too", "", "checkbox"),
 )

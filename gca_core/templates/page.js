@@ -1,5 +1,9 @@
 // sorts a table by a column, narrows it to rows that hold a text, names marks of pictures, and opens details before printing
 document.documentElement.classList.add("scripted");
+// a page that holds this one in a frame says light or dark behind the #
+const dressed = () => { if (/^#(light|dark)$/.test(location.hash)) document.documentElement.style.colorScheme = location.hash.slice(1); };
+dressed();
+addEventListener("hashchange", dressed);
 for (const table of document.querySelectorAll("table[data-sortable]")) {
   const body = table.tBodies[0];
   const rows = Array.from(body.rows);

@@ -199,9 +199,13 @@ class LiveAirflow:
         """What the API says."""
         return self._client.get(path, params=params).raise_for_status().json()
 
+    def unpause(self, dag_id: str) -> None:
+        """Let a DAG's runs begin."""
+        self._client.patch(f"/dags/{dag_id}", json={"is_paused": False}).raise_for_status()
+
     def trigger(self, dag_id: str, **conf: Any) -> str:
         """Start a run of a DAG and return its path in the API."""
-        self._client.patch(f"/dags/{dag_id}", json={"is_paused": False}).raise_for_status()
+        self.unpause(dag_id)
         answer = self._client.post(f"/dags/{dag_id}/dagRuns", json={"logical_date": None, "conf": conf})
         assert answer.status_code == 200, answer.text
         return f"/dags/{dag_id}/dagRuns/{answer.json()['dag_run_id']}"

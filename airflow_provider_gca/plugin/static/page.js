@@ -9,6 +9,7 @@ document.addEventListener("click", (event) => {
   event.preventDefault();
   const outside = parent.document.createElement("a");
   outside.href = link.href;
+  outside.target = link.target;
   outside.click();
 });
 
@@ -36,7 +37,8 @@ if (ask !== null) {
     const asked = {};
     for (const field of ask.querySelectorAll("[name]")) {
       const value = field.value.trim();
-      if (value !== "") asked[field.name] = field.type === "number" ? Number(value) : value;
+      if (field.type === "checkbox") { if (field.checked) asked[field.name] = true; }
+      else if (value !== "") asked[field.name] = field.type === "number" ? Number(value) : value;
     }
     wrong.textContent = "";
     button.disabled = true;
@@ -92,12 +94,14 @@ if (run !== null) {
     const place = document.getElementById("results");
     if (place.childElementCount > 0) return;
     const answer = await fetch(`${root}${path}/results`, { headers: { Accept: "text/html" } });
-    if (answer.ok) place.innerHTML = await answer.text();
+    if (!answer.ok) return;
+    place.innerHTML = await answer.text();
+    dispatchEvent(new Event("gca-shown"));
   };
   if (!over()) {
     timer = setInterval(refresh, POLL_MS);
     source = new EventSource(`${root}/api${path}/events`);
-    for (const name of ["message", "run", "status", "iteration", "end"]) source.addEventListener(name, refresh);
+    for (const name of ["run", "end"]) source.addEventListener(name, refresh);
   }
 
   const sure = document.getElementById("sure");

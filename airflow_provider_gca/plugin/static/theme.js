@@ -3,13 +3,14 @@
   const follow = () => {
     let chosen = null;
     try { chosen = localStorage.getItem("theme"); } catch { /* no storage: as the system is */ }
-    const theme = chosen === "light" || chosen === "dark" ? chosen : "light dark";
-    document.documentElement.style.colorScheme = theme;
-    for (const frame of document.querySelectorAll("iframe")) {
-      try { frame.contentDocument.documentElement.style.colorScheme = theme; } catch { /* not ours */ }
+    const known = chosen === "light" || chosen === "dark";
+    document.documentElement.style.colorScheme = known ? chosen : "light dark";
+    // a report is of an origin of its own and is told behind the #
+    for (const frame of document.querySelectorAll("iframe[data-src]")) {
+      const wanted = frame.dataset.src + (known ? `#${chosen}` : "");
+      if (frame.getAttribute("src") !== wanted) frame.src = wanted;
     }
   };
   follow();
-  addEventListener("storage", follow);
-  addEventListener("load", follow, true);
+  for (const event of ["storage", "DOMContentLoaded", "gca-shown"]) addEventListener(event, follow);
 })();

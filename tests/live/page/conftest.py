@@ -21,6 +21,7 @@ SHOTS = REPOSITORY / "build" / "page"
 AXE = REPOSITORY / "build" / "axe-core" / "package" / "axe.min.js"
 ROLES = {"admin": "admin", "editor": "user", "viewer": "viewer"}
 DESK, PHONE = {"width": 1280, "height": 900}, {"width": 360, "height": 740}
+DAG = "gca_haystack_ask"
 SERIOUS = ("serious", "critical")
 
 
@@ -30,6 +31,14 @@ def airflow() -> Iterator[LiveAirflow]:
     with live_airflow(REPOSITORY / "dags", {}, roles=ROLES) as running:
         ingest_demo(running.gca_home)
         yield running
+
+
+@pytest.fixture(scope="session")
+def annotated(airflow: LiveAirflow) -> str:
+    """A finished run of the annotation DAG."""
+    run = airflow.trigger("gca_annotate")
+    airflow.wait_for_run(run, "success", "failed", seconds=240)
+    return run
 
 
 def ingest_demo(home: Path) -> None:
@@ -52,6 +61,7 @@ class Visitor:
     url: str
     page: Page
     wrong: list[str] = field(default_factory=list)
+    shots: list[str] = field(default_factory=list)
 
     def sign_in(self, name: str) -> None:
         """Sign in as a person does."""
@@ -64,7 +74,12 @@ class Visitor:
     def shot(self, name: str) -> None:
         """Keep a picture of the whole page."""
         SHOTS.mkdir(parents=True, exist_ok=True)
+        self.shots.append(name)
         self.page.screenshot(path=SHOTS / f"{name}.png", full_page=True)
+
+    def has(self, name: str) -> bool:
+        """Whether a picture of that name was taken."""
+        return name in self.shots
 
     def check(self) -> None:
         """No serious fault of accessibility, and nothing wider than the screen."""
