@@ -7,23 +7,26 @@ from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import quote, urlencode
 
 from fastapi import APIRouter, HTTPException, Query, Request
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse, Response
 
-from airflow_provider_gca.hooks.atlas import AtlasHook
 from airflow_provider_gca.plugin.access import CurrentUser, may_dag, require_dag, require_run, sees_all
+from airflow_provider_gca.plugin.models import MAX_NAME, MAX_QUESTION
 from airflow_provider_gca.plugin.records import explorer, page_dag_id, run_store
-from airflow_provider_gca.plugin.views import FIELDS, RunView, fill, view_result, view_run
+from airflow_provider_gca.plugin.routes.cells import prompts
+from airflow_provider_gca.plugin.routes.metadata import metadata
+from airflow_provider_gca.plugin.views import FIELDS, fill, view_result, view_run
 from gca_core.errors import GcaError
 from gca_core.runs.models import RunStatus
 
 if TYPE_CHECKING:
     from airflow.api_fastapi.auth.managers.models.base_user import BaseUser
 
-    from airflow_provider_gca.plugin.models import Fault
-    from gca_core.haystack.models import Proposal
+    from airflow_provider_gca.plugin.models import Fault, Prompts
+    from gca_core.runs.models import RunRow
 
 PAGE = 50
-Word = Annotated[str, Query(max_length=200)]
+Word = Annotated[str, Query(max_length=MAX_NAME)]
 router = APIRouter(include_in_schema=False)
 _TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml", ".png": "image/png"}
 # one source for the look of pages and reports
@@ -46,6 +49,10 @@ def _root(request: Request) -> str:
     return str(request.scope.get("root_path", "")).rstrip("/")
 
 
+def _airflow(request: Request) -> str:
+    return _root(request).removesuffix("/gca")
+
+
 def wants_page(request: Request) -> bool:
     """Whether a person looks, rather than a program."""
     path = request.url.path.removeprefix(request.scope.get("root_path", ""))
@@ -60,28 +67,32 @@ def error_page(request: Request, status: int, fault: Fault, headers: dict[str, s
 
 
 @router.get("/")
-def index(request: Request, user: CurrentUser, question: str = "") -> HTMLResponse:
+async def index(
+    request: Request, user: CurrentUser, question: Annotated[str, Query(max_length=MAX_QUESTION)] = ""
+) -> HTMLResponse:
     """A question, and the latest runs."""
-    dag_id = page_dag_id()
+    facts = await metadata(request, user)
+    rows = await run_in_threadpool(_latest, request, user)
+    ideas = await run_in_threadpool(_ideas)
     return render(
         request,
         "index.html.j2",
         user,
         "ask",
-        question=question[:2000],
-        may_start=may_dag(request, user, "POST", dag_id),
-        dag_id=dag_id,
-        obstacle=None,
-        atlas=explorer().overview(),
-        ideas=_ideas(),
+        question=question,
+        facts=facts,
+        dag_href=f"{_airflow(request)}/dags/{quote(facts.dag_id)}",
+        atlas=facts.atlas,
+        ideas=ideas,
         fields=FIELDS,
-        runs=_latest(user),
+        runs=[view_run(row, ()) for row in rows],
     )
 
 
-def _latest(user: BaseUser) -> list[RunView]:
-    rows = run_store().list_runs(5, user_name=None if sees_all(user) else user.get_name())
-    return [view_run(row, ()) for row in rows]
+def _latest(request: Request, user: BaseUser) -> list[RunRow]:
+    if not may_dag(request, user, "GET", page_dag_id()):
+        return []
+    return run_store().list_runs(5, user_name=None if sees_all(user) else user.get_name())
 
 
 def _ideas() -> list[str]:
@@ -98,6 +109,7 @@ def history(
     page: Annotated[int, Query(ge=1, le=1000)] = 1,
 ) -> HTMLResponse:
     """What was asked, newest first."""
+    require_dag(request, user, "GET", page_dag_id())
     everybody = sees_all(user)
     words = {"text": text.strip(), "status": status, "asked_by": asked_by.strip() if everybody else ""}
     wanted: dict[str, Any] = {
@@ -148,7 +160,7 @@ def atlas_page(
     perturbation: Word = "",
     tissue: Word = "",
     dataset: Word = "",
-    question: Annotated[str, Query(max_length=2000)] = "",
+    question: Annotated[str, Query(max_length=MAX_QUESTION)] = "",
     page: Annotated[int, Query(ge=1, le=1000)] = 1,
 ) -> HTMLResponse:
     """What the atlas holds, and which prompts it gives."""
@@ -164,20 +176,15 @@ def atlas_page(
         known=explorer().names(),
         found=found,
         ideas=_ideas(),
-        proposal=_proposal(question) if question.strip() else None,
+        proposal=_prompts(question) if question.strip() else None,
         **_pages(words, page, found.n_groups),
     )
 
 
-def _proposal(question: str) -> Proposal | str:
+def _prompts(question: str) -> Prompts | str:
     """The prompts that a question would begin with, or why there are none."""
-    from gca_core.haystack.models import IterationConfig
-    from gca_core.haystack.steps import suggest
-    from gca_core.haystack.understand import understand
-
-    context = AtlasHook().get_haystack_context()
     try:
-        return suggest(understand(question, context=context), IterationConfig(), context)
+        return prompts(question)
     except GcaError as error:
         return str(error)
 
@@ -205,9 +212,9 @@ def dag_run_page(request: Request, user: CurrentUser, dag_id: Word, dag_run_id: 
 def _run(request: Request, user: BaseUser, run_id: str) -> dict[str, Any]:
     row = require_run(request, user, run_id)
     where, may_cancel = "", False
-    if row.dag_id:
+    if row.dag_id and row.dag_run_id:
         may_cancel = may_dag(request, user, "PUT", row.dag_id)
-        where = f"{_root(request).removesuffix('/gca')}/dags/{quote(row.dag_id)}/runs/{quote(row.dag_run_id or '')}"
+        where = f"{_airflow(request)}/dags/{quote(row.dag_id)}/runs/{quote(row.dag_run_id)}"
     return {
         "run": view_run(row, run_store().iterations(run_id), where),
         "may_cancel": may_cancel,

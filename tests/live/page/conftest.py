@@ -107,7 +107,7 @@ def visit(airflow: LiveAirflow) -> Iterator[Callable[..., Visitor]]:
 
         def opened(size: dict[str, int] = DESK, theme: str = "light") -> Visitor:
             context = browser.new_context(viewport=size, color_scheme=theme, base_url=airflow.url)
-            context.set_default_timeout(15_000)
+            context.set_default_timeout(60_000)
             visitor = Visitor(context, airflow.url, context.new_page())
 
             def console(message: ConsoleMessage) -> None:

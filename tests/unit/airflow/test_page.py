@@ -12,8 +12,9 @@ from gca_core.runs.models import RunPhase, RunRow, RunStatus, StoredIteration
 NOW = datetime(2026, 11, 29, tzinfo=UTC)
 NASTY = '<img src=x onerror="alert(1)">\' & "quoted"'
 SHARED = {"root": "/gca", "user": NASTY, "place": "ask"}
+FACTS = {"dag_id": "gca_haystack_ask", "dag_found": True, "dag_paused": False, "may_start": True}
 ASK = {
-    "question": "", "may_start": True, "dag_id": "gca_haystack_ask", "obstacle": None, "ideas": [], "fields": FIELDS,
+    "question": "", "facts": FACTS, "dag_href": "/dags/gca_haystack_ask", "ideas": [], "fields": FIELDS,
     "runs": [], "atlas": SimpleNamespace(n_groups=1, n_cells=1, n_perturbations=1, n_cell_types=1, n_datasets=1),
 }  # fmt: skip
 ATLAS = {**ASK, "asked": dict.fromkeys(("cell_type", "perturbation", "tissue", "dataset", "question"), NASTY),
@@ -63,7 +64,9 @@ NONE = SimpleNamespace(n_groups=0)
     [
         ("index.html.j2", {**ASK, "atlas": NONE}, "gca atlas ingest"),
         ("atlas.html.j2", {**ATLAS, "atlas": NONE}, "gca atlas ingest"),
-        ("index.html.j2", {**ASK, "may_start": False}, "right to trigger the DAG <code>gca_haystack_ask"),
+        ("index.html.j2", {**ASK, "facts": FACTS | {"may_start": False}}, "right to trigger the DAG"),
+        ("index.html.j2", {**ASK, "facts": FACTS | {"dag_found": False}}, "gca examples copy"),
+        ("index.html.j2", {**ASK, "facts": FACTS | {"dag_paused": True}}, 'href="/dags/gca_haystack_ask"'),
         ("atlas.html.j2", ATLAS, "Show everything"),
         ("no_run.html.j2", {}, "Ask a question"),
         ("run.html.j2", {"run": a_run("cancelled"), "may_cancel": True, "result": None}, "Ask again"),
