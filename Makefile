@@ -41,7 +41,7 @@ test-slow: $(STAMP) ## the slower suites
 	$(PYTEST) -m slow $(TWO) --ignore=tests/live
 
 test-live: $(STAMP) ## faults in an Airflow that really runs, its processes killed one by one
-	$(PYTEST) tests/live --ignore=tests/live/page
+	$(PYTEST) --timeout 1800 tests/live --ignore=tests/live/page
 
 $(BROWSER_STAMP): $(STAMP)
 	@PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/python -m pip install -q --disable-pip-version-check \
@@ -58,7 +58,7 @@ test-page: $(BROWSER_STAMP) $(AXE) ## the page in a real Chromium, at an Airflow
 	@command -v chromium > /dev/null || test -n "$$CHROMIUM" || { test "$$(id -u)" = 0 && apt-get update -qq \
 		&& DEBIAN_FRONTEND=noninteractive apt-get install -qq -y chromium > /dev/null; } \
 		|| echo "Chromium is not here and can't be installed: install the package chromium, or name one in CHROMIUM"
-	$(PYTEST) tests/live/page
+	$(PYTEST) --timeout 1800 tests/live/page
 
 # what needs arc-stack, in an environment like that of docker/stack: without Airflow
 $(STACK_STAMP): docker/stack/requirements.txt docker/stack/install.sh constraints.txt

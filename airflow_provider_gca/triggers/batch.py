@@ -83,13 +83,17 @@ class StackBatchTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """One event."""
+        waiting = asyncio.create_task(self._wait())
         try:
-            verdict = await self._wait()
+            # a cancel that gRPC itself hears loses its words, by which Airflow knows that on_kill is to be called
+            await asyncio.wait([waiting])
         except asyncio.CancelledError:
+            waiting.cancel()
             # 3.3 and later call on_kill
             if not hasattr(BaseTrigger, "on_kill"):
                 await self.on_kill()
             raise
+        verdict = waiting.result()
         event = {"status": verdict.kind, "message": verdict.message, "job": self.job_name, "carried": self.carried}
         yield TriggerEvent(event)  # type: ignore[no-untyped-call]
 

@@ -33,6 +33,8 @@ COMPONENTS = {
     "triggerer": ("--skip-serve-logs",),
     "dag-processor": ("--num-runs", "1"),
 }
+# seconds that anything may take: other work on the machine can slow it by a factor of four
+PATIENCE = 300
 OVER = ("success", "failed", "skipped", "upstream_failed", "removed")
 # everything that notices a death does so within seconds
 SECONDS = {
@@ -40,16 +42,17 @@ SECONDS = {
         "job_heartbeat_sec": 1,
         "scheduler_heartbeat_sec": 1,
         "scheduler_idle_sleep_time": 0.3,
-        "scheduler_health_check_threshold": 10,
+        "scheduler_health_check_threshold": 15,
         "orphaned_tasks_check_interval": 3,
-        "task_instance_heartbeat_timeout": 20,
+        "task_instance_heartbeat_timeout": 30,
         "task_instance_heartbeat_timeout_detection_interval": 2,
-        "task_queued_timeout": 20,
-        "task_queued_timeout_check_interval": 3,
+        # also how long a task's token allows it to start
+        "task_queued_timeout": 120,
+        "task_queued_timeout_check_interval": 10,
         "trigger_timeout_check_interval": 1,
     },
     "triggerer": {"job_heartbeat_sec": 1, "triggerer_health_check_threshold": 10},
-    "workers": {"min_heartbeat_interval": 1, "missing_dag_retry_delay": 2},
+    "workers": {"min_heartbeat_interval": 1, "missing_dag_retry_delay": 2, "execution_api_timeout": 60},
 }
 
 
@@ -88,7 +91,7 @@ class LiveAirflow:
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         self.environment = {**self._environment(dags, parallelism, port), **environment}
-        self._client = httpx.Client(base_url=f"{self.url}/api/v2", timeout=30)
+        self._client = httpx.Client(base_url=f"{self.url}/api/v2", timeout=PATIENCE)
 
     def _environment(self, dags: Path, parallelism: int, port: int) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW_", "GCA_"))}
@@ -146,20 +149,24 @@ class LiveAirflow:
             check=True,
             env=self.environment,
             stdout=subprocess.DEVNULL,
-            timeout=240,
+            timeout=PATIENCE,
         )
         for name in COMPONENTS:
             self.start_one(name)
-        self.wait(self._well, 240, "every component to be well and the DAGs to be read")
+        self.wait(self._well, "every component to be well and the DAGs to be read")
         if self.roles:
             self._client.headers.update(self.sign_in(next(iter(self.roles))))
 
     def sign_in(self, user: str) -> dict[str, str]:
         """The header that makes a request this user's."""
-        token = httpx.post(f"{self.url}/auth/token", json={"username": user, "password": user}).raise_for_status()
+        token = httpx.post(
+            f"{self.url}/auth/token", json={"username": user, "password": user}, timeout=PATIENCE
+        ).raise_for_status()
         return {"Authorization": f"Bearer {token.json()['access_token']}"}
 
     def _well(self) -> bool:
+        # the API of tasks is made at its first request, which can take longer than a task waits
+        httpx.get(f"{self.url}/execution/health", timeout=PATIENCE).raise_for_status()
         health = self.get("/monitor/health")
         well = all(health[name]["status"] == "healthy" for name in ("metadatabase", "scheduler", "triggerer"))
         return well and self.processes["dag-processor"].poll() == 0
@@ -180,7 +187,7 @@ class LiveAirflow:
         process = self.processes[name]
         below = descendants(psutil.Process(process.pid)) if name == "scheduler" else []
         process.send_signal(number)
-        process.wait(60)
+        process.wait(PATIENCE)
         kill(below)
 
     def restart(self, name: str, number: int = signal.SIGKILL) -> None:
@@ -235,26 +242,26 @@ class LiveAirflow:
         files = sorted((self.home / "logs").glob(f"dag_id={dag_id}/run_id={run_id}/**/*.log*"))
         return "\n".join(f"== {file.name}\n{file.read_text()}" for file in files)
 
-    def wait_for_task(self, run: str, *states: str, seconds: float = 60, task_id: str | None = None) -> dict[str, Any]:
+    def wait_for_task(self, run: str, *states: str, task_id: str | None = None) -> dict[str, Any]:
         """The first task instance of a run, or of one task of it, that gets into one of these states."""
 
         def found() -> dict[str, Any] | None:
             tasks = [task for task in self.tasks(run) if task_id in (None, task["task_id"])]
             return next((task for task in tasks if task["state"] in states), None)
 
-        return self.wait(found, seconds, f"{task_id or 'a task'} of {run} to be {' or '.join(states)}", run)
+        return self.wait(found, f"{task_id or 'a task'} of {run} to be {' or '.join(states)}", run)
 
-    def wait_for_run(self, run: str, *states: str, seconds: float = 60) -> None:
+    def wait_for_run(self, run: str, *states: str) -> None:
         """Wait until a run is in one of these states."""
-        self.wait(lambda: self.get(run)["state"] in states, seconds, f"{run} to be {' or '.join(states)}", run)
+        self.wait(lambda: self.get(run)["state"] in states, f"{run} to be {' or '.join(states)}", run)
 
-    def wait(self, condition: Callable[[], Found], seconds: float, what: str, run: str | None = None) -> Found:
+    def wait(self, condition: Callable[[], Found], what: str, run: str | None = None) -> Found:
         """The first true answer of a condition; where there is none in time, the end of every log is shown."""
-        if found := wait_for(condition, seconds):
+        if found := wait_for(condition):
             return found
         logs = [f"== {path.name}\n{path.read_text(errors='replace')[-3000:]}" for path in self.home.glob("*.log")]
         states = [(t["task_id"], t["map_index"], t["try_number"], t["state"]) for t in self.tasks(run)] if run else ""
-        said = [f"waited {seconds:g} s for {what}: {states}", *logs, self.log(run) if run else ""]
+        said = [f"waited {PATIENCE} s for {what}: {states}", *logs, self.log(run) if run else ""]
         raise AssertionError("\n".join(said))
 
     def close(self) -> None:
@@ -262,7 +269,7 @@ class LiveAirflow:
         self._client.close()
         assert self._keeper.stdin is not None
         self._keeper.stdin.close()
-        self._keeper.wait(120)
+        self._keeper.wait(PATIENCE)
 
 
 @contextlib.contextmanager
@@ -283,9 +290,9 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def wait_for(condition: Callable[[], Found], seconds: float) -> Found | None:
-    """The first true answer of a condition within that time."""
-    deadline = time.monotonic() + seconds
+def wait_for(condition: Callable[[], Found]) -> Found | None:
+    """The first true answer of a condition, if there is one in time."""
+    deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         # the API server may be among the dead
         with contextlib.suppress(httpx.HTTPError):

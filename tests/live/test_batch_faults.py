@@ -1,5 +1,6 @@
 """What may happen to a task while its job runs on Google Batch: no job is lost, doubled or left behind."""
 
+import os
 import signal
 import time
 from collections.abc import Callable
@@ -20,11 +21,11 @@ RESTARTS = [("triggerer", signal.SIGKILL), ("triggerer", signal.SIGTERM), ("sche
 def begin(airflow: LiveAirflow, batch: BatchServer, make_job: Any, request: Any) -> Callable[..., Any]:  # noqa: F811
     """Start a run whose job is held while it is RUNNING; returns the run and its task."""
 
-    def begin(variant: str, **conf: Any) -> tuple[str, dict[str, Any]]:
+    def begin(variant: str) -> tuple[str, dict[str, Any]]:
         batch.hold()
         job = make_job("".join(c if c.isalnum() else "-" for c in request.node.name))
-        run = airflow.trigger(f"live_batch_{variant}", **job, **conf)
-        airflow.wait(lambda: states(batch) == ["RUNNING"], 60, "a job to run", run)
+        run = airflow.trigger(f"live_batch_{variant}", **job)
+        airflow.wait(lambda: states(batch) == ["RUNNING"], "a job to run", run)
         return run, airflow.wait_for_task(run, "running" if variant == "waiting" else "deferred")
 
     return begin
@@ -34,10 +35,17 @@ def states(batch: BatchServer) -> list[str]:
     return [job.state for job in batch.jobs]
 
 
+def cancelled_in_time(airflow: LiveAirflow, batch: BatchServer, run: str) -> bool:
+    """Within 30 seconds of a machine of one's own; one that others load takes longer by its processes per core."""
+    begun = time.monotonic()
+    airflow.wait(lambda: states(batch) == ["CANCELLED"], "the job to be cancelled", run)
+    return time.monotonic() - begun < 30 * max(1, os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
 def finish(airflow: LiveAirflow, batch: BatchServer, run: str) -> dict[str, Any]:
     """Let jobs go on; the run's task, once it succeeded with the job's prediction."""
     batch.release()
-    airflow.wait_for_run(run, "success", seconds=90)
+    airflow.wait_for_run(run, "success")
     (task,) = airflow.tasks(run)
     (row,) = airflow.output(run, "predict")
     assert row["status"] == "succeeded"
@@ -57,7 +65,7 @@ def test_a_job_outlives_components(airflow: LiveAirflow, batch, begin, component
 def test_a_worker_killed_after_it_submitted_is_followed_by_one_that_finds_the_job(airflow, batch, begin) -> None:
     run, task = begin("waiting")
     airflow.kill_worker(task)
-    airflow.wait(lambda: airflow.tasks(run)[0]["id"] != task["id"], 60, "another try", run)
+    airflow.wait(lambda: airflow.tasks(run)[0]["id"] != task["id"], "another try", run)
     assert finish(airflow, batch, run)["try_number"] == 2
     assert states(batch) == ["SUCCEEDED"]
 
@@ -65,7 +73,7 @@ def test_a_worker_killed_after_it_submitted_is_followed_by_one_that_finds_the_jo
 def test_a_worker_told_to_end_cancels_the_job_and_the_next_try_submits_another(airflow, batch, begin) -> None:
     run, task = begin("waiting")
     psutil.Process(task["pid"]).terminate()
-    airflow.wait(lambda: states(batch) == ["CANCELLED", "RUNNING"], 60, "a second job", run)
+    airflow.wait(lambda: states(batch) == ["CANCELLED", "RUNNING"], "a second job", run)
     finish(airflow, batch, run)
     assert states(batch) == ["CANCELLED", "SUCCEEDED"]
 
@@ -77,16 +85,16 @@ def test_the_job_of_a_run_that_is_marked_is_cancelled(airflow, batch, begin, mon
     # meanwhile the triggerer cancels the trigger again
     monkeypatch.setattr(batch, "cancel_job", lambda asked: time.sleep(3) or cancel(asked))
     if variant == "deferred":
-        airflow.wait(lambda: ".trigger." in airflow.log(run), 60, "the triggerer to watch it", run)
+        airflow.wait(lambda: ": RUNNING" in airflow.log(run), "the triggerer to watch it", run)
     airflow.mark_run(run, state)
-    airflow.wait(lambda: states(batch) == ["CANCELLED"], 30, "the job to be cancelled", run)
+    assert cancelled_in_time(airflow, batch, run)
 
 
 def test_a_teardown_cancels_the_job_of_a_run_marked_while_no_triggerer_is_there(airflow, batch, begin) -> None:
     airflow.end_one("triggerer")
     run, _ = begin("deferred_torn_down")
     airflow.mark_run(run, "failed")
-    airflow.wait(lambda: states(batch) == ["CANCELLED"], 30, "the job to be cancelled", run)
+    assert cancelled_in_time(airflow, batch, run)
     airflow.start_one("triggerer")
 
 
@@ -95,14 +103,17 @@ def test_a_cleared_task_leaves_one_job_that_counts(airflow, batch, begin, varian
     run, task = begin(variant)
     airflow.clear(run, "predict")
     again = "running" if variant == "waiting" else "deferred"
-    airflow.wait(lambda: airflow.tasks(run)[0]["id"] != task["id"], 60, "another try", run)
+    airflow.wait(lambda: airflow.tasks(run)[0]["id"] != task["id"], "another try", run)
     airflow.wait_for_task(run, again)
+    if variant == "waiting":
+        airflow.wait(lambda: states(batch) == ["CANCELLED", "RUNNING"], "a second job", run)
     finish(airflow, batch, run)
     # a deferred task's job goes on; a worker's ends with it
     assert states(batch) == (["SUCCEEDED"] if variant == "deferred" else ["CANCELLED", "SUCCEEDED"])
 
 
-def test_a_job_that_takes_too_long_is_cancelled(airflow: LiveAirflow, batch: BatchServer, begin: Any) -> None:
-    run, _ = begin("deferred_once", timeout_seconds=8)
+def test_a_job_that_takes_too_long_is_cancelled(airflow: LiveAirflow, batch: BatchServer, make_job: Any) -> None:  # noqa: F811
+    batch.hold()
+    run = airflow.trigger("live_batch_deferred_once", **make_job("too-long"), timeout_seconds=8)
     airflow.wait_for_run(run, "failed")
     assert states(batch) == ["CANCELLED"]

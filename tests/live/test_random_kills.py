@@ -38,7 +38,6 @@ def strike(airflow: LiveAirflow, victim: str, run: str) -> bool:
     return True
 
 
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize("seed", range(ROUNDS))
 def test_no_job_is_lost_doubled_or_left(
     airflow: LiveAirflow,
@@ -63,10 +62,10 @@ def test_no_job_is_lost_doubled_or_left(
         return done
 
     while victims:
-        airflow.wait(struck, 120, f"a {victims[-1]} to strike")
+        airflow.wait(struck, f"a {victims[-1]} to strike")
         time.sleep(rng.uniform(0, 2))
     for run, job_uri in runs.items():
-        airflow.wait(lambda run=run: all(t["state"] in OVER for t in airflow.tasks(run)), 180, "its end", run)
+        airflow.wait(lambda run=run: all(t["state"] in OVER for t in airflow.tasks(run)), "its end", run)
         # one that was marked may have been cleared later
         airflow.wait_for_run(run, "success", *(["failed"] if run in marked else []))
         attempts = [record for record in batch.jobs if record.argv[-1] == job_uri]

@@ -264,6 +264,26 @@ def test_a_killed_trigger_cancels_the_job_only_where_its_task_has_ended(quick, j
     assert quick.n_created == 1
 
 
+def test_a_trigger_killed_amid_a_look_is_told_so_by_the_words_of_airflow(quick, job, monkeypatch) -> None:
+    quick.hold()
+    trigger = Play(task_of(job)).begin()
+    looked, look = threading.Event(), quick.get_job
+    monkeypatch.setattr(quick, "get_job", lambda asked: looked.set() or time.sleep(0.5) or look(asked))
+
+    async def kill() -> None:
+        running = asyncio.create_task(anext(trigger.run()))
+        await asyncio.to_thread(looked.wait)
+        running.cancel("user-action")
+        # without these words it calls no on_kill
+        with pytest.raises(asyncio.CancelledError, match="user-action"):
+            await running
+        await trigger.cleanup()
+
+    asyncio.run(kill())
+    quick.release()
+    until(lambda: over(quick))
+
+
 def test_the_teardown_cancels_the_jobs_of_its_run_alone(quick: BatchServer, job: Job) -> None:
     quick.hold()
     mine, other = Play(task_of(job)), Play(task_of(job), run_id="another")
