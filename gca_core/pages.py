@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import re
+from functools import cache
 from importlib import resources
 from typing import Any
 
@@ -26,13 +27,12 @@ def render_page(package: str, template: str, **values: Any) -> str:
         "script": Markup(script),  # noqa: S704
         "script_hash": f"sha256-{base64_text(hashlib.sha256(script.encode()).digest())}",
     }
-    loader = jinja2.ChoiceLoader([jinja2.PackageLoader(package), jinja2.PackageLoader("gca_core")])
-    return _fill(template, shared | values, loader=loader, autoescape=True)
+    return _environment(package, "gca_core", autoescape=True).get_template(template).render(shared | values)
 
 
 def render_markdown(package: str, template: str, **values: Any) -> str:
     """Fill a Markdown template: texts from data stay text, and in one line."""
-    return _fill(template, values, loader=jinja2.PackageLoader(package), autoescape=False, finalize=_plain)
+    return _environment(package, autoescape=False, finalize=_plain).get_template(template).render(values)
 
 
 def as_markdown(text: str) -> str:
@@ -42,7 +42,7 @@ def as_markdown(text: str) -> str:
 
 def render_parts(package: str, template: str, **values: Any) -> dict[str, str]:
     """Fill a template of a package that sets several texts, by their names; it escapes those that need it itself."""
-    environment = _environment(loader=jinja2.PackageLoader(package), autoescape=False)
+    environment = _environment(package, autoescape=False)
     made = vars(environment.get_template(template).make_module(values))
     return {name: str(text) for name, text in made.items() if isinstance(text, str) and not name.startswith("_")}
 
@@ -52,13 +52,12 @@ def base64_text(data: bytes) -> str:
     return base64.b64encode(data).decode("ascii")
 
 
-def _fill(template: str, values: dict[str, Any], **options: Any) -> str:
-    return _environment(**options).get_template(template).render(**values)
-
-
-def _environment(**options: Any) -> jinja2.Environment:
+# which keeps the templates that it has compiled
+@cache
+def _environment(*packages: str, **options: Any) -> jinja2.Environment:
+    loader = jinja2.ChoiceLoader([jinja2.PackageLoader(package) for package in packages])
     return jinja2.Environment(  # noqa: S701
-        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, **options
+        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, loader=loader, **options
     )
 
 

@@ -40,6 +40,8 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackServer]:
 
 def test_the_model_of_a_connection_is_asked_and_its_key_goes_nowhere_else(run_dag, cells, server, caplog, capfd):
     caplog.set_level("DEBUG")
+    # it tells of every instruction that it compiles
+    caplog.set_level("WARNING", logger="numba")
     run = run_dag("gca_annotate", input_uri=cells, cluster_key="truth", tissue=None, gca_llm_conn_id="loopback")
     assert run.state == "success"
     assert {request.authorization for request in server.requests} == {f"Bearer {SECRET}"}

@@ -24,6 +24,7 @@ def test_airflow_dags_test_runs_an_example_in_a_process_of_its_own(airflow_home:
     assert summary["metrics"]["cells"] == 700
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("airflow_home")
 def test_airflow_shows_the_provider_and_its_connection_types() -> None:
     shown = subprocess.run(

@@ -3,11 +3,13 @@ from pathlib import Path
 from typing import Any
 
 import anndata as ad
+import pytest
 
 from gca_core.io import as_path
 from tests.helpers.dag_runs import output, states
 
 
+@pytest.mark.slow
 def test_annotates_the_bundled_cells_and_says_how_well(run_dag: Any, gca_home: Path) -> None:
     run = run_dag("gca_annotate")
     assert states(run) == {"prepare": ["success"], "annotate": ["success"], "summary": ["success"]}

@@ -133,6 +133,7 @@ def test_a_reviewer_labels_flagged_clusters_in_the_form(answering: Any, tmp_path
     assert "naive B cell" in set(cells.obs["gptca_label"])
 
 
+@pytest.mark.slow
 def test_a_cohort_in_a_bucket_stays_there(run_dag: Any, cohort: Path, bucket: Bucket) -> None:
     (cohort / BRACES).unlink()
     fsspec.filesystem("gs").put(str(cohort), "gs://lab/raw", recursive=True)

@@ -62,6 +62,7 @@ def full_run(run_dag: Any, finished: dict[str, Any], box: Mailbox) -> Any:
     return finished["run"]
 
 
+@pytest.mark.slow
 def test_predicts_what_was_put_aside_over_gated_iterations(full_run: Any, gca_home: Path) -> None:
     assert full_run.state == "success"
     assert output(full_run, "haystack.iteration_2.gate")[0]["reason"].startswith("max_iterations: 2 of 2")
@@ -75,6 +76,7 @@ def test_predicts_what_was_put_aside_over_gated_iterations(full_run: Any, gca_ho
     assert all(as_path(uri).exists() for uri in summary["files"].values())
 
 
+@pytest.mark.slow
 def test_its_end_is_told_once_although_the_first_try_failed(full_run: Any, finished: dict[str, Any]) -> None:
     (notify,) = [found for found in full_run.get_task_instances() if found.task_id == "haystack.notify"]
     assert (notify.state, notify.try_number) == ("success", 2)
@@ -84,6 +86,7 @@ def test_its_end_is_told_once_although_the_first_try_failed(full_run: Any, finis
     assert waited.total_seconds() < 60
 
 
+@pytest.mark.slow
 def test_the_cells_put_aside_are_not_in_the_atlas(full_run: Any) -> None:
     from airflow_provider_gca.hooks.atlas import AtlasHook
 
@@ -93,6 +96,7 @@ def test_the_cells_put_aside_are_not_in_the_atlas(full_run: Any) -> None:
     assert all(group.is_control for group in groups)
 
 
+@pytest.mark.slow
 def test_the_run_row_and_the_chain_of_states_tell_the_same(full_run: Any) -> None:
     row = run_row(full_run)
     (outputs,) = output(full_run, "haystack.finalize")
@@ -107,6 +111,7 @@ def test_the_run_row_and_the_chain_of_states_tell_the_same(full_run: Any) -> Non
     assert row.seed == 0 and row.error is None
 
 
+@pytest.mark.slow
 def test_what_travels_between_tasks_is_small(full_run: Any) -> None:
     from airflow.models.xcom import XComModel
     from airflow.utils.session import create_session
@@ -118,6 +123,7 @@ def test_what_travels_between_tasks_is_small(full_run: Any) -> None:
     assert max(sizes.values()) < 16_000, sizes
 
 
+@pytest.mark.slow
 def test_mapped_tasks_carry_the_name_of_their_job_or_candidate(full_run: Any) -> None:
     names = {
         (instance.task_id.rpartition(".")[2], (instance.rendered_map_index or "")[:2])

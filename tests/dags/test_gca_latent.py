@@ -14,6 +14,7 @@ def summary_of(home: Path) -> Any:
     return json.loads((home / "results" / "gca_latent" / "summary.json").read_text(encoding="utf-8"))
 
 
+@pytest.mark.slow
 def test_trains_scores_and_labels_new_cells(run_dag: Any, gca_home: Path) -> None:
     run = run_dag("gca_latent")
     assert states(run) == {name: ["success"] for name in TASKS}

@@ -34,7 +34,7 @@ COMPONENTS = {
     "dag-processor": ("--num-runs", "1"),
 }
 # seconds that anything may take: other work on the machine can slow it by a factor of four
-PATIENCE = 300
+PATIENCE = 600
 OVER = ("success", "failed", "skipped", "upstream_failed", "removed")
 # everything that notices a death does so within seconds
 SECONDS = {

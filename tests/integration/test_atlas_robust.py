@@ -105,6 +105,7 @@ def test_a_killed_ingest_goes_on_and_ends_as_if_nothing_had_been(take_in, atlas,
     np.testing.assert_allclose(a_groups.X.sum(axis=0), b_groups.X.sum(axis=0), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_two_processes_with_the_same_file_end_with_one_dataset(atlas, settings, cells_file):
     config = ingest_config(cells_file, "raced").model_dump_json()
     both = [in_python(PROGRAM, str(settings.home), config, "0.01") for _ in range(2)]

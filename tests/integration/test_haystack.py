@@ -300,6 +300,7 @@ def test_a_run_that_begins_anew_forgets_what_it_did_and_one_in_its_folder_replac
     }
 
 
+@pytest.mark.slow
 def test_of_two_identical_runs_at_once_one_wins(run_it: RunIt, context: HaystackContext, results: Path) -> None:
     def run(_: int) -> HaystackOutputs | StoreError:
         try:

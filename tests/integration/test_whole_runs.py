@@ -19,6 +19,7 @@ from gca_core.latent.train import LatentResult, run_training
 from tests.helpers.blood import MIXTURE, simulate
 from tests.helpers.latent_counts import counts_with_groups, scaled_with_raw
 
+pytestmark = pytest.mark.slow
 SMALL = {"latent_dim": 4, "hidden_dims": (24,), "epochs": 8, "batch_size": 32, "lr": 5e-3}
 HOSTILE = "<script>alert(1)</script>"
 

@@ -205,6 +205,7 @@ def ended(process: subprocess.Popen) -> str:
     return errors
 
 
+@pytest.mark.slow
 def test_two_processes_that_apply_at_the_same_time_keep_each_others_decisions(run, tmp_path):
     go, decided = tmp_path / "go", {"ada": {"b": "B cell"}, "bob": {"nk": "natural killer cell"}}
     # one names the run, the other the folder above it
@@ -226,6 +227,7 @@ def test_two_processes_that_apply_at_the_same_time_keep_each_others_decisions(ru
     assert (labels["b"], labels["nk"]) == ("B cell", "natural killer cell")
 
 
+@pytest.mark.slow
 def test_while_a_folder_is_annotated_others_are_told_so_at_once_and_change_nothing(run, source, tmp_path):
     go, ready, before = tmp_path / "go", tmp_path / "ready", results(run)
     again = config(source, run, min_overlap=2)

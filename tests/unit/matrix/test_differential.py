@@ -36,6 +36,7 @@ def test_p_values_are_those_of_the_definitions(X, data):
     assert np.allclose(found.wilcoxon_padj, stats.false_discovery_control(found.wilcoxon_p))
 
 
+@pytest.mark.slow
 def test_the_tables_are_scanpys_and_generated_cells_are_no_replicates():
     cells = kang2018_mini()
     stim = (cells.obs["condition"] == "stim").to_numpy()
