@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from gca_core.batch.models import JobView
 
-# the first question to a triggerer's supervisor took it 27 s at load 12; after Airflow's 30 s for on_kill, cleanup waits
+# a loaded triggerer took 27 s for its first question; when Airflow's 30 s for on_kill are over, cleanup waits
 LOOK_SECONDS, CANCEL_SECONDS, KILL_SECONDS = 30.0, 20.0, 60.0
 # states of a task from which it doesn't come back by itself
 ENDED = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
