@@ -52,6 +52,7 @@ class Settings(BaseSettings):
         seed: the seed of every random choice that has no seed of its own.
         runs_retention_days: after so many days the records of ended runs lose question, user and error, at the start of
             another run and by ``gca runs purge``; unset means that they stay.
+        keep_predictions: keep predictions under ``cache_dir``, so that a repeated question costs nothing twice.
         page_dag_id: the DAG that the page in Airflow starts.
         page_folders: folders beside the results root whose reports the page shows, with commas between.
         log_level: level of the ``gca`` command's log.
@@ -72,6 +73,7 @@ class Settings(BaseSettings):
     embeddings: str | None = None
     seed: int = Field(default=DEFAULT_SEED, ge=0)
     runs_retention_days: int | None = Field(default=None, ge=1)
+    keep_predictions: bool = True
     page_dag_id: str = "gca_haystack_ask"
     page_folders: str = ""
     log_level: str = "INFO"

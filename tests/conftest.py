@@ -39,6 +39,7 @@ os.environ |= {
     "GCA_ENV_FILE": str(AIRFLOW_HOME / "no.env"),
     "GCA_ASSETS_HOME": str(AIRFLOW_HOME / "assets"),
     "GCA_CACHE_DIR": str(AIRFLOW_HOME / "cache"),
+    "GCA_KEEP_PREDICTIONS": "false",
     "GCA_MACHINE_PROFILE": "none",
     "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
 }

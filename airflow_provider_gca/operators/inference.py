@@ -117,6 +117,7 @@ class StackBatchOperator(BatchOperator):
         self.job_id = job_id
         self.fail_when = fail_when
         self._job: LocalJob | None = None
+        self._known: dict[str, InferenceResult] = {}
         super().__init__(**kwargs)
 
     def _check(self) -> None:
@@ -150,22 +151,35 @@ class StackBatchOperator(BatchOperator):
         if self._job is not None:
             self._job.cancel()
 
-    def run_local(self, context: Context) -> list[InferenceResult]:  # noqa: ARG002
-        """Run the job in a subprocess."""
-        from gca_core.inference.local import DEFAULT_TIMEOUT, LocalJob, write_job
+    def work(self, context: Context) -> Any:
+        """Run the job where it is to run, unless all of its predictions were made before."""
+        from gca_core.inference.cache import take
 
         self._check()
-        write_job(self._requests(), self.job_uri, job_id=self.job_id)
+        requests = self._requests()
+        self._known = take(requests)
+        if len(self._known) == len(requests):
+            return self._judged([self._known[request.candidate_id] for request in requests])
+        return super().work(context)
+
+    def run_local(self, context: Context) -> list[InferenceResult]:  # noqa: ARG002
+        """Run the job in a subprocess, for what is not known yet."""
+        from gca_core.inference.local import DEFAULT_TIMEOUT, LocalJob, write_job
+
+        requests = self._requests()
+        left = [request for request in requests if request.candidate_id not in self._known]
+        write_job(left, self.job_uri, job_id=self.job_id)
         self._job = LocalJob(self.job_uri, on_line=self.log.info)
         if not self._killed:
             self._job.start()
         if self._killed:
             self._job.cancel()
             raise AirflowException("the task was killed; so was its inference job")
-        results = self._job.wait(float(self.timeout_seconds or DEFAULT_TIMEOUT))
+        made = self._job.wait(float(self.timeout_seconds or DEFAULT_TIMEOUT))
         if self._killed:
             raise AirflowException("the task was killed; so was its inference job")
-        return self._judged(results)
+        found = self._known | {result.candidate_id: result for result in made}
+        return self._judged([found[request.candidate_id] for request in requests])
 
     def command(self) -> BatchCommand:
         """The job's entrypoint in the image."""
@@ -249,6 +263,9 @@ class StackBatchOperator(BatchOperator):
         return [make_model(f"{name}: request {i}", InferenceRequest, entry) for i, entry in enumerate(self.requests)]
 
     def _judged(self, results: Sequence[InferenceResult], reason: str = "") -> list[InferenceResult]:
+        from gca_core.inference.cache import keep
+
+        keep(self._requests(), results)
         failed = [result for result in results if result.status != "succeeded"]
         for result in failed:
             self.log.warning("%s %s: %s", result.candidate_id, result.status.value, result.error)

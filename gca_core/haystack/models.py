@@ -265,6 +265,7 @@ class CandidateEvaluation(BaseModel, frozen=True):
     duration_seconds: float = 0.0
     backend: str = ""
     model: str = ""
+    cached: bool = False
     error: str | None = None
 
     @property

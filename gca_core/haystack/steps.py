@@ -346,6 +346,7 @@ def evaluate(state: StateRef, iteration: int, result: InferenceResult, context: 
         duration_seconds=result.duration_seconds,
         backend=result.backend,
         model=result.model,
+        cached=result.cached,
     )
 
 

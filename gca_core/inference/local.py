@@ -15,6 +15,7 @@ import gca_core
 from gca_core import io
 from gca_core.config import child_environment
 from gca_core.errors import DataValidationError, InferenceError
+from gca_core.inference.cache import keep, take
 from gca_core.inference.job import read_job, results_uri
 from gca_core.inference.models import InferenceRequest, InferenceResult, InferenceStatus, JobFile, JobResults
 
@@ -162,6 +163,8 @@ def run_local_job(
 ) -> list[InferenceResult]:
     """Write the job file, run the entrypoint in a subprocess, and return a result per request.
 
+    Predictions that were made before are taken from the cache.
+
     Args:
         requests: what to predict.
         job_uri: where the job file goes; ``results.json`` is written beside it.
@@ -172,10 +175,16 @@ def run_local_job(
     Raises:
         InferenceError: the job ended on its own without any answer.
     """
-    write_job(requests, job_uri, job_id=job_id)
-    job = LocalJob(job_uri, on_line=on_line)
-    job.start()
-    return job.wait(timeout)
+    known = take(requests)
+    left = [request for request in requests if request.candidate_id not in known]
+    if left:
+        write_job(left, job_uri, job_id=job_id)
+        job = LocalJob(job_uri, on_line=on_line)
+        job.start()
+        made = job.wait(timeout)
+        keep(left, made)
+        known |= {result.candidate_id: result for result in made}
+    return [known[request.candidate_id] for request in requests]
 
 
 def _environment(requests: Sequence[InferenceRequest]) -> dict[str, str]:

@@ -59,7 +59,10 @@ class InferenceRequest(BaseModel, frozen=True):
 
 
 class InferenceResult(BaseModel, frozen=True):
-    """What came of one request; ``error`` is a sentence for the reader, never a secret."""
+    """What came of one request; ``error`` is a sentence for the reader, never a secret.
+
+    ``cached``: the prediction was made before, for the same cells, model and seeds.
+    """
 
     candidate_id: str
     status: InferenceStatus
@@ -70,6 +73,7 @@ class InferenceResult(BaseModel, frozen=True):
     failure: FailureKind | None = None
     backend: str
     model: str = ""
+    cached: bool = False
 
 
 class InferenceJob(BaseModel, frozen=True):

@@ -5,7 +5,15 @@ import pytest
 
 from tests.conftest import REPOSITORY
 
-EXAMPLES = ("gca_annotate", "gca_annotate_cohort", "gca_atlas_ingest", "gca_haystack", "gca_haystack_ask", "gca_latent")
+EXAMPLES = (
+    "gca_annotate",
+    "gca_annotate_cohort",
+    "gca_atlas_ingest",
+    "gca_haystack",
+    "gca_haystack_ask",
+    "gca_haystack_batch",
+    "gca_latent",
+)
 
 
 def test_every_example_parses(dag_bag: Any) -> None:

@@ -101,6 +101,7 @@ def _texts(f: Findings) -> dict[str, Any]:
         "choice": choice(f.reference.selection, f.run.config.score_threshold) if f.reference.selection else [],
         "fates": fates(f.run, f.best),
         "caveats": caveats(f.run, f.outputs, f.baseline, f.reference),
+        "n_cached": sum(evaluation.cached for evaluation in f.run.evaluations()),
         "links": f.links[:LISTED_LINKS],
         "n_links": len(f.links),
         "regulators": f.regulators[:LISTED_FACTORS],

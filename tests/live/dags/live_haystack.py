@@ -5,30 +5,36 @@ from pathlib import Path
 
 from airflow.sdk import Param, dag, get_current_context
 
+from airflow_provider_gca.hooks.atlas import AtlasHook
 from airflow_provider_gca.task_groups.haystack import haystack_loop
-from gca_core.haystack import steps
+
+get_haystack_context = AtlasHook.get_haystack_context
 
 
-def hangs(name):
-    real = getattr(steps, name)
+def hanging(self, *args):
+    """Every step opens its context first."""
+    context = get_current_context()
+    phase, own = context["params"]["hang"], context["ti"].task_id.rpartition(".")[2]
+    if own == phase:
+        Path(context["params"]["sign"]).touch()
+        time.sleep(600)
+    if own == "propose" and phase == "infer":
+        from gca_core.haystack import steps
 
-    def wrapped(*args, **kwargs):
-        params = get_current_context()["params"]
-        if params["hang"] == name:
-            Path(params["sign"]).touch()
-            time.sleep(600)
-        found = real(*args, **kwargs)
-        if name == "propose" and params["hang"] == "infer":
-            # a job of many minutes
-            longer = [r.model_copy(update={"seeds": tuple(range(2000))}) for r in found[0].requests]
-            found = [found[0].model_copy(update={"requests": tuple(longer)})]
-        return found
-
-    return wrapped
+        steps.propose = with_a_job_of_minutes(steps.propose)
+    return get_haystack_context(self, *args)
 
 
-for phase in ("understand", "propose", "evaluate", "finalize"):
-    setattr(steps, phase, hangs(phase))
+def with_a_job_of_minutes(propose):
+    def longer(*args):
+        (job,) = propose(*args)
+        requests = [request.model_copy(update={"seeds": tuple(range(2000))}) for request in job.requests]
+        return [job.model_copy(update={"requests": tuple(requests)})]
+
+    return longer
+
+
+AtlasHook.get_haystack_context = hanging
 
 
 @dag(
