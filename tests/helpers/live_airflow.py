@@ -283,6 +283,11 @@ def live_airflow(dags: Path, environment: Mapping[str, str], **more: Any) -> Ite
         airflow.close()
 
 
+def in_time() -> float:
+    """30 seconds of a machine of one's own; on one that others load, longer by its processes per core."""
+    return 30 * max(1, os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
 def free_port() -> int:
     """A port of the loopback that nobody listens on."""
     with socket.socket() as listener:

@@ -1,6 +1,5 @@
 """What may happen to a task while its job runs on Google Batch: no job is lost, doubled or left behind."""
 
-import os
 import signal
 import time
 from collections.abc import Callable
@@ -11,7 +10,7 @@ import pytest
 
 from tests.helpers.batch_jobs import make_job  # noqa: F401
 from tests.helpers.batch_loopback import BatchServer
-from tests.helpers.live_airflow import LiveAirflow
+from tests.helpers.live_airflow import LiveAirflow, in_time
 
 RESTARTS = [("triggerer", signal.SIGKILL), ("triggerer", signal.SIGTERM), ("scheduler", signal.SIGKILL),
             ("api-server", signal.SIGKILL)]  # fmt: skip
@@ -36,10 +35,9 @@ def states(batch: BatchServer) -> list[str]:
 
 
 def cancelled_in_time(airflow: LiveAirflow, batch: BatchServer, run: str) -> bool:
-    """Within 30 seconds of a machine of one's own; one that others load takes longer by its processes per core."""
     begun = time.monotonic()
     airflow.wait(lambda: states(batch) == ["CANCELLED"], "the job to be cancelled", run)
-    return time.monotonic() - begun < 30 * max(1, os.getloadavg()[0] / (os.cpu_count() or 1))
+    return time.monotonic() - begun < in_time()
 
 
 def finish(airflow: LiveAirflow, batch: BatchServer, run: str) -> dict[str, Any]:

@@ -37,7 +37,7 @@ def airflow() -> Iterator[LiveAirflow]:
 def annotated(airflow: LiveAirflow) -> str:
     """A finished run of the annotation DAG."""
     run = airflow.trigger("gca_annotate")
-    airflow.wait_for_run(run, "success", "failed", seconds=240)
+    airflow.wait_for_run(run, "success", "failed")
     return run
 
 

@@ -57,7 +57,7 @@ def asked(airflow: LiveAirflow, visit) -> str:
             editor.shot("3_watch")
         return frame.locator("[data-over]").count() > 0
 
-    airflow.wait(over, 240, f"the page to show the end of {run_id}")
+    airflow.wait(over, f"the page to show the end of {run_id}")
     # it showed by itself how the run went on
     assert len({line.split(",")[0] for line in heard}) > 3, heard
     assert heard[-1].startswith("completed")
@@ -96,12 +96,12 @@ def test_a_run_is_cancelled_on_a_phone_in_the_dark(airflow: LiveAirflow, asked: 
     page.get_by_role("button", name="Ask", exact=True).click()
     page.wait_for_url(RUN)
     (run_id,) = RUN.search(page.url).groups()
-    airflow.wait(lambda: records.get(run_id).status is RunStatus.RUNNING, 60, f"{run_id} to run")
+    airflow.wait(lambda: records.get(run_id).status is RunStatus.RUNNING, f"{run_id} to run")
     page.get_by_role("button", name="Cancel the run").click()
     editor.shot("6_cancel")
     page.get_by_role("dialog").get_by_role("button", name="Cancel the run").click()
     page.locator(".status.cancelled").wait_for(timeout=30_000)
-    airflow.wait(lambda: records.get(run_id).status is RunStatus.CANCELLED, 30, f"{run_id} to be cancelled")
+    airflow.wait(lambda: records.get(run_id).status is RunStatus.CANCELLED, f"{run_id} to be cancelled")
     row = records.get(run_id)
     assert airflow.get(f"/dags/{DAG}/dagRuns/{row.dag_run_id}")["state"] == "failed"
     page.get_by_role("heading", name="It was cancelled").wait_for()
