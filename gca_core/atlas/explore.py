@@ -36,6 +36,7 @@ _NAMES = {
 _KNOWN_AS = """
 select target from synonyms where kind = %(kind)s and strpos(lower(synonym), lower(%(text)s)) > 0 union select %(text)s
 """
+_DATASETS = "select dataset from datasets where strpos(lower(dataset), lower(%(text)s)) > 0"
 _COLUMNS = {"cell_type": "cell_type_id", "perturbation": "perturbation", "tissue": "tissue_id"}
 # the page is cut before labels are looked up
 _PAGE = """
@@ -127,8 +128,9 @@ class Explorer:
                 values[kind] = [row["target"] for row in known]
                 conditions.append(f"g.{_COLUMNS[kind]} = any(%({kind})s)")
         if dataset and dataset.strip():
-            values["dataset"] = dataset.strip()
-            conditions.append("strpos(lower(g.dataset), lower(%(dataset)s)) > 0")
+            known = self._rows(_DATASETS, {"text": dataset.strip()})
+            values["dataset"] = [row["dataset"] for row in known]
+            conditions.append("g.dataset = any(%(dataset)s)")
         where = " and ".join(conditions) or "true"
         count = f"select count(*) as n_groups, coalesce(sum(n_cells), 0)::bigint as n_cells from cell_groups g where {where}"  # noqa: E501, S608
         page = {"limit": limit, "offset": offset}
