@@ -117,7 +117,8 @@ class RunView:
     def said(self) -> str:
         """For those who listen: what is new."""
         best = f", best score {self.best_score:.1f}" if self.best_score is not None else ""
-        return f"{self.status}: {self.doing}, iteration {self.iteration} of {self.max_iterations}{best}"
+        doing = f"{self.status}: {self.doing}" if self.doing else self.status
+        return f"{doing}, iteration {self.iteration} of {self.max_iterations}{best}"
 
     @property
     def joined(self) -> list[tuple[Dot, Dot]]:
@@ -135,6 +136,7 @@ def view_run(row: RunRow, iterations: Sequence[StoredIteration], dag_href: str =
     """A run with what is known of its iterations."""
     limit = int(row.config.get("max_iterations") or max(len(iterations), 1))
     over = row.status.is_over
+    ended = stopped(row.termination_reason)
     at = 0 if row.iteration is None else row.iteration + 1
     return RunView(
         run_id=row.run_id,
@@ -143,7 +145,7 @@ def view_run(row: RunRow, iterations: Sequence[StoredIteration], dag_href: str =
         over=over,
         user=row.user_name,
         created_at=row.created_at,
-        doing=stopped(row.termination_reason) if over else STEPS[row.phase].lower(),
+        doing=ended if over else STEPS[row.phase].lower(),
         iteration=at if over else min(max(at, 1), limit),
         max_iterations=limit,
         best_score=row.best_score,
@@ -151,7 +153,7 @@ def view_run(row: RunRow, iterations: Sequence[StoredIteration], dag_href: str =
         n_candidates=sum(len(candidates_of(iteration)) for iteration in iterations),
         seconds=_time(row.cost.get("inference_seconds", 0)),
         tokens=int(row.cost.get("model_tokens", 0)),
-        error=row.error or "",
+        error=row.error or (row.termination_reason or "" if not ended else ""),
         steps=_steps(row.phase, row.status),
         dots=tuple(_dots(iterations, limit)),
         dag_href=dag_href,

@@ -22,13 +22,19 @@ AXE = REPOSITORY / "build" / "axe-core" / "package" / "axe.min.js"
 ROLES = {"admin": "admin", "editor": "user", "viewer": "viewer"}
 DESK, PHONE = {"width": 1280, "height": 900}, {"width": 360, "height": 740}
 DAG = "gca_haystack_ask"
+# deaths are other tests' matter; here a slow machine is no fault
+PATIENT = {
+    "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "120",
+    "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT": "120",
+}
 SERIOUS = ("serious", "critical")
 
 
 @pytest.fixture(scope="session")
 def airflow() -> Iterator[LiveAirflow]:
     """A running Airflow whose atlas holds the bundled cells, without the answer to the question."""
-    with live_airflow(REPOSITORY / "dags", {}, roles=ROLES) as running:
+    with live_airflow(REPOSITORY / "dags", PATIENT, roles=ROLES) as running:
         ingest_demo(running.gca_home)
         yield running
 
