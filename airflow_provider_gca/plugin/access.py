@@ -9,9 +9,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 from airflow.api_fastapi.app import get_auth_manager
+from airflow.api_fastapi.auth.managers.base_auth_manager import COOKIE_NAME_JWT_TOKEN
 from airflow.api_fastapi.auth.managers.models.base_user import BaseUser
-from airflow.api_fastapi.auth.managers.models.resource_details import AccessView, DagAccessEntity
-from airflow.api_fastapi.core_api.security import bearer_scheme, get_user, requires_access_dag, requires_access_view
+from airflow.api_fastapi.auth.managers.models.resource_details import AccessView, DagAccessEntity, DagDetails
+from airflow.api_fastapi.core_api.security import bearer_scheme, resolve_user_from_token
+from airflow.models.dag import DagModel
 from fastapi import Depends, HTTPException, Request
 
 from airflow_provider_gca.plugin.records import page_dag_id, run_store
@@ -23,15 +25,17 @@ if TYPE_CHECKING:
 
 
 USER = "gca_user"
+DOES = {"GET": "see", "POST": "start", "PUT": "change", "DELETE": "delete"}
 
 
 async def authenticate(request: Request) -> BaseUser:
-    """Who asks.
+    """Who asks, by a token or by the cookie of Airflow's pages.
 
     Raises:
         HTTPException: 401, or 403 for a token that Airflow didn't make.
     """
-    return await get_user(request, None, await bearer_scheme(request))
+    bearer = await bearer_scheme(request)
+    return await resolve_user_from_token(bearer.credentials if bearer else request.cookies.get(COOKIE_NAME_JWT_TOKEN))
 
 
 def current_user(request: Request) -> BaseUser:
@@ -43,32 +47,29 @@ def current_user(request: Request) -> BaseUser:
 CurrentUser = Annotated[BaseUser, Depends(current_user)]
 
 
-def may_enter(request: Request, user: CurrentUser) -> None:
+def may_enter(user: CurrentUser) -> None:
     """Refuse who may not see Airflow's plugins."""
-    requires_access_view(AccessView.PLUGINS)(request, user)
+    if not get_auth_manager().is_authorized_view(access_view=AccessView.PLUGINS, user=user):
+        raise HTTPException(403, "Airflow does not allow you to see its plugins")
 
 
-def require_dag(
-    request: Request, user: BaseUser, method: ResourceMethod, dag_id: str, entity: DagAccessEntity = DagAccessEntity.RUN
-) -> None:
-    """Refuse who may not do that to a DAG's runs, or to another of its parts.
+def may_dag(user: BaseUser, method: ResourceMethod, dag_id: str, entity: DagAccessEntity = DagAccessEntity.RUN) -> bool:
+    """Whether somebody may do that to a DAG's runs, or to another of its parts."""
+    details = DagDetails(id=dag_id, team_name=DagModel.get_team_name(dag_id))
+    return bool(get_auth_manager().is_authorized_dag(method=method, access_entity=entity, details=details, user=user))
+
+
+def require_dag(user: BaseUser, method: ResourceMethod, dag_id: str) -> None:
+    """Refuse who may not do that to a DAG's runs.
 
     Raises:
         HTTPException: 403.
     """
-    requires_access_dag(method, entity, dag_id)(request, user)
+    if not may_dag(user, method, dag_id):
+        raise HTTPException(403, f"Airflow does not allow you to {DOES[method]} runs of the DAG {dag_id}")
 
 
-def may_dag(request: Request, user: BaseUser, method: ResourceMethod, dag_id: str) -> bool:
-    """Whether :func:`require_dag` lets pass."""
-    try:
-        require_dag(request, user, method, dag_id)
-    except HTTPException:
-        return False
-    return True
-
-
-def require_run(request: Request, user: BaseUser, run_id: str) -> RunRow:
+def require_run(user: BaseUser, run_id: str) -> RunRow:
     """A run that the caller may see.
 
     Raises:
@@ -77,7 +78,7 @@ def require_run(request: Request, user: BaseUser, run_id: str) -> RunRow:
     row = run_store().get(run_id)
     if row is None or not (sees_all(user) or (row.dag_id and row.user_name == user.get_name())):
         raise HTTPException(404, "there is no such run among those that you may see")
-    require_dag(request, user, "GET", row.dag_id or page_dag_id())
+    require_dag(user, "GET", row.dag_id or page_dag_id())
     return row
 
 

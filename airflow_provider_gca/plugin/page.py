@@ -72,7 +72,7 @@ async def index(
 ) -> HTMLResponse:
     """A question, and the latest runs."""
     facts = await metadata(request, user)
-    rows = await run_in_threadpool(_latest, request, user)
+    rows = await run_in_threadpool(_latest, user)
     ideas = await run_in_threadpool(_ideas)
     return render(
         request,
@@ -89,8 +89,8 @@ async def index(
     )
 
 
-def _latest(request: Request, user: BaseUser) -> list[RunRow]:
-    if not may_dag(request, user, "GET", page_dag_id()):
+def _latest(user: BaseUser) -> list[RunRow]:
+    if not may_dag(user, "GET", page_dag_id()):
         return []
     return run_store().list_runs(5, user_name=None if sees_all(user) else user.get_name())
 
@@ -109,7 +109,7 @@ def history(
     page: Annotated[int, Query(ge=1, le=1000)] = 1,
 ) -> HTMLResponse:
     """What was asked, newest first."""
-    require_dag(request, user, "GET", page_dag_id())
+    require_dag(user, "GET", page_dag_id())
     everybody = sees_all(user)
     words = {"text": text.strip(), "status": status, "asked_by": asked_by.strip() if everybody else ""}
     wanted: dict[str, Any] = {
@@ -202,7 +202,7 @@ def _pages(words: dict[str, str], page: int, total: int) -> dict[str, Any]:
 @router.get("/dag-run")
 def dag_run_page(request: Request, user: CurrentUser, dag_id: Word, dag_run_id: Word) -> HTMLResponse:
     """The run that a DAG run works on, for its tab."""
-    require_dag(request, user, "GET", dag_id)
+    require_dag(user, "GET", dag_id)
     rows = run_store().list_runs(1, dag_run=(dag_id, dag_run_id))
     if not rows:
         return render(request, "no_run.html.j2", user, "runs")
@@ -210,10 +210,10 @@ def dag_run_page(request: Request, user: CurrentUser, dag_id: Word, dag_run_id: 
 
 
 def _run(request: Request, user: BaseUser, run_id: str) -> dict[str, Any]:
-    row = require_run(request, user, run_id)
+    row = require_run(user, run_id)
     where, may_cancel = "", False
     if row.dag_id and row.dag_run_id:
-        may_cancel = may_dag(request, user, "PUT", row.dag_id)
+        may_cancel = may_dag(user, "PUT", row.dag_id)
         where = f"{_airflow(request)}/dags/{quote(row.dag_id)}/runs/{quote(row.dag_run_id)}"
     return {
         "run": view_run(row, run_store().iterations(run_id), where),

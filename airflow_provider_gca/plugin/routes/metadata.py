@@ -35,8 +35,8 @@ async def metadata(request: Request, user: CurrentUser) -> Metadata:
         dag_paused=bool(found and found["is_paused"]),
         backends=sorted(BACKENDS),
         user=user.get_name(),
-        may_start=await run_in_threadpool(may_dag, request, user, "POST", dag_id),
-        may_cancel=await run_in_threadpool(may_dag, request, user, "PUT", dag_id),
+        may_start=await run_in_threadpool(may_dag, user, "POST", dag_id),
+        may_cancel=await run_in_threadpool(may_dag, user, "PUT", dag_id),
         sees_all=await run_in_threadpool(sees_all, user),
         atlas=await run_in_threadpool(explorer().overview),
         limits=Limits(

@@ -52,7 +52,7 @@ _streams: Counter[str] = Counter()
 async def create(request: Request, user: CurrentUser, asked: RunRequest) -> Run:
     """Start a run by Airflow's own API: who may not trigger the DAG gets 403, and its audit log has it."""
     dag_id = page_dag_id()
-    await run_in_threadpool(require_dag, request, user, "POST", dag_id)
+    await run_in_threadpool(require_dag, user, "POST", dag_id)
     if wait := _starts.wait(str(user.get_id())):
         raise HTTPException(429, "too many runs at once; wait a little", {"Retry-After": str(int(wait) + 1)})
     if not (await run_in_threadpool(explorer().overview)).n_groups:
@@ -96,7 +96,7 @@ def runs(
     offset: Annotated[int, Query(ge=0, le=1_000_000)] = 0,
 ) -> RunPage:
     """The runs that the caller may see, newest first."""
-    require_dag(request, user, "GET", page_dag_id())
+    require_dag(user, "GET", page_dag_id())
     wanted: dict[str, Any] = {"status": status, "text": text, "user_name": by if sees_all(user) else user.get_name()}
     store = run_store()
     rows = store.list_runs(limit, offset, **wanted)
@@ -108,13 +108,13 @@ def runs(
 @router.get("/runs/{run_id}")
 def run(request: Request, user: CurrentUser, run_id: str) -> Run:
     """How a run stands."""
-    return _run(request, require_run(request, user, run_id), run_store().iterations(run_id))
+    return _run(request, require_run(user, run_id), run_store().iterations(run_id))
 
 
 @router.get("/runs/{run_id}/result")
 def result(request: Request, user: CurrentUser, run_id: str) -> Result:
     """What a run came to; 409 while it goes on, or where it ended without a result."""
-    row = require_run(request, user, run_id)
+    row = require_run(user, run_id)
     if "json" not in row.outputs:
         why = f", {row.error}" if row.error else ""
         raise HTTPException(409, f"the run {run_id} has no result: it is {row.status.value}{why}")
@@ -128,9 +128,9 @@ def result(request: Request, user: CurrentUser, run_id: str) -> Result:
 
 
 @router.get("/runs/{run_id}/files/{kind}")
-def file(request: Request, user: CurrentUser, run_id: str, kind: str) -> Response:
+def file(user: CurrentUser, run_id: str, kind: str) -> Response:
     """A file of the result: ``html`` to look at, ``markdown``, ``json`` and ``h5ad`` to keep."""
-    uri = require_run(request, user, run_id).outputs.get(kind)
+    uri = require_run(user, run_id).outputs.get(kind)
     if uri is None:
         raise HTTPException(404, f"the run {run_id} recorded no file of the kind {kind!r}")
     return send_file(uri)
@@ -139,8 +139,8 @@ def file(request: Request, user: CurrentUser, run_id: str, kind: str) -> Respons
 @router.post("/runs/{run_id}/cancel")
 async def cancel(request: Request, user: CurrentUser, run_id: str) -> Run:
     """End a run by Airflow's own API: its DAG run is marked as failed, which ends its tasks and jobs."""
-    row = await run_in_threadpool(require_run, request, user, run_id)
-    await run_in_threadpool(require_dag, request, user, "PUT", row.dag_id or page_dag_id())
+    row = await run_in_threadpool(require_run, user, run_id)
+    await run_in_threadpool(require_dag, user, "PUT", row.dag_id or page_dag_id())
     if row.status.is_final:
         raise HTTPException(409, f"the run {run_id} has ended as {row.status.value}")
     if row.dag_id and row.dag_run_id:
@@ -152,7 +152,7 @@ async def cancel(request: Request, user: CurrentUser, run_id: str) -> Run:
 @router.get("/runs/{run_id}/events", response_class=StreamingResponse)
 async def events(request: Request, user: CurrentUser, run_id: str) -> StreamingResponse:
     """The run as server-sent events: ``run`` whenever something changed, ``end`` when nothing more will."""
-    await run_in_threadpool(require_run, request, user, run_id)
+    await run_in_threadpool(require_run, user, run_id)
     name = str(user.get_id())
     if _streams[name] >= MAX_STREAMS:
         raise HTTPException(429, f"{MAX_STREAMS} pages are watching already; close one", {"Retry-After": "15"})
