@@ -132,6 +132,7 @@ def test_the_atlas_says_what_it_expects_and_how_sure_that_is(default_run, contex
     assert (again.change == found.change).all()
 
 
+@pytest.mark.slow
 def test_what_the_atlas_holds_is_the_answer_and_predicted_only_when_asked(context, demo, own_settings) -> None:
     def ask(**options: object) -> HaystackOutputs:
         config = IterationConfig.model_validate({"max_iterations": 1, **options})

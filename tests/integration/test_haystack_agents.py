@@ -412,6 +412,7 @@ def test_a_models_prompts_never_cost_accuracy(model, begin, by_rules, context, d
     assert io.read_json(again.json_uri)["canonical_sha256"] == log["canonical_sha256"]
 
 
+@pytest.mark.slow
 def test_an_agent_that_drives_a_run_stays_within_it(begin, context, bucket, tmp_path):
     state = begin(FAR.model_copy(update={"max_iterations": 1}))
     actions = RunActions(state, context)

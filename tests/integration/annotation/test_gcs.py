@@ -61,6 +61,7 @@ def test_a_file_in_a_bucket_is_annotated_into_the_bucket_as_on_this_machine(buck
     assert left == {uri.rsplit("/", 1)[-1] for uri in there.uris.values()}
 
 
+@pytest.mark.slow
 def test_a_store_that_can_not_be_sent_whole_leaves_the_one_before(bucket, cells, tmp_path):
     cells.write_zarr(tmp_path / "cells.zarr")
     config = AnnotationConfig(

@@ -181,6 +181,7 @@ def test_files_of_this_machine_go_to_the_job_and_come_back(bucket: Bucket, tmp_p
         require_reachable(None, [away, str(local)])
 
 
+@pytest.mark.slow
 def test_the_gca_command_of_a_job_reaches_the_storage(
     bucket: Bucket, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -47,6 +47,7 @@ def test_other_likelihoods_and_dispersions_learn_the_groups(save, configure, opt
     np.testing.assert_array_equal(latent_of(TorchVAE.load(str(tmp_path / "model")), data), latent)
 
 
+@pytest.mark.slow
 def test_dispersion_by_batch_follows_the_batch_that_is_noisier(save: Save, configure: Configure) -> None:
     cells = counts_with_groups(400)
     noisy = (cells.obs["batch"] == "q").to_numpy()

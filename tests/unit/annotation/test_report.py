@@ -225,6 +225,7 @@ def test_lists_of_markers_have_a_report_without_cells():
     assert "Share" not in page.text
 
 
+@pytest.mark.slow
 def test_many_clusters_with_names_of_any_sort_are_drawn():
     labels = [f"type {i % 65} with a rather long name, $x_{{{i}}}$" for i in range(75)]
     many = [annotation(f"{i} ünïcode \n 细胞 $" if i else "", label, n_cells=i) for i, label in enumerate(labels)]

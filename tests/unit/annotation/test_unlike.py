@@ -60,6 +60,7 @@ def test_two_clusters_of_unknown_cells_stay_unknown(blood):
     assert {a.primary_label for a in annotate_anndata(blood, "k").annotations} == {UNKNOWN}
 
 
+@pytest.mark.slow
 def test_many_clusters_that_no_marker_speaks_for_are_tried_a_few_times_each(database, monkeypatch):
     adata = simulate(database, {"b": B_CELL}, n_per_type=100)
     adata.X[10:] = np.random.default_rng(2).poisson(0.3, size=(90, adata.n_vars))
