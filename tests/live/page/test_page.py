@@ -138,7 +138,7 @@ def test_the_atlas_is_searched(visit) -> None:
     page = viewer.page
     page.goto("/gca/atlas")
     page.get_by_label("Cell type").fill("b cell")
-    page.get_by_label("Perturbation").fill("IFNB")
+    page.get_by_label("Perturbation").fill("FERON beta")
     page.get_by_role("button", name="Search").click()
     page.get_by_role("heading", name=re.compile("^1 group")).wait_for()
     page.get_by_label("A question").fill(QUESTION)
