@@ -336,28 +336,32 @@ def by_rules_next(tried: StateRef, context: HaystackContext) -> list[str]:
     return ids(tried, context)
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+# what is no answer at all, and what is one in the wrong form; the others are shades of these
+FIRST = ("errors", "no JSON", "tools for ever", "unknown groups", "controls")
+
+
+@pytest.mark.parametrize("fault", [pytest.param(f, marks=[pytest.mark.slow] if f not in FIRST else []) for f in FAULTS])
 def test_the_rules_stand_where_a_model_fails(model, context, demo, tried, by_rules_next, fault):
     controls = groups_of(context, demo, control=True)
     answer = replace(FAULTS[fault], text=FAULTS[fault].text.replace("CONTROL", controls[0]))
     faulty, server = model(lambda *_: answer)
     begun = time.monotonic()
     assert ids(tried, faulty) == by_rules_next
-    assert time.monotonic() - begun < 20
+    assert time.monotonic() - begun < 60
     assert 1 <= len(server.requests) <= FAR.max_model_calls
     proposal = steps.read_proposal(steps.load_run(tried), 1)
     assert any("some-model" in note for note in proposal.notes)
     assert bool(proposal.agents[-1].failure) != (fault in {"unknown groups", "controls"})
 
 
-@pytest.mark.parametrize("stall", [{"delay_s": 20.0}, {"drip_s": 20.0}], ids=["silent", "dripping"])
+@pytest.mark.parametrize("stall", [{"delay_s": 60.0}, {"drip_s": 60.0}], ids=["silent", "dripping"])
 def test_a_model_that_stalls_is_not_waited_for(model, begin, stall):
     faulty, server = model(lambda *_: Answer(**stall))
     state = begin(FAR.model_copy(update={"max_model_seconds": 3.0}))
     assert ids(state, faulty)
     proposal = steps.read_proposal(steps.load_run(state), 0)
     assert any("did not answer in time" in note for note in proposal.notes)
-    assert len(server.requests) == 1 and proposal.agents[0].duration_seconds < 10
+    assert len(server.requests) == 1 and proposal.agents[0].duration_seconds < 30
     assert not any(Strategy.MODEL in c.strategies for c in proposal.candidates)
 
 
