@@ -334,7 +334,7 @@ def test_two_ingests_of_the_same_at_once_agree(admin_atlas: Atlas, atlas: Atlas,
     assert len({report.store_uri for report in reports}) == 1
 
 
-@pytest.mark.parametrize("moment", ["write_groups", "_copy_cells"])
+@pytest.mark.parametrize("moment", ["write_groups", pytest.param("_copy_cells", marks=pytest.mark.slow)])
 def test_a_killed_ingest_leaves_the_state_before(take_in, atlas, settings, tmp_path, moment):
     path = tmp_path / "cells.h5ad"
     make_cells(1).write_h5ad(path)

@@ -84,6 +84,7 @@ def test_two_processes_that_start_it_at_once_get_one_server(fresh_home: Path) ->
     assert [str(server.pid) for server in embedded.status() if server.home == fresh_home.resolve()] == list(pids)
 
 
+@pytest.mark.slow
 def test_what_the_agent_changed_of_itself_is_set_again_at_the_next_start(fresh_home: Path) -> None:
     with connect(embedded.start(fresh_home).dsn("agent")) as connection:
         connection.execute("set transaction read write")
@@ -98,6 +99,7 @@ def test_what_the_agent_changed_of_itself_is_set_again_at_the_next_start(fresh_h
     assert found == [("30s",), ("on",), ('"$user", public',), ("2GB",)]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root writes beside what another user owns")
 def test_root_follows_no_link_that_the_servers_user_left(fresh_home: Path, tmp_path: Path) -> None:
     server = embedded.start(fresh_home)
@@ -198,6 +200,7 @@ def test_a_server_whose_home_was_deleted_is_named_and_can_be_stopped(fresh_home:
     assert [found.pid for found in embedded.status() if found.home == fresh_home.resolve()] == [again.pid]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root's data lies outside GCA_HOME")
 def test_data_whose_home_was_deleted_is_listed_and_can_be_removed(fresh_home: Path) -> None:
     server = embedded.start(fresh_home)
@@ -228,6 +231,7 @@ def test_lost_passwords_destroy_nothing_and_lost_data_is_made_again(fresh_home: 
         assert connection.execute("select current_user").fetchone() == ("gca_agent",)
 
 
+@pytest.mark.slow
 def test_names_of_folders_are_never_commands(fresh_home: Path) -> None:
     home = fresh_home / 'it\'s $(touch x) "q"; äöü'
     try:
@@ -238,6 +242,7 @@ def test_names_of_folders_are_never_commands(fresh_home: Path) -> None:
     assert not Path("x").exists()
 
 
+@pytest.mark.slow
 def test_a_path_too_long_for_a_socket_gets_a_short_one(fresh_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(layout, "MAX_SOCKET_DIR", 16)
     info = embedded.start(fresh_home)

@@ -33,7 +33,7 @@ def without_run(report: dict) -> dict:
     return {name: value for name, value in report.items() if name not in {"stats", "versions"}}
 
 
-@pytest.mark.parametrize("kind", ["h5ad", "zarr"])
+@pytest.mark.parametrize("kind", ["h5ad", pytest.param("zarr", marks=pytest.mark.slow)])
 def test_a_file_in_a_bucket_is_annotated_into_the_bucket_as_on_this_machine(bucket, cells, tmp_path, kind):
     source = tmp_path / f"cells.{kind}"
     if kind == "zarr":

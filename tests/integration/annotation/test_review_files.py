@@ -134,14 +134,6 @@ def test_corrections_of_one_run_can_be_given_to_another(run, source, tmp_path):
     assert set(again.obs["gptca_label"][again.obs["truth"] == "b"]) == {"B cell"}
 
 
-def test_zarr_results_are_corrected_too(source, tmp_path):
-    ad.read_h5ad(source).write_zarr(tmp_path / "cells.zarr")
-    annotate_file(config(tmp_path / "cells.zarr", tmp_path / "out"))
-    apply_review(table(tmp_path / "out", {"b": "B cell"}), tmp_path / "out", who="ada")
-    adata = ad.read_zarr(tmp_path / "out" / "annotated.zarr")
-    assert set(adata.obs["gptca_label"][adata.obs["truth"] == "b"]) == {"B cell"}
-
-
 def test_the_command_lists_applies_and_makes_markers(run):
     listed = CliRunner().invoke(app, ["review", str(run)])
     assert "5 of 5 clusters in 1 run flagged" in listed.stdout
