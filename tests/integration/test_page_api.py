@@ -216,6 +216,26 @@ def test_a_run_is_started_and_cancelled_through_airflow(
     assert "editor" in owners
 
 
+def test_the_link_of_an_operator_opens_what_its_task_recorded(ask: Ask, mine: str, page_home: Path) -> None:
+    from airflow.models.dagrun import DagRun
+    from airflow.models.xcom import XComModel
+    from airflow.utils.session import create_session
+
+    from airflow_provider_gca.utils.place import result_url, uri_key
+
+    run_id = next(r["dag_run_id"] for r in ask("admin", "GET", "/api/runs?status=cancelled").json()["runs"])
+    task_id = "haystack.start"
+    link = result_url(DAG, run_id, task_id, -1, "report").removeprefix("/gca")
+    report = page_home / "results" / "haystack" / mine / "report.html"
+    for uri, status in ((report.as_uri(), 200), ("file:///etc/passwd", 404), (f"{report.as_uri()}x", 404)):
+        with create_session() as session:
+            assert session.query(DagRun).filter_by(dag_id=DAG, run_id=run_id).count() == 1
+            XComModel.set(uri_key("report"), uri, dag_id=DAG, run_id=run_id, task_id=task_id, session=session)
+        # who may see the DAG, a viewer too
+        assert [ask(who, "GET", link).status_code for who in ("anonymous", "viewer")] == [401, status]
+    assert ask("viewer", "GET", link.replace("report", "figure")).status_code == 404
+
+
 def test_a_result_is_what_the_log_of_the_run_says(ask: Ask, mine: str) -> None:
     result = ask("editor", "GET", f"/api/runs/{mine}/result").json()
     assert (result["grounding_score"], result["verdict"], result["termination_reason"]) == (

@@ -27,7 +27,7 @@ async def shown(
 ) -> Response:
     """The report or figure that a task recorded, for those whom Airflow shows the task's XComs."""
     path = ("dags", dag_id, "dagRuns", dag_run_id, "taskInstances", task_id, "xcomEntries", uri_key(kind))
-    entry = await ask_airflow(request, "GET", *path, map_index=map_index)
+    entry = await ask_airflow(request, "GET", *path, map_index=map_index, deserialize=True)
     uri = entry["value"]
     if not isinstance(uri, str) or not await run_in_threadpool(is_shown, uri):
         raise HTTPException(
