@@ -118,7 +118,7 @@ class RunView:
         """For those who listen: what is new."""
         best = f", best score {self.best_score:.1f}" if self.best_score is not None else ""
         doing = f"{self.status}: {self.doing}" if self.doing else self.status
-        return f"{doing}, iteration {self.iteration} of {self.max_iterations}{best}"
+        return f"{doing}, iteration {self.iteration}{best}"
 
     @property
     def joined(self) -> list[tuple[Dot, Dot]]:
@@ -134,7 +134,8 @@ class RunView:
 
 def view_run(row: RunRow, iterations: Sequence[StoredIteration], dag_href: str = "") -> RunView:
     """A run with what is known of its iterations."""
-    limit = int(row.config.get("max_iterations") or max(len(iterations), 1))
+    # unknown until the run has begun, where nobody asked for a number
+    limit = int(row.config.get("max_iterations") or 0)
     over = row.status.is_over
     ended = stopped(row.termination_reason)
     at = 0 if row.iteration is None else row.iteration + 1
@@ -146,7 +147,7 @@ def view_run(row: RunRow, iterations: Sequence[StoredIteration], dag_href: str =
         user=row.user_name,
         created_at=row.created_at,
         doing=ended if over else STEPS[row.phase].lower(),
-        iteration=at if over else min(max(at, 1), limit),
+        iteration=at if over else max(at, 1),
         max_iterations=limit,
         best_score=row.best_score,
         threshold=row.config.get("score_threshold"),
@@ -155,7 +156,7 @@ def view_run(row: RunRow, iterations: Sequence[StoredIteration], dag_href: str =
         tokens=int(row.cost.get("model_tokens", 0)),
         error=row.error or (row.termination_reason or "" if not ended else ""),
         steps=_steps(row.phase, row.status),
-        dots=tuple(_dots(iterations, limit)),
+        dots=tuple(_dots(iterations, max(limit, len(iterations)))),
         dag_href=dag_href,
     )
 

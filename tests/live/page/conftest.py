@@ -77,11 +77,11 @@ class Visitor:
         self.page.get_by_role("button", name="Sign in").click()
         self.page.wait_for_url(lambda url: "/auth/" not in url)
 
-    def shot(self, name: str) -> None:
-        """Keep a picture of the whole page."""
+    def shot(self, name: str, *, whole: bool = True) -> None:
+        """Keep a picture of the page, or of what the window shows of it."""
         SHOTS.mkdir(parents=True, exist_ok=True)
         self.shots.append(name)
-        self.page.screenshot(path=SHOTS / f"{name}.png", full_page=True)
+        self.page.screenshot(path=SHOTS / f"{name}.png", full_page=whole)
 
     def has(self, name: str) -> bool:
         """Whether a picture of that name was taken."""

@@ -76,6 +76,9 @@ def test_a_result_is_read_and_downloaded(asked: str, visit, tmp_path: Path) -> N
     report = page.frame_locator("iframe.report")
     report.get_by_role("heading", name=QUESTION).wait_for()
     editor.shot("5_results")
+    # it is drawn once it is seen
+    page.locator("iframe.report").scroll_into_view_if_needed()
+    editor.shot("5_report", whole=False)
     starts = {"h5ad": b"\x89HDF", "html": b"<!doctype html>", "markdown": b"# ", "json": b"{"}
     for kind, start in starts.items():
         with page.expect_download() as download:
@@ -103,7 +106,8 @@ def test_a_run_is_cancelled_on_a_phone_in_the_dark(airflow: LiveAirflow, asked: 
     page.locator(".status.cancelled").wait_for(timeout=30_000)
     airflow.wait(lambda: records.get(run_id).status is RunStatus.CANCELLED, f"{run_id} to be cancelled")
     row = records.get(run_id)
-    assert airflow.get(f"/dags/{DAG}/dagRuns/{row.dag_run_id}")["state"] == "failed"
+    # what is left of it is the teardown
+    airflow.wait_for_run(f"/dags/{DAG}/dagRuns/{row.dag_run_id}", "failed", "success")
     page.get_by_role("heading", name="It was cancelled").wait_for()
     editor.shot("7_cancelled")
     page.goto("/gca/runs?status=cancelled")
