@@ -33,7 +33,7 @@ class ReportLink(BaseOperatorLink):
     xcom_key = "gca_report_link"
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
-        """The page of the plugin that shows it; empty where there is no report, or none that may be shown."""
+        """The page of the plugin or of the Cloud Console that shows it; empty where none does."""
         return _shown(operator, ti_key, "report")
 
 
@@ -44,7 +44,7 @@ class FigureLink(BaseOperatorLink):
     xcom_key = "gca_figure_link"
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
-        """The page of the plugin that shows it; empty where there is no figure, or none that may be shown."""
+        """The page of the plugin or of the Cloud Console that shows it; empty where none does."""
         return _shown(operator, ti_key, "figure")
 
 
@@ -76,10 +76,11 @@ def run_page(run_id: str, base_url: str | None = None) -> str | None:
 
 
 def _shown(operator: BaseOperator, ti_key: TaskInstanceKey, kind: str) -> str:
-    uri = getattr(operator, f"{kind}_uri", None)
-    if not uri or not is_shown(uri):
-        return ""
-    return result_url(ti_key.dag_id, ti_key.run_id, ti_key.task_id, ti_key.map_index, kind)
+    uri = getattr(operator, f"{kind}_uri", None) or ""
+    if uri and is_shown(uri):
+        return result_url(ti_key.dag_id, ti_key.run_id, ti_key.task_id, ti_key.map_index, kind)
+    # the Cloud Console's storage page; a browser opens nothing of a worker's disk
+    return f"https://storage.cloud.google.com/{quote(uri.removeprefix('gs://'))}" if uri.startswith("gs://") else ""
 
 
 def with_alias(arguments: Mapping[str, Any], alias: str | None) -> dict[str, Any]:

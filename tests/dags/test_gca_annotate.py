@@ -27,7 +27,9 @@ def test_annotates_the_bundled_cells_and_says_how_well(run_dag: Any, gca_home: P
     labelled = ad.read_h5ad(as_path(result["uris"]["h5ad"]))
     assert labelled.n_obs == 700
     assert {"gptca_label", "gptca_ontology_id", "gptca_confidence"} <= set(labelled.obs.columns)
-    assert output(run, "annotate", "gca_report_link") == [result["uris"]["html"]]
+    assert output(run, "annotate", "gca_report_uri") == [result["uris"]["html"]]
+    (link,) = output(run, "annotate", "gca_report_link")
+    assert link.startswith("/gca/results?dag_id=gca_annotate&") and link.endswith("map_index=-1&kind=report")
 
 
 def test_a_missing_file_fails_at_once_and_says_so(run_dag: Any, tmp_path: Path) -> None:

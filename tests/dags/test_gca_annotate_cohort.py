@@ -101,8 +101,7 @@ def test_a_broken_file_is_named_and_the_others_are_there(run_dag: Any, cohort: P
     assert len(results) == 2
     assert all("gptca_vocabulary_label" in ad.read_h5ad(as_path(result["uris"]["h5ad"])).obs for result in results)
     assert {event.asset.uri for event in asset_events(run)} == {result["uris"]["h5ad"] for result in results}
-    links = output(run, "annotate", "gca_report_link")
-    assert sorted(links) == sorted(["", *(result["uris"]["html"] for result in results)])
+    assert sorted(output(run, "annotate", "gca_report_uri")) == sorted(result["uris"]["html"] for result in results)
 
 
 def test_a_reviewer_labels_flagged_clusters_in_the_form(answering: Any, tmp_path: Path) -> None:

@@ -26,8 +26,8 @@ def test_trains_scores_and_labels_new_cells(run_dag: Any, gca_home: Path) -> Non
     assert all(as_path(uri).exists() for uri in summary["files"].values())
     (result,) = output(run, "train")
     assert len(json.dumps(result)) < 20_000
-    assert output(run, "train", "gca_report_link") == [result["uris"]["report"]]
-    assert output(run, "train", "gca_figure_link") == [result["uris"]["umap"]]
+    assert output(run, "train", "gca_report_uri") == [result["uris"]["report"]]
+    assert output(run, "train", "gca_figure_uri") == [result["uris"]["umap"]]
     events = {event.extra["artefact"]: event for event in asset_events(run)}
     assert {name: event.asset.uri for name, event in events.items()} == {
         name: result["uris"][name] for name in ("checkpoint", "latent", "metrics")

@@ -131,7 +131,7 @@ def test_the_figure_has_a_link_to_the_page_where_that_may_show_it(trained, monke
     key = TaskInstanceKey("d", "train", "manual__2026-11-29T00:00:00+00:00", 1, -1)
     assert link.get_link(operator, ti_key=key) == ""
     operator.execute({})
-    assert link.get_link(operator, ti_key=key) == ""
+    assert link.get_link(operator, ti_key=key) == "https://storage.cloud.google.com/b/u.png"
     monkeypatch.setenv("GCA_PAGE_FOLDERS", "/elsewhere, gs://b")
     where = "dag_id=d&dag_run_id=manual__2026-11-29T00%3A00%3A00%2B00%3A00&task_id=train&map_index=-1&kind=figure"
     assert link.get_link(operator, ti_key=key) == f"/gca/results?{where}"
