@@ -9,14 +9,20 @@ import pytest
 
 from tests.conftest import REPOSITORY
 
-HEAVY = ("torch", "scanpy", "anndata", "pandas", "numpy", "scipy", "sklearn", "matplotlib", "psycopg", "umap", "google")
+HEAVY = (
+    "torch", "scanpy", "anndata", "pandas", "numpy", "scipy", "sklearn", "matplotlib", "psycopg", "umap", "google",
+    "fastapi",
+)  # fmt: skip
 HEAVY_PREFIXES = ("langchain",)
-ROOMS = ("hooks", "operators", "sensors", "triggers", "task_groups", "utils")
+ROOMS = ("hooks", "notifications", "operators", "plugin", "sensors", "triggers", "task_groups", "utils")
 PACKAGE = REPOSITORY / "airflow_provider_gca"
 MODULES = sorted(
     ".".join(path.relative_to(REPOSITORY).with_suffix("").parts)
     for path in PACKAGE.rglob("*.py")
-    if path.stem != "__init__" and "example_dags" not in path.parts
+    if path.stem != "__init__"
+    and "example_dags" not in path.parts
+    # of the plugin, all processes load one module, and the API server the rest
+    and ("plugin" not in path.parts or path.stem == "plugin")
 )
 EXAMPLES = sorted((REPOSITORY / "dags").glob("*.py"))
 

@@ -83,6 +83,10 @@ def test_the_wheel_declares_its_entry_points(wheel: Path) -> None:
     text = archive.read(name).decode()
     assert "[apache_airflow_provider]" in text
     assert "gca = gca_core.cli.main:main" in text
+    assert "[airflow.plugins]" in text and "GcaPlugin" in text
+    plugin = (REPOSITORY / "airflow_provider_gca" / "plugin").rglob("*.*")
+    page = {path.relative_to(REPOSITORY).as_posix() for path in plugin}
+    assert {path for path in page if not path.endswith(".pyc")} <= set(archive.namelist())
 
 
 def test_the_sdist_builds_what_the_wheel_needs(built: Path) -> None:
