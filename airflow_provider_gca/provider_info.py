@@ -28,6 +28,7 @@ def get_provider_info() -> dict[str, Any]:
         "notifications": [f"{_PACKAGE}.notifications.haystack.HaystackNotifier"],
         "connection-types": [form.provider_entry() for form in FORMS],
         "extra-links": [
-            f"{_PACKAGE}.utils.results.{name}Link" for name in ("Report", "Figure", "BatchJob", "BatchLogs")
+            f"{_PACKAGE}.utils.results.{name}Link"
+            for name in ("Report", "Figure", "BatchJob", "BatchLogs", "Run", "Atlas")
         ],
     }

@@ -141,6 +141,7 @@ def gca_haystack() -> None:
         execution="batch" if BATCH else "local",
         batch=BATCH,
         gcp_conn_id="google_cloud_default",
+        asset_alias="gca_predicted",
         feedback=timedelta(minutes=float(FEEDBACK)) if FEEDBACK else None,
         notifiers=HaystackNotifier(to="{{ params.notify }}"),
     )

@@ -62,10 +62,21 @@ def bind_request(request_id: str | None = None) -> Iterator[str]:
     name = given or uuid.uuid4().hex
     token = _request.set((name, named))
     try:
-        with _bound_to_structlog(name):
+        with _bound_to_structlog(request_id=name):
             yield name
     finally:
         _request.reset(token)
+
+
+@contextmanager
+def bind_run(run_id: str, iteration: int | None = None) -> Iterator[None]:
+    """Put a HAYSTACK run's id, and its iteration, on all that structlog writes in the block.
+
+    They are ``haystack_run`` and ``iteration`` in JSON logs and Airflow's task log, whose ``run_id`` is the DAG run's.
+    """
+    fields = {"haystack_run": run_id} | ({} if iteration is None else {"iteration": iteration})
+    with _bound_to_structlog(**fields):
+        yield
 
 
 class RequestIdFilter(logging.Filter):
@@ -205,14 +216,14 @@ class _TextFormatter(logging.Formatter):
 
 
 @contextmanager
-def _bound_to_structlog(request_id: str) -> Iterator[None]:
+def _bound_to_structlog(**fields: Any) -> Iterator[None]:
     """Airflow's own task log and services with structlog show what is bound there; they have imported it."""
     if sys.modules.get("structlog") is None:
         yield
         return
     from structlog.contextvars import bound_contextvars
 
-    with bound_contextvars(request_id=request_id):
+    with bound_contextvars(**fields):
         yield
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow_provider_gca.hooks.atlas import AtlasHook
 from airflow_provider_gca.operators.base import GcaOperator
 from airflow_provider_gca.utils.fields import make_model, require_text
+from airflow_provider_gca.utils.results import AtlasLink
 from gca_core.atlas.models import IngestConfig
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class IngestAtlasOperator(GcaOperator):
     output_field = "dataset"
     asset_names = ("store",)
     template_fields_renderers: ClassVar[dict[str, str]] = {"perturbation_names": "json"}
+    operator_extra_links = (AtlasLink(),)
     ui_color = "#f3e6da"
 
     def __init__(self, *, gca_atlas_conn_id: str = AtlasHook.default_conn_name, **kwargs: Any) -> None:

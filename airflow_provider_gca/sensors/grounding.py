@@ -16,6 +16,8 @@ from airflow_provider_gca.utils.failures import (
     as_task_failure,
 )
 from airflow_provider_gca.utils.fields import is_literal, require_text
+from airflow_provider_gca.utils.place import default_deferrable
+from airflow_provider_gca.utils.results import RunLink
 from gca_core.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -33,7 +35,8 @@ class GroundingSensor(BaseSensorOperator):
     run ended below, it fails with the reason the run gives for its end, or succeeds when ``fail_below`` is off. A run
     whose process is dead has ended as ``stale``.
     A run that has no record yet is waited for. Returns ``run_id``, ``status``, ``best_score``, ``best_iteration``,
-    ``termination_reason`` and ``reached``.
+    ``termination_reason`` and ``reached``, each also as an XCom of its own, so that ``sensor.output["best_score"]`` is
+    the score.
 
     Works in the modes ``poke`` and ``reschedule``, and deferrable.
 
@@ -42,10 +45,12 @@ class GroundingSensor(BaseSensorOperator):
         min_score: the score to wait for, 1 to 10. Templated.
         fail_below: fail when the run ends below ``min_score``.
         gca_atlas_conn_id: connection of the database with the run records. Templated.
-        deferrable: wait in the triggerer, without a worker slot.
+        deferrable: wait in the triggerer, without a worker slot; by Airflow's setting ``[operators]
+            default_deferrable`` where None.
     """
 
     template_fields: Sequence[str] = ("run_id", "min_score", "gca_atlas_conn_id")
+    operator_extra_links = (RunLink(),)
     ui_color = "#e8e1f0"
 
     def __init__(
@@ -55,18 +60,24 @@ class GroundingSensor(BaseSensorOperator):
         min_score: float | str = 7.0,
         fail_below: bool = True,
         gca_atlas_conn_id: str = AtlasHook.default_conn_name,
-        deferrable: bool = False,
+        deferrable: bool | None = None,
+        multiple_outputs: bool = True,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(multiple_outputs=multiple_outputs, **kwargs)
         self.run_id = run_id
         self.min_score = min_score
         self.fail_below = fail_below
         self.gca_atlas_conn_id = gca_atlas_conn_id
-        self.deferrable = deferrable
+        self.deferrable = default_deferrable() if deferrable is None else deferrable
         require_text(type(self).__name__, run_id=run_id, gca_atlas_conn_id=gca_atlas_conn_id)
         if is_literal(min_score):
             self._threshold()
+
+    @property
+    def haystack_run_id(self) -> str:
+        """The run, for its link."""
+        return self.run_id
 
     def _threshold(self) -> float:
         try:

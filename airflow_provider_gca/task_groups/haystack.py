@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import BaseNotifier, TaskGroup, TriggerRule, XComArg, get_current_context, task
+from airflow.sdk import AssetAlias, BaseNotifier, TaskGroup, TriggerRule, XComArg, get_current_context, task
 
 from airflow_provider_gca.hooks.atlas import AtlasHook
 from airflow_provider_gca.hooks.llm import LlmHook
@@ -33,6 +33,7 @@ from airflow_provider_gca.utils.fields import (
     make_model,
     require_text,
 )
+from airflow_provider_gca.utils.results import RunLink, note_assets
 from gca_core.errors import ConfigurationError, GcaError, RunCancelledError
 
 if TYPE_CHECKING:
@@ -50,11 +51,14 @@ MAX_BOUND = 10
 _TOLERATED = re.compile(r"\.(infer|evaluate)(_\d+)?$")
 # of a task's id, what follows the loop's group
 _GROUP = re.compile(r"(\.iteration_\d+)?\.[^.]+$")
+_ITERATION = re.compile(r"\.iteration_(\d+)\.[^.]+$")
 # the steps that end in the middle; gates ask themselves, and what the rest write is wanted
 ENDING = frozenset({"propose", "evaluate", "record"})
 LOOP_LABEL = "loop"
 # a mail server may be away for a moment; a notice comes within a minute
 TOLD_AGAIN: dict[str, Any] = {"retries": 2, "retry_delay": timedelta(seconds=5)}
+# what the events of a run's assets say
+FIGURES = ("run_id", "verdict", "best_score", "expected", "termination_reason", "n_iterations", "n_evaluations")
 # what a person may fill in, by the arguments of read_answer
 FORM = {
     "exclude": ("Exclude groups", "A group's id, or a dataset, perturbation, cell type or donor; one a line."),
@@ -84,6 +88,16 @@ def _ends(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @contextmanager
+def _named() -> Iterator[None]:
+    """The run and its iteration on every line of the task's log."""
+    from gca_core.observability import bind_run
+
+    found = _ITERATION.search(get_current_context()["ti"].task_id)
+    with bind_run(_own_run_id(), int(found[1]) if found else None):
+        yield
+
+
+@contextmanager
 def _until_cancelled(gca_atlas_conn_id: str) -> Iterator[None]:
     from gca_core.runs.cancelling import until_cancelled
 
@@ -94,9 +108,22 @@ def _until_cancelled(gca_atlas_conn_id: str) -> Iterator[None]:
 class InferOperator(StackBatchOperator):
     """An iteration's job, which ends when its run is cancelled."""
 
+    operator_extra_links = (*StackBatchOperator.operator_extra_links, RunLink())
+
     def __init__(self, *, gca_atlas_conn_id: str = AtlasHook.default_conn_name, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.gca_atlas_conn_id = gca_atlas_conn_id
+        self._run_id: str | None = None
+
+    @property
+    def haystack_run_id(self) -> str | None:
+        """The run, for its link; None before the task runs."""
+        return self._run_id
+
+    def _finish(self, context: Context, work: Callable[[Context], Any]) -> Any:
+        self._run_id = _own_run_id()
+        with _named():
+            return super()._finish(context, work)
 
     def run_local(self, context: Context) -> list[InferenceResult]:
         """Run the job in a subprocess."""
@@ -110,7 +137,8 @@ def _says_why(function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         try:
-            return function(*args, **kwargs)
+            with _named():
+                return function(*args, **kwargs)
         except RunCancelledError:
             raise
         except GcaError as error:
@@ -356,13 +384,18 @@ def answer(state: Json, said: Json, gca_atlas_conn_id: str) -> Json:
 
 
 @step(trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS)
-def finalize(states: Sequence[Json | None], gca_atlas_conn_id: str) -> Json:
+def finalize(states: Sequence[Json | None], gca_atlas_conn_id: str, asset_alias: str | None = None) -> Json:
     """The best iteration of all as AnnData, HTML and JSON, and the run row closed."""
     from gca_core.haystack import steps
 
     last = [state for state in states if state is not None][-1]
     context = AtlasHook(gca_atlas_conn_id).get_haystack_context()
-    return _dump(steps.finalize(_state(last), context))
+    outputs = _dump(steps.finalize(_state(last), context))
+    if asset_alias is not None:
+        figures = {name: outputs[name] for name in FIGURES}
+        files = {name: uri for name in ("h5ad", "html") if (uri := outputs[f"{name}_uri"])}
+        note_assets(get_current_context(), asset_alias, (), files, figures)
+    return outputs
 
 
 def _notify(notifiers: Sequence[BaseNotifier]) -> Any:
@@ -536,6 +569,7 @@ def haystack_loop(
     infer_arguments: Mapping[str, Any] | None = None,
     notifiers: BaseNotifier | Sequence[BaseNotifier] = (),
     feedback: timedelta | None = None,
+    asset_alias: str | None = None,
 ) -> HaystackLoop:
     """Add understand, start, the iterations, finalize, notify and a teardown to the DAG that is being built.
 
@@ -571,6 +605,8 @@ def haystack_loop(
             question, status, score and error in ``{{ haystack_notice }}``.
         feedback: ask a person after each iteration but the last, and go on without an answer after that time: go on or
             stop, exclude groups from later prompts, prefer pathways, note something for the report. None asks nobody.
+        asset_alias: name of an alias under which predictions and report become asset events, with verdict, score and
+            the other figures as their extra; None means none.
 
     Raises:
         ConfigurationError: a literal is out of its range.
@@ -607,7 +643,8 @@ def haystack_loop(
             latest, watched = _iteration(index, latest, infer, common, asking, asks)
             states += latest
             must_not_fail += watched
-        outputs = finalize(states=states, **common)
+        outlets = [] if asset_alias is None else [AssetAlias(asset_alias)]
+        outputs = finalize.override(outlets=outlets)(states=states, asset_alias=asset_alias, **common)
         must_not_fail >> outputs
         told = _notify(tellers)(outputs=outputs, **common)
         stopped = _cancel_leftovers(tellers)(group_id=name, **cloud, **common)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 
@@ -51,10 +52,18 @@ def _below(uri: str, folder: str) -> bool:
     return uri.startswith(f"{folder.rstrip('/')}/") and ".." not in uri.split("/")
 
 
+def default_deferrable() -> bool:
+    """Whether operators defer where nobody says otherwise: Airflow's ``[operators] default_deferrable``."""
+    return bool(_conf().getboolean("operators", "default_deferrable", fallback=False))
+
+
 def _configured() -> str:
+    return str(_conf().get("api", "base_url", fallback="") or "")
+
+
+def _conf() -> Any:
     try:
         from airflow.sdk.configuration import conf
     except ImportError:  # Airflow 3.1
         from airflow.configuration import conf
-
-    return str(conf.get("api", "base_url", fallback="") or "")
+    return conf

@@ -70,6 +70,29 @@ class BatchLogsLink(BaseOperatorLink):
         return getattr(operator, "batch_logs_url", None) or ""
 
 
+class RunLink(BaseOperatorLink):
+    """Links to the page of the HAYSTACK run that a task works on or waits for."""
+
+    name = "HAYSTACK run"
+    xcom_key = "gca_run_link"
+
+    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:  # noqa: ARG002
+        """The page, or an empty text where the run isn't known."""
+        run_id = getattr(operator, "haystack_run_id", None)
+        return page_url(f"runs/{quote(run_id, safe='')}") if run_id else ""
+
+
+class AtlasLink(BaseOperatorLink):
+    """Links to the dataset's groups in the atlas explorer."""
+
+    name = "Atlas"
+    xcom_key = "gca_atlas_link"
+
+    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:  # noqa: ARG002
+        """The page, narrowed to the dataset."""
+        return page_url(f"atlas?dataset={quote(str(getattr(operator, 'dataset', None) or ''), safe='')}")
+
+
 def run_page(run_id: str, base_url: str | None = None) -> str | None:
     """The address of a HAYSTACK run's page; None where neither ``base_url`` nor Airflow's settings say where it is."""
     return page_url(f"runs/{quote(run_id, safe='')}", absolute=True, base_url=base_url) or None

@@ -16,6 +16,7 @@ from gca_core.inference.local import DEFAULT_TIMEOUT, run_local_job
 from gca_core.inference.models import InferenceJob, InferenceResult
 from gca_core.inference.predictor import require_backend
 from gca_core.locks import check_earlier
+from gca_core.observability import bind_run
 from gca_core.runs.cancelling import until_cancelled
 from gca_core.runs.models import AskedBy, Claim, make_run_id
 from gca_core.runs.state import StateRef
@@ -89,11 +90,12 @@ def run_haystack(
     )
     begun = time.monotonic()
     store = context.require_runs()
-    with store.alive(run_id, claim.owner) as check:
+    with store.alive(run_id, claim.owner) as check, bind_run(run_id):
         try:
             with until_cancelled(store, run_id):
                 while steps.gate(state, state.iteration, context).go:
-                    state = iterate(state, context, timeout=timeout, check=check)
+                    with bind_run(run_id, state.iteration):
+                        state = iterate(state, context, timeout=timeout, check=check)
                 check()
                 outputs = steps.finalize(state, context)
         except RunCancelledError as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 
 from gca_core import __version__, io
 from gca_core.cache import Entry, FileCache, cache_root
@@ -19,9 +18,9 @@ FOLDER = "predictions"
 MOST_BYTES = 10 * 2**30
 
 
-def kept_predictions() -> FileCache:
-    """The cache, under ``GCA_CACHE_DIR`` or the user's cache directory."""
-    return FileCache(Path(cache_root()) / FOLDER)
+def kept_predictions(cache_dir: str | None = None) -> FileCache:
+    """The cache, under the folder that is given, ``GCA_CACHE_DIR`` or the user's cache directory."""
+    return FileCache(cache_root(cache_dir) / FOLDER)
 
 
 def take(requests: Sequence[InferenceRequest]) -> dict[str, InferenceResult]:

@@ -71,7 +71,7 @@ def answering(run_dag: RunDag) -> RunDag:
                     for ti in session.scalars(query).all():
                         option, words = left.pop(0)
                         said = UpdateHITLDetailPayload(chosen_options=[option], params_input=words)
-                        update_hitl_detail(ti.dag_id, ti.run_id, ti.task_id, said, MARY, session)
+                        update_hitl_detail(ti.dag_id, ti.run_id, ti.task_id, said, MARY, session, ti.map_index)
 
         over = threading.Event()
         thread = threading.Thread(target=person, daemon=True)

@@ -16,7 +16,7 @@ from gca_core.haystack.models import HaystackRun
 from gca_core.inference.models import InferenceJob
 from gca_core.io import as_path, read_json
 from gca_core.runs.state import StateRef, read_state
-from tests.helpers.dag_runs import output, states
+from tests.helpers.dag_runs import asset_events, output, states
 from tests.helpers.mail_loopback import Mailbox, smtp_server
 
 QUESTION = "How would CD14+ monocytes respond to interferon beta?"
@@ -77,6 +77,16 @@ def test_predicts_what_was_put_aside_over_gated_iterations(full_run: Any, gca_ho
 
 
 @pytest.mark.slow
+def test_the_asset_event_and_the_links_hold_the_figures_and_the_run(full_run: Any) -> None:
+    (outputs,) = output(full_run, "haystack.finalize")
+    events = {event.asset.uri: event.extra for event in asset_events(full_run)}
+    assert set(events) == {outputs["h5ad_uri"], outputs["html_uri"]}
+    assert all(extra["best_score"] == outputs["best_score"] for extra in events.values())
+    (row_id,) = output(full_run, "haystack.start", "run_id")
+    assert output(full_run, "haystack.iteration_0.infer", "gca_run_link")[0].endswith(f"/gca/runs/{row_id}")
+    assert "/gca/atlas?dataset=" in output(full_run, "ingest", "gca_atlas_link")[0]
+
+
 def test_its_end_is_told_once_although_the_first_try_failed(full_run: Any, finished: dict[str, Any]) -> None:
     (notify,) = [found for found in full_run.get_task_instances() if found.task_id == "haystack.notify"]
     assert (notify.state, notify.try_number) == ("success", 2)

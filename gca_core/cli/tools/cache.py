@@ -8,7 +8,7 @@ import typer
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Look at and empty the cache of models' answers and parsed marker tables; what is deleted is made again.",
+    help="Look at and empty the cache of answers, marker tables and predictions; what is deleted is made again.",
 )
 
 CacheDir = Annotated[
@@ -26,18 +26,27 @@ def info(
     from gca_core.annotation.llm.answer_cache import AnswerCache, cache_folder
     from gca_core.annotation.markers.remote import assets_under
     from gca_core.annotation.markers.table_cache import parsed_tables
+    from gca_core.inference.cache import kept_predictions
 
     found = AnswerCache(cache_folder(cache_dir)).info()
     with assets_under(cache_dir):
         tables, size = parsed_tables().size()
+    predictions, prediction_bytes = kept_predictions(cache_dir).size()
+    own = {
+        "tables": tables,
+        "table_bytes": size,
+        "predictions": predictions,
+        "prediction_bytes": prediction_bytes,
+    }
     if as_json:
-        typer.echo(json.dumps(found.model_dump() | {"tables": tables, "table_bytes": size}, indent=2))
+        typer.echo(json.dumps(found.model_dump() | own, indent=2))
         return
     typer.echo(f"folder: {found.folder}")
     typer.echo(f"answers: {found.answers:,} in {found.bytes / 1e6:.2f} MB")
     for model, count in found.models.items():
         typer.echo(f"  {model}: {count:,}")
     typer.echo(f"parsed marker tables: {tables:,} in {size / 1e6:.2f} MB")
+    typer.echo(f"predictions: {predictions:,} in {prediction_bytes / 1e6:.2f} MB")
     if found.unreadable:
         typer.echo(f"unreadable: {found.unreadable:,}; they count as absent")
     if found.oldest is not None and found.newest is not None:
@@ -50,20 +59,21 @@ def clear(
     model: Annotated[str | None, typer.Option(help="Only the answers of this provider:model.")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False,
 ) -> None:
-    """Delete the answers and, unless one model is named, the parsed marker tables; nothing else is touched."""
+    """Delete answers and, unless a model is named, parsed marker tables and predictions; nothing else is touched."""
     from gca_core.annotation.llm.answer_cache import AnswerCache, cache_folder
     from gca_core.annotation.markers.remote import assets_under
     from gca_core.annotation.markers.table_cache import parsed_tables
+    from gca_core.inference.cache import kept_predictions
 
     folder = cache_folder(cache_dir)
     if not yes:
-        typer.confirm(
-            f"delete the answers{f' of {model}' if model else ' and parsed marker tables'} in {folder}?", abort=True
-        )
+        which = f" of {model}" if model else " and parsed marker tables and predictions"
+        typer.confirm(f"delete the answers{which} in {folder}?", abort=True)
     typer.echo(f"deleted {AnswerCache(folder).clear(model=model):,} answers from {folder}")
     if model is None:
         with assets_under(cache_dir):
             typer.echo(f"deleted {parsed_tables().clear():,} parsed marker tables")
+        typer.echo(f"deleted {kept_predictions(cache_dir).clear():,} predictions")
 
 
 def _day(seconds: float) -> str:

@@ -16,6 +16,7 @@ from gca_core.errors import ConfigurationError
 from gca_core.observability import (
     RequestIdFilter,
     bind_request,
+    bind_run,
     count_failure,
     count_run,
     current_request_id,
@@ -75,6 +76,21 @@ def test_the_request_id_is_the_given_one_then_the_bound_one_then_the_environment
             assert (given, inner, current_request_id()) == ("given", "given", "given")
         assert current_request_id() == "from-environment"
     assert current_request_id() is None
+
+
+def test_a_haystack_run_and_its_iteration_are_in_json_logs(log):
+    pytest.importorskip("structlog")
+    stream = io.StringIO()
+    log.addHandler(json_handler(stream))
+    with bind_run("hay_1"):
+        with bind_run("hay_1", 2):
+            log.info("in")
+        log.info("out")
+    log.info("over")
+    found = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [(line.get("haystack_run"), line.get("iteration")) for line in found] == [
+        ("hay_1", 2), ("hay_1", None), (None, None),
+    ]  # fmt: skip
 
 
 def test_without_a_name_each_request_gets_its_own(monkeypatch):
