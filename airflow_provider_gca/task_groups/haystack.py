@@ -54,6 +54,8 @@ _GROUP = re.compile(r"(\.iteration_\d+)?\.[^.]+$")
 _ITERATION = re.compile(r"\.iteration_(\d+)\.[^.]+$")
 # the steps that end in the middle; gates ask themselves, and what the rest write is wanted
 ENDING = frozenset({"propose", "evaluate", "record"})
+# a mail that can't be sent is no fault of the run
+TELLING = frozenset({"notify", "cancel_leftovers"})
 LOOP_LABEL = "loop"
 # a mail server may be away for a moment; a notice comes within a minute
 TOLD_AGAIN: dict[str, Any] = {"retries": 2, "retry_delay": timedelta(seconds=5)}
@@ -142,7 +144,7 @@ def _says_why(function: Callable[..., Any]) -> Callable[..., Any]:
         except RunCancelledError:
             raise
         except GcaError as error:
-            if "gca_atlas_conn_id" in kwargs:
+            if "gca_atlas_conn_id" in kwargs and function.__name__ not in TELLING:
                 with contextlib.suppress(GcaError, AirflowException):
                     AtlasHook(kwargs["gca_atlas_conn_id"]).get_run_store().fault(_own_run_id(), str(error))
             raise

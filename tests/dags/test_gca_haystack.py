@@ -232,7 +232,7 @@ def test_a_step_that_fails_ends_the_run_as_failed_and_tells_why(
 
 
 def test_a_question_that_nobody_understands_is_told_too(run_dag: Any, box: Mailbox) -> None:
-    run = run_dag("gca_haystack", question="What is the meaning of life?", notify="lab@lab.example")
+    run = run_dag("gca_haystack_ask", question="What is the meaning of life?", notify="lab@lab.example")
     assert run.state == "failed"
     (mail,) = box.mails
     assert (
