@@ -73,6 +73,7 @@ class StackBatchTrigger(BaseTrigger):
         self.carried = dict(carried or {})
         self._client: BatchServiceAsyncClient | None = None
         self._ending: asyncio.Task[None] | None = None
+        self._over = False
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Where to import the class from, and its arguments."""
@@ -116,6 +117,9 @@ class StackBatchTrigger(BaseTrigger):
         while self._ending is not None and not self._ending.done():
             with suppress(asyncio.CancelledError):
                 await asyncio.shield(self._ending)
+            # a triggerer that stops cancels every task once, waits for half a minute, and answers no more
+            if self._over and self._ending.cancelled():
+                self._ending = asyncio.create_task(self._end_job())
 
     async def _end_job(self) -> None:
         from google.api_core import exceptions as api
@@ -123,7 +127,8 @@ class StackBatchTrigger(BaseTrigger):
 
         try:
             async with asyncio.timeout(KILL_SECONDS):
-                if not await self._task_has_ended():
+                self._over = self._over or await self._task_has_ended()
+                if not self._over:
                     return
                 self.log.info("the task has ended; cancelling %s", self.job_name)
                 client = await self._connected()

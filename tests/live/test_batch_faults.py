@@ -88,6 +88,16 @@ def test_the_job_of_a_run_that_is_marked_is_cancelled(airflow, batch, begin, mon
     assert cancelled_in_time(airflow, batch, run)
 
 
+def test_a_triggerer_told_to_stop_amid_a_cancel_ends_it_first(airflow, batch, begin) -> None:
+    run, _ = begin("deferred")
+    airflow.wait(lambda: ": RUNNING" in airflow.log(run), "the triggerer to watch it", run)
+    batch.fail_next("CancelJob", 503, times=2)
+    airflow.mark_run(run, "failed")
+    airflow.wait(lambda: len(batch._faults) < 2, "the service to be asked", run)
+    airflow.restart("triggerer", signal.SIGTERM)
+    assert states(batch) == ["CANCELLED"]
+
+
 def test_a_teardown_cancels_the_job_of_a_run_marked_while_no_triggerer_is_there(airflow, batch, begin) -> None:
     airflow.end_one("triggerer")
     run, _ = begin("deferred_torn_down")

@@ -284,6 +284,22 @@ def test_a_trigger_killed_amid_a_look_is_told_so_by_the_words_of_airflow(quick, 
     until(lambda: over(quick))
 
 
+def test_a_triggerer_that_stops_amid_a_cancel_ends_it_first(quick, job, monkeypatch) -> None:
+    quick.hold()
+    trigger = Play(task_of(job), map_index=0).begin()
+    monkeypatch.setattr(RuntimeTaskInstance, "get_task_states", staticmethod(lambda **_: {}))
+    quick.fail_next("CancelJob", 503, times=2)
+
+    async def stop() -> None:
+        # whose end cancels every task once
+        killing = asyncio.create_task(trigger.on_kill())
+        await asyncio.to_thread(until, lambda: len(quick._faults) < 2)
+        assert not killing.done()
+
+    asyncio.run(stop())
+    until(lambda: quick.jobs[0].state == "CANCELLED")
+
+
 def test_the_teardown_cancels_the_jobs_of_its_run_alone(quick: BatchServer, job: Job) -> None:
     quick.hold()
     mine, other = Play(task_of(job)), Play(task_of(job), run_id="another")
