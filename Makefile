@@ -34,7 +34,7 @@ $(STAMP): pyproject.toml constraints.txt Makefile
 demo: $(STAMP) ## run the three example DAGs on real data and print what came out
 	@$(BIN)/python scripts/demo.py
 
-test: $(STAMP) ## the tests, nine minutes on two cores
+test: $(STAMP) ## the tests, five minutes on two cores
 	$(PYTEST) -m 'not slow' $(TWO) --ignore=tests/live
 
 test-slow: $(STAMP) ## the slower suites
