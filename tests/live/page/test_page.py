@@ -76,8 +76,9 @@ def test_a_result_is_read_and_downloaded(asked: str, visit, tmp_path: Path) -> N
     report = page.frame_locator("iframe.report")
     report.get_by_role("heading", name=QUESTION).wait_for()
     editor.shot("5_results")
-    # it is drawn once it is seen
+    # it is drawn a moment after it is seen
     page.locator("iframe.report").scroll_into_view_if_needed()
+    page.wait_for_timeout(2500)
     editor.shot("5_report", whole=False)
     starts = {"h5ad": b"\x89HDF", "html": b"<!doctype html>", "markdown": b"# ", "json": b"{"}
     for kind, start in starts.items():
