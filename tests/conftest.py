@@ -5,9 +5,11 @@ import gc
 import logging
 import os
 import shutil
+import sqlite3
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -58,8 +60,6 @@ def pytest_collection_finish() -> None:
 def airflow_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An AIRFLOW_HOME of this test process whose SQLite database is migrated, by the first worker for all."""
     ours = AIRFLOW_HOME / "airflow.db"
-    if ours.exists():
-        return AIRFLOW_HOME
     folder = tmp_path_factory.getbasetemp()
     migrated = (folder.parent if WORKERS > 1 else folder) / "airflow.db"
     with FileLock(migrated.with_suffix(".lock")):
@@ -68,10 +68,16 @@ def airflow_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
             from airflow.utils.db import initdb
 
             initdb()
-            shutil.copyfile(ours, migrated)
-    if not ours.exists():
-        shutil.copyfile(migrated, ours)
+            copy_database(ours, migrated)
+        else:
+            copy_database(migrated, ours)
     return AIRFLOW_HOME
+
+
+def copy_database(source: Path, target: Path) -> None:
+    """Copy an SQLite database with what still stands in its log, also onto one that is in use."""
+    with closing(sqlite3.connect(source)) as read, closing(sqlite3.connect(target)) as written:
+        read.backup(written)
 
 
 @pytest.fixture

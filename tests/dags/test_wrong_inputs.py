@@ -16,6 +16,7 @@ from airflow_provider_gca.task_groups.haystack import haystack_loop
 from airflow_provider_gca.utils.failures import AirflowException, AirflowFailException
 from gca_core.datasets import kang2018_mini_path, pbmc68k_reduced
 from gca_core.errors import ConfigurationError
+from tests.helpers.dag_runs import understand
 
 pytestmark = pytest.mark.usefixtures("airflow_home")
 
@@ -79,7 +80,7 @@ def test_scaled_values_where_others_are_needed(tmp_path: Path, scaled: str, gca_
 
 def test_an_unknown_cell_type(gca_home: Path) -> None:
     with pytest.raises(AirflowFailException, match="'unicorn cells' is not known to the Cell Ontology; did you mean"):
-        haystack.understand.function("How would unicorn cells respond to interferon beta?", None, "gca_atlas_default")
+        understand("How would unicorn cells respond to interferon beta?")
 
 
 def test_a_database_that_is_down_fails_with_advice_and_may_be_retried(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,7 +88,7 @@ def test_a_database_that_is_down_fails_with_advice_and_may_be_retried(monkeypatc
     question = "How would B cells respond to interferon beta?"
     runs = (
         lambda: ingest(kang2018_mini_path().as_uri()),
-        lambda: haystack.understand.function(question, None, "gca_atlas_default"),
+        lambda: understand(question),
     )
     for run in runs:
         with pytest.raises(

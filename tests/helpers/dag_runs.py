@@ -1,6 +1,8 @@
 """What a run of a DAG left in Airflow's database."""
 
 import json
+from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
 
@@ -51,3 +53,14 @@ def stored(dag_run: Any) -> str:
         assert fields
         kept = [*(str(row.value) for row in xcoms), *(json.dumps(row.rendered_fields) for row in fields)]
     return "\n".join([*kept, *(json.dumps(event.extra) for event in asset_events(dag_run))])
+
+
+def understand(question: str, gca_llm_conn_id: str | None = None) -> Any:
+    """What the first step of a HAYSTACK loop says, called as in a task."""
+    from airflow.sdk.execution_time.context import set_current_context
+
+    from airflow_provider_gca.task_groups import haystack
+
+    dag_run = SimpleNamespace(dag_id="d", run_id="r", run_after=datetime(2026, 1, 1, tzinfo=UTC))
+    with set_current_context({"dag_run": dag_run, "ti": SimpleNamespace(task_id="haystack.understand")}):
+        return haystack.understand.function(question, None, None, "gca_atlas_default", gca_llm_conn_id)

@@ -50,7 +50,7 @@ def test_a_block_ends_where_it_waits_once_its_run_is_cancelled(embedded_dsn: str
         time.sleep(600)
     with pytest.raises(RunCancelledError), until_cancelled(store, "waits"):
         raise AssertionError
-    store.upsert_run(RunRow(run_id="waits", question="q", results_uri="file:///w", status=RunStatus.SUCCEEDED))
+    store.upsert_run(RunRow(run_id="waits", question="q", results_uri="file:///w", status=RunStatus.COMPLETED))
     assert store.get("waits").status is RunStatus.CANCELLED
     assert signal.getsignal(signal.SIGUSR1) is before
 

@@ -8,11 +8,11 @@ from pydantic import SecretStr
 
 from airflow_provider_gca.hooks.atlas import AtlasHook
 from airflow_provider_gca.hooks.llm import LlmHook
-from airflow_provider_gca.task_groups.haystack import understand
 from gca_core.config import Settings
 from gca_core.errors import ConfigurationError
 from gca_core.llm.models import LlmConfig
 from gca_core.store.redact import parse_dsn
+from tests.helpers.dag_runs import understand
 from tests.helpers.llm_loopback import Answer, LoopbackServer
 
 pytestmark = pytest.mark.usefixtures("airflow_home")
@@ -132,12 +132,12 @@ def test_the_loop_asks_the_model_of_its_connection(connection, settings, embedde
         extra = {"provider": "openai-compatible", "model": "small", "base_url": server.url}
         connection("llm", conn_type="gca_llm", password="sk-x", extra=extra)
         question = "How do Browicz-Kupfer cells take dexamethasone?"
-        read = understand.function(question, None, "gca_atlas_default", "llm")
+        read = understand(question, "llm")
     assert (read["cell_type"], read["reader"]) == ("Kupffer cell", "openai-compatible:small")
     assert read["reading"]["agent"] == "query_understanding" and "sk-x" not in json.dumps(read)
     assert server.requests[0].authorization == "Bearer sk-x"
     with pytest.raises(Exception, match="Browicz"):
-        understand.function(question, None, "gca_atlas_default")
+        understand(question)
 
 
 @pytest.mark.parametrize(

@@ -87,10 +87,11 @@ def apply_answers(answers: Sequence[ClusterAnswer], where: PathInput, folder: st
     refused: list[str] = []
     applied: dict[str, int] = {}
     flagged: int | None = None
+    labelled = [answer for answer in answers if answer.label.strip()]
+    if not labelled:
+        return AppliedAnswers()
     queue = collect_review(where, everything=True)
-    for answer in answers:
-        if not answer.label.strip():
-            continue
+    for answer in labelled:
         try:
             decide([_row(answer)], queue, who=answer.who)
         except DataValidationError as error:

@@ -244,6 +244,7 @@ def test_the_key_of_a_connection_shows_nowhere(asked, llm_connection, caplog, ca
 
 def test_a_run_is_named_after_dag_task_and_run(asked: list[SimpleNamespace]) -> None:
     instance = SimpleNamespace(dag_id="d", task_id="g.t", run_id="manual__2026-01-01T00:00:00+00:00", map_index=3)
+    instance.xcom_push = lambda **_: None
     AnnotateAnnDataOperator(**PLACES).execute({"ti": instance})
     assert asked[0].config.request_id == "d.g.t.manual__2026-01-01T00:00:00+00:00.3"
     long = SimpleNamespace(dag_id="_d/" * 200, task_id="t", run_id="läuft noch", map_index=-1)
