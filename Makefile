@@ -34,14 +34,14 @@ $(STAMP): pyproject.toml constraints.txt Makefile
 demo: $(STAMP) ## run the three example DAGs on real data and print what came out
 	@$(BIN)/python scripts/demo.py
 
-test: $(STAMP) ## the tests, five minutes on two cores
+test: $(STAMP) ## the tests, seven minutes on two cores
 	$(PYTEST) -m 'not slow' $(TWO) --ignore=tests/live
 
 test-slow: $(STAMP) ## the slower suites
 	$(PYTEST) -m slow $(TWO) --ignore=tests/live
 
 test-live: $(STAMP) ## faults in an Airflow that really runs, its processes killed one by one
-	$(PYTEST) --timeout 1800 tests/live --ignore=tests/live/page
+	$(PYTEST) --timeout 1800 tests/live --ignore=tests/live/page $(LIVE)
 
 $(BROWSER_STAMP): $(STAMP)
 	@PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/python -m pip install -q --disable-pip-version-check \

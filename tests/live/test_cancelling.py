@@ -37,6 +37,7 @@ def jobs(airflow: LiveAirflow) -> list[psutil.Process]:
     return [p for p, w in words.items() if "gca_core.inference.job" in w and any(str(airflow.gca_home) in x for x in w)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("phase", "how"), WAYS)
 def test_a_run_ends_in_time_from_any_phase(
     airflow: LiveAirflow, dataset: str, tmp_path: Path, phase: str, how: str
