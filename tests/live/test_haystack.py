@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from gca_core.config import load_settings
 from gca_core.haystack.models import IterationConfig
 from gca_core.haystack.run import run_haystack
@@ -11,6 +13,7 @@ from tests.helpers.live_airflow import LiveAirflow
 QUESTION = "How would CD14+ monocytes respond to interferon beta?"
 
 
+@pytest.mark.slow
 def test_the_canonical_log_is_that_of_the_command_to_the_byte(airflow: LiveAirflow, tmp_path) -> None:
     run = airflow.trigger("gca_haystack", question=QUESTION, max_iterations=1)
     airflow.wait_for_run(run, "success", "failed")

@@ -38,6 +38,7 @@ def strike(airflow: LiveAirflow, victim: str, run: str) -> bool:
     return True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(ROUNDS))
 def test_no_job_is_lost_doubled_or_left(
     airflow: LiveAirflow,
