@@ -122,6 +122,9 @@ class LiveAirflow:
             **{f"AIRFLOW__{name.upper()}": str(value) for name, value in settings.items()},
             "AIRFLOW_HOME": str(self.home),
             "GCA_HOME": str(self.gca_home),
+            "GCA_CACHE_DIR": str(self.home / "cache"),
+            # each test wants a job of its own for the same cells
+            "GCA_KEEP_PREDICTIONS": "false",
             "GCA_ENV_FILE": str(self.home / "no.env"),
             "GCA_MACHINE_PROFILE": "none",
             "PYTHONPATH": str(REPOSITORY),
