@@ -11,8 +11,8 @@ import pytest
 from airflow_provider_gca.operators.annotation import AnnotateAnnDataOperator
 from airflow_provider_gca.operators.atlas import IngestAtlasOperator
 from airflow_provider_gca.operators.latent import TrainVAEOperator
-from airflow_provider_gca.task_groups import haystack
 from airflow_provider_gca.task_groups.haystack import haystack_loop
+from airflow_provider_gca.task_groups.loop import steps
 from airflow_provider_gca.utils.failures import AirflowException, AirflowFailException
 from gca_core.datasets import kang2018_mini_path, pbmc68k_reduced
 from gca_core.errors import ConfigurationError
@@ -146,13 +146,13 @@ def test_a_rendered_value_is_checked_when_the_task_runs(tmp_path: Path, pbmc: st
 
 @pytest.mark.parametrize(("given", "expected"), [(None, 3), ("None", 3), ("", 3), ("2", 2), (1, 1)])
 def test_a_runs_bound_lies_within_that_of_the_dag(given: Any, expected: int) -> None:
-    assert haystack.checked_bound(given, 3) == expected
+    assert steps.checked_bound(given, 3) == expected
 
 
 @pytest.mark.parametrize("given", ["4", 0, "-1", "two", "1.5"])
 def test_a_bound_beyond_that_of_the_dag_is_refused(given: Any) -> None:
     with pytest.raises(ConfigurationError, match="built for 1 to 3 iterations"):
-        haystack.checked_bound(given, 3)
+        steps.checked_bound(given, 3)
 
 
 def test_results_are_matched_by_candidate_since_missing_ones_shift_places() -> None:
@@ -160,7 +160,7 @@ def test_results_are_matched_by_candidate_since_missing_ones_shift_places() -> N
         return {"requests": [{"candidate_id": name, "backend": "shift"} for name in names]}
 
     answer = {"candidate_id": "c3", "status": "succeeded", "backend": "shift"}
-    rows = haystack.aligned([job("c1", "c2"), job("c3")], [[answer]])
+    rows = steps.aligned([job("c1", "c2"), job("c3")], [[answer]])
     assert [(row["candidate_id"], row["status"]) for row in rows] == [
         ("c1", "failed"),
         ("c2", "failed"),

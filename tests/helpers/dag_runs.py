@@ -59,8 +59,8 @@ def understand(question: str, gca_llm_conn_id: str | None = None) -> Any:
     """What the first step of a HAYSTACK loop says, called as in a task."""
     from airflow.sdk.execution_time.context import set_current_context
 
-    from airflow_provider_gca.task_groups import haystack
+    from airflow_provider_gca.task_groups.loop import steps
 
     dag_run = SimpleNamespace(dag_id="d", run_id="r", run_after=datetime(2026, 1, 1, tzinfo=UTC))
     with set_current_context({"dag_run": dag_run, "ti": SimpleNamespace(task_id="haystack.understand")}):
-        return haystack.understand.function(question, None, None, "gca_atlas_default", gca_llm_conn_id)
+        return steps.understand.function(question, None, None, "gca_atlas_default", gca_llm_conn_id)

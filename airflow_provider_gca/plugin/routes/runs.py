@@ -29,7 +29,7 @@ from airflow_provider_gca.plugin.models import (
     Score,
 )
 from airflow_provider_gca.plugin.records import explorer, page_dag_id, run_store
-from airflow_provider_gca.task_groups.haystack import haystack_run_id
+from airflow_provider_gca.task_groups.loop.around import haystack_run_id
 from gca_core.config import load_settings
 from gca_core.errors import GcaError
 from gca_core.haystack.models import EMPTY_ATLAS
