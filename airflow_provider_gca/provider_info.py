@@ -24,7 +24,7 @@ def get_provider_info() -> dict[str, Any]:
         "operators": modules("operators", "annotation", "atlas", "batch", "inference", "latent"),
         "sensors": modules("sensors", "grounding"),
         "hooks": modules("hooks", "atlas", "batch", "llm"),
-        "triggers": modules("triggers", "batch", "grounding"),
+        "triggers": modules("triggers", "batch", "grounding", "loop"),
         "notifications": [f"{_PACKAGE}.notifications.haystack.HaystackNotifier"],
         "connection-types": [form.provider_entry() for form in FORMS],
         "extra-links": [

@@ -172,22 +172,26 @@ def gca_haystack_batch() -> None:
 
     @task(trigger_rule="all_done")
     @fails_as_task
-    def close_records(dag_run: Any = None) -> None:
-        """End the records of runs whose tasks were killed."""
+    def close_records(dag_run: Any = None, ti: Any = None) -> None:
+        """End the records of runs whose tasks were killed; a run that was cancelled is no success."""
         from airflow_provider_gca.hooks.atlas import AtlasHook
+        from gca_core.errors import RunCancelledError
         from gca_core.runs.models import RunStatus
 
         runs = AtlasHook().get_run_store()
         for row in runs.list_runs(1000, dag_run=(dag_run.dag_id, dag_run.run_id)):
             if not row.status.is_final:
                 runs.close(row.run_id, RunStatus.CANCELLED, "cancelled")
+        states = ti.get_task_states(dag_id=dag_run.dag_id, run_ids=[dag_run.run_id])
+        if states[dag_run.run_id]["judge"] != "success":
+            raise RunCancelledError("the run was cancelled, or one of its tasks failed")
 
     planned = plan()
     joined = join(planned)
     # [START howto_questions_mapped]
     ask.partial(planned=planned).expand(question=planned) >> joined
     # [END howto_questions_mapped]
-    judge(joined) >> close_records().as_teardown()
+    judge(joined) >> close_records().as_teardown(on_failure_fail_dagrun=True)
 
 
 gca_haystack_batch()

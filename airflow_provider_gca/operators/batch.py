@@ -24,12 +24,13 @@ from airflow_provider_gca.utils.fields import (
     require_positive,
 )
 from airflow_provider_gca.utils.results import BatchJobLink, BatchLogsLink
-from gca_core.errors import BatchError, ConfigurationError, GcaError
+from gca_core.errors import BatchError, ConfigurationError, GcaError, RunCancelledError
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_provider_gca.hooks.batch import StackBatchHook
+    from airflow_provider_gca.triggers.batch import StackBatchTrigger
     from gca_core.batch.models import BatchConfig, JobView
     from gca_core.batch.poller import Verdict
     from gca_core.batch.service import BatchService
@@ -247,7 +248,7 @@ class BatchOperator(GcaOperator):
             return self._on_batch(context, carried, event)
         except Exception as error:
             # a further try goes on with a job that still runs; the last one leaves none
-            final = is_last_try(context) or isinstance(error, ConfigurationError)
+            final = is_last_try(context) or isinstance(error, ConfigurationError | RunCancelledError)
             if final and self._service is not None and self._job_name is not None and not self._killed:
                 try:
                     self._service.cancel(self._job_name)
@@ -393,11 +394,9 @@ class BatchOperator(GcaOperator):
                 time.sleep(min(left, 0.2))
 
     def _defer(self, context: Context, name: str, carried: dict[str, Any], queued_seconds: float | None) -> NoReturn:
-        from airflow_provider_gca.triggers.batch import StackBatchTrigger
-
         hook = batch_hook(self.gcp_conn_id, self.impersonation_chain)
         self.defer(
-            trigger=StackBatchTrigger(
+            trigger=self._trigger(
                 job_name=name,
                 gcp_conn_id=hook.gcp_conn_id,
                 impersonation_chain=hook.impersonation_chain,
@@ -411,12 +410,20 @@ class BatchOperator(GcaOperator):
             method_name="execute_complete",
         )
 
+    def _trigger(self, **arguments: Any) -> StackBatchTrigger:
+        from airflow_provider_gca.triggers.batch import StackBatchTrigger
+
+        return StackBatchTrigger(**arguments)
+
     def _settle(self, service: BatchService, name: str, status: str, message: str) -> bool:
         """Whether the job was cancelled for want of a machine; raises where the wait came to nothing.
 
         Raises:
             BatchError: the time is up, and the job was cancelled; or it can't be watched.
+            RunCancelledError: nobody wants the job any more.
         """
+        if status == "cancelled":
+            raise RunCancelledError(message)
         if status in {"timeout", "queued"}:
             self.log.warning("%s; cancelling it", message)
             service.cancel(name)

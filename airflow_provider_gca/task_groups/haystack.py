@@ -149,8 +149,11 @@ def haystack_loop(
         outputs = finalize.override(outlets=outlets)(states=states, asset_alias=asset_alias, **common)
         must_not_fail >> outputs
         told = notifying(tellers)(outputs=outputs, **common)
-        stopped = cancelling_leftovers(tellers)(group_id=name, **cloud, **common)
-        told >> stopped.as_teardown()
+        # a task before the loop that fails has the question told, too, where no task is to say it
+        words = {key: value for key, value in {**asked, "results_uri": results_uri}.items() if isinstance(value, str)}
+        words.pop("kind", None)
+        stopped = cancelling_leftovers(tellers)(group_id=name, asked=words, **cloud, **common)
+        told >> stopped.as_teardown(on_failure_fail_dagrun=True)
     return HaystackLoop(group=group, outputs=outputs, run_id=started["run_id"])
 
 

@@ -15,9 +15,10 @@ class Verdict:
 
     ``wait``: look again later. ``over``: the job ended, well or not. ``timeout``: the deadline passed and the job goes
     on. ``queued``: it got no machine in time; cancel it, and make the next attempt. ``error``: it can't be watched.
+    ``cancelled``: nobody wants it any more.
     """
 
-    kind: Literal["wait", "over", "timeout", "queued", "error"]
+    kind: Literal["wait", "over", "timeout", "queued", "error", "cancelled"]
     message: str = ""
     view: JobView | None = None
 

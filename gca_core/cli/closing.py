@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 def close(run_id: Annotated[str, typer.Argument(help="The run's id, as 'gca runs list' shows it.")]) -> None:
     """Cancel a run, or close the record of one that is dead.
 
-    Its process, or its task in Airflow, ends what it does within seconds, and local jobs with it; what the run had
-    found by then is kept. Of a DAG run whose jobs are on Google Batch, mark the DAG run as failed instead.
+    Its process, or its task in Airflow, ends what it does within seconds, and its jobs with it, on Google Batch too;
+    what the run had found by then is kept.
     """
     from gca_core.runs.models import RunStatus
 

@@ -222,7 +222,7 @@ def test_a_step_that_fails_ends_the_run_as_failed_and_tells_why(
     run = run_dag("gca_haystack", notify="lab@lab.example")
     assert run.state == "failed"
     assert states(run)["haystack.finalize"] == ["upstream_failed"]
-    assert states(run)["haystack.cancel_leftovers"] == ["success"]
+    assert states(run)["haystack.cancel_leftovers"] == ["failed"]
     row = run_row(run)
     assert (row.status, row.termination_reason) == ("failed", "failed: haystack.iteration_0.propose")
     assert (row.phase, row.error) == ("prompt_generation", "the atlas has lost its cells")
@@ -231,10 +231,11 @@ def test_a_step_that_fails_ends_the_run_as_failed_and_tells_why(
     assert "the atlas has lost its cells" in mail.get_body(["plain"]).get_content()
 
 
-def test_a_question_that_nobody_understands_is_told_too(run_dag: Any, box: Mailbox) -> None:
-    run = run_dag("gca_haystack_ask", question="What is the meaning of life?", notify="lab@lab.example")
+@pytest.mark.parametrize(
+    ("dag_id", "why"), [("gca_haystack_ask", "is not known"), ("gca_haystack", "task prepare failed")]
+)
+def test_a_question_that_nobody_understands_is_told_too(run_dag: Any, box: Mailbox, dag_id: str, why: str) -> None:
+    run = run_dag(dag_id, question="What is the meaning of life?", notify="lab@lab.example")
     assert run.state == "failed"
     (mail,) = box.mails
-    assert (
-        "What is the meaning of life?" in mail["subject"] and "is not known" in mail.get_body(["plain"]).get_content()
-    )
+    assert "What is the meaning of life?" in mail["subject"] and why in mail.get_body(["plain"]).get_content()

@@ -194,9 +194,21 @@ class LiveAirflow:
         kill(below)
 
     def restart(self, name: str, number: int = signal.SIGKILL) -> None:
-        """End a component and start it again."""
+        """End a component and start it again; the ``database`` ends as in a crash, with every connection to it."""
+        if name == "database":
+            server = psutil.Process(embedded.status(self.gca_home)[0].pid)
+            server.send_signal(signal.SIGQUIT)
+            server.wait(PATIENCE)
+            embedded.start(self.gca_home)
+            return
         self.end_one(name, number)
         self.start_one(name)
+
+    def revive(self) -> None:
+        """Start what has ended by itself, as whoever keeps services up does."""
+        for name, process in self.processes.items():
+            if name != "dag-processor" and process.poll() is not None:
+                self.start_one(name)
 
     def kill_worker(self, task: Mapping[str, Any]) -> None:
         """End the process of a task instance, what is below it, and its supervisor: its machine is lost."""

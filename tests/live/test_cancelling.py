@@ -53,8 +53,8 @@ def test_a_run_ends_in_time_from_any_phase(
         airflow.mark_run(run, "failed")
     else:
         assert store.close(row.run_id, RunStatus.CANCELLED, "cancelled")
-    # where only the teardown is left to run, Airflow calls the end a success
     airflow.wait_for_run(run, "failed", "success")
+    assert airflow.get(run)["state"] == "failed", airflow.log(run)
     airflow.wait(lambda: not jobs(airflow), "the job to end", run)
     taken = time.monotonic() - began
     assert store.get(row.run_id).status is RunStatus.CANCELLED, airflow.log(run)

@@ -20,6 +20,7 @@ from gca_core.errors import GcaError, RunCancelledError
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
+    from gca_core.runs.models import RunRow
     from gca_core.runs.state import StateRef
 
 # of a task's id, what follows the loop's group
@@ -105,6 +106,23 @@ def own_run_id() -> str:
     context = get_current_context()
     dag_run, group_id = context["dag_run"], _GROUP.sub("", context["ti"].task_id)
     return haystack_run_id(dag_run.run_after.date(), dag_run.dag_id, dag_run.run_id, group_id)
+
+
+def new_row(
+    hook: AtlasHook,
+    question: str | None = None,
+    cell_type: str | None = None,
+    perturbation: str | None = None,
+    results_uri: str | None = None,
+) -> RunRow:
+    """The current task's run before it has begun."""
+    from gca_core.io import join_uri
+    from gca_core.runs.models import RunRow
+
+    run_id = own_run_id()
+    words = text_of(question) or ", ".join(filter(None, (text_of(cell_type), text_of(perturbation))))
+    place = text_of(results_uri) or join_uri(hook.settings().results_root(), "haystack", run_id)
+    return RunRow(run_id=run_id, question=words, results_uri=place, **asked_by())
 
 
 def asked_by() -> Json:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,8 @@ from airflow.sdk import BaseNotifier, get_current_context
 from airflow_provider_gca.hooks.atlas import AtlasHook
 from airflow_provider_gca.notifications.haystack import NOTICE
 from airflow_provider_gca.operators.batch import cancel_run_jobs
-from airflow_provider_gca.task_groups.loop.around import Json, dump, own_run_id, step
+from airflow_provider_gca.task_groups.loop.around import Json, dump, new_row, own_run_id, step
+from airflow_provider_gca.utils.failures import AirflowFailException
 
 if TYPE_CHECKING:
     from gca_core.haystack.notice import Notice
@@ -71,11 +72,13 @@ def cancelling_leftovers(notifiers: Sequence[BaseNotifier]) -> Any:
         batch: Json | None = None,
         gcp_conn_id: str | None = None,
         impersonation_chain: str | list[str] | None = None,
+        asked: Json | None = None,
     ) -> None:
         """Cancel the loop's jobs on Google Batch that still run, close the run's record where ``finalize`` didn't, and
         tell of a run that failed or was cancelled.
 
-        Local jobs end with the task that started them, so no process is left to stop here.
+        Fails unless the run is complete: Airflow skips what is left of a run that somebody marks as failed, and would
+        call its end a success. Local jobs end with the task that started them, so no process is left to stop here.
         """
         try:
             if batch is not None:
@@ -83,46 +86,54 @@ def cancelling_leftovers(notifiers: Sequence[BaseNotifier]) -> Any:
                 names = cancel_run_jobs(get_current_context(), batch, gcp_conn_id, impersonation_chain, labels=mine)
                 log.info("jobs that were cancelled: %s", ", ".join(names) or "none")
         finally:
-            notice = _close_record(group_id, gca_atlas_conn_id)
+            notice = _close_record(group_id, gca_atlas_conn_id, asked or {})
             if notice is not None and notifiers:
                 tell(notifiers, notice)
+        if notice is not None:
+            why = f", {notice.error}" if notice.error else ""
+            raise AirflowFailException(f"the run {notice.run_id} is {notice.status.value}{why}")
 
     return cancel_leftovers
 
 
-def _close_record(group_id: str, gca_atlas_conn_id: str) -> Notice | None:
-    """End the run's record where nothing did; what is to be told, unless all went well or nothing began."""
+def _close_record(group_id: str, gca_atlas_conn_id: str, asked: Json) -> Notice | None:
+    """End the run's record where nothing did; what is to be told, unless all went well or nothing was to begin."""
     from gca_core.haystack.notice import make_notice
     from gca_core.runs.models import RunStatus
 
-    run_id = own_run_id()
-    store = AtlasHook(gca_atlas_conn_id).get_run_store()
-    row, failed = store.get(run_id), _failed_tasks(group_id)
-    if row is None:
-        log.info("nothing of run %s is left to cancel", run_id)
+    hook, states = AtlasHook(gca_atlas_conn_id), _task_states()
+    store, row = hook.get_run_store(), hook.get_run_store().get(own_run_id())
+    failed = _failed_tasks(group_id, states)
+    if row is None and "failed" not in states.values():
+        log.info("nothing of run %s is left to cancel", own_run_id())
         return None
+    row = row or new_row(hook, **asked)
     if not row.status.is_final:
         status, reason = (RunStatus.FAILED, f"failed: {', '.join(failed)}") if failed else (
             RunStatus.CANCELLED, "cancelled"
         )  # fmt: skip
         row = row.model_copy(update={"status": status, "termination_reason": reason})
         store.upsert_run(row)
-        log.warning("run %s had not ended; its record now says %s", run_id, reason)
+        log.warning("run %s had not ended; its record now says %s", row.run_id, reason)
     if row.status is RunStatus.COMPLETED:
         return None
     log_says = f"the task {failed[0]} failed; its log says why" if failed else ""
     return make_notice(row, error=(row.error or log_says) if row.status is RunStatus.FAILED else "")
 
 
-def _failed_tasks(group_id: str) -> list[str]:
-    """The tasks of the group that failed and must not; none where a person ended the run.
+def _task_states() -> dict[str, str]:
+    context = get_current_context()
+    dag_run = context["dag_run"]
+    found = context["ti"].get_task_states(dag_id=dag_run.dag_id, run_ids=[dag_run.run_id])
+    return dict(found.get(dag_run.run_id, {}))
+
+
+def _failed_tasks(group_id: str, states: Mapping[str, str]) -> list[str]:
+    """The tasks of the group that failed and must not, or else those before it; none where a person ended the run.
 
     When a task fails, those behind it can't run; when a run is marked as failed, they are skipped.
     """
-    context = get_current_context()
-    dag_run = context["dag_run"]
-    found = context["ti"].get_task_states(dag_id=dag_run.dag_id, run_ids=[dag_run.run_id]).get(dag_run.run_id, {})
-    mine = {task: state for task, state in found.items() if task.startswith(f"{group_id}.")}
-    if mine.get(f"{group_id}.notify") == "skipped":
+    if states.get(f"{group_id}.notify") == "skipped":
         return []
-    return sorted(task for task, state in mine.items() if state == "failed" and not _TOLERATED.search(task))
+    failed = sorted(task for task, state in states.items() if state == "failed" and not _TOLERATED.search(task))
+    return [task for task in failed if task.startswith(f"{group_id}.")] or failed

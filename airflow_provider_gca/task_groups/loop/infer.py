@@ -13,7 +13,7 @@ from airflow_provider_gca.utils.results import RunLink
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from gca_core.inference.models import InferenceResult
+    from airflow_provider_gca.triggers.loop import LoopJobTrigger
 
 
 class InferOperator(StackBatchOperator):
@@ -32,11 +32,15 @@ class InferOperator(StackBatchOperator):
         return self._run_id
 
     def _finish(self, context: Context, work: Callable[[Context], Any]) -> Any:
+        def until(context: Context) -> Any:
+            with until_run_cancelled(self.gca_atlas_conn_id):
+                return work(context)
+
         self._run_id = own_run_id()
         with named():
-            return super()._finish(context, work)
+            return super()._finish(context, until)
 
-    def run_local(self, context: Context) -> list[InferenceResult]:
-        """Run the job in a subprocess."""
-        with until_run_cancelled(self.gca_atlas_conn_id):
-            return super().run_local(context)
+    def _trigger(self, **arguments: Any) -> LoopJobTrigger:
+        from airflow_provider_gca.triggers.loop import LoopJobTrigger
+
+        return LoopJobTrigger(haystack_run_id=own_run_id(), gca_atlas_conn_id=self.gca_atlas_conn_id, **arguments)

@@ -15,6 +15,7 @@ from airflow_provider_gca.task_groups.loop.around import (
     asked_by,
     dump,
     going_on,
+    new_row,
     own_run_id,
     step,
     text_of,
@@ -71,15 +72,12 @@ def understand(
 ) -> Json:
     """What is asked, as a structured query."""
     from gca_core.haystack import steps
-    from gca_core.io import join_uri
-    from gca_core.runs.models import RunPhase, RunRow
+    from gca_core.runs.models import RunPhase
 
     hook = AtlasHook(gca_atlas_conn_id)
-    run_id, store = own_run_id(), hook.get_run_store()
-    words = text_of(question) or f"{text_of(cell_type)}, {text_of(perturbation)}"
-    place = text_of(results_uri) or join_uri(hook.settings().results_root(), "haystack", run_id)
-    store.wait(RunRow(run_id=run_id, question=words, results_uri=place, **asked_by()))
-    store.enter(run_id, RunPhase.QUERY_ANALYSIS, anew=True)
+    row, store = new_row(hook, question, cell_type, perturbation, results_uri), hook.get_run_store()
+    store.wait(row)
+    store.enter(row.run_id, RunPhase.QUERY_ANALYSIS, anew=True)
     context = hook.get_haystack_context(text_of(gca_llm_conn_id))
     names = {"cell_type": text_of(cell_type), "perturbation": text_of(perturbation), "kind": text_of(kind)}
     with until_run_cancelled(gca_atlas_conn_id):

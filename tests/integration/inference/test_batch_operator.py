@@ -5,17 +5,25 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from airflow.sdk.execution_time.context import set_current_context
 from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 from airflow.triggers.base import BaseTrigger
 
+from airflow_provider_gca.hooks.atlas import AtlasHook
 from airflow_provider_gca.operators.batch import CancelRunJobsOperator
 from airflow_provider_gca.operators.inference import StackBatchOperator
+from airflow_provider_gca.task_groups.loop.around import own_run_id
+from airflow_provider_gca.task_groups.loop.infer import InferOperator
+from airflow_provider_gca.triggers import loop
 from airflow_provider_gca.utils.failures import AirflowException, AirflowFailException
 from gca_core.errors import ConfigurationError
+from gca_core.runs.models import RunRow, RunStatus
 from tests.helpers.batch_jobs import CLOUD, SECRET, Play, batch, make_job, quick, wait_for
 from tests.helpers.batch_loopback import LOST, BatchServer
 from tests.helpers.gcs_loopback import Bucket, bucket
@@ -298,6 +306,33 @@ def test_a_triggerer_that_stops_amid_a_cancel_ends_it_first(quick, job, monkeypa
 
     asyncio.run(stop())
     until(lambda: quick.jobs[0].state == "CANCELLED")
+
+
+@pytest.mark.parametrize("deferrable", [True, False])
+def test_the_job_of_a_loop_ends_once_its_run_is_cancelled(quick, job, gca_home, monkeypatch, deferrable: bool) -> None:
+    monkeypatch.setenv("GCA_HOME", str(gca_home))
+    monkeypatch.setattr(loop, "RECORD_SECONDS", 0.1)
+    quick.hold()
+    asked = {"task_id": "haystack.iteration_0.infer", "deferrable": deferrable, "poll_interval_seconds": 60}
+    play = Play(lambda: InferOperator(**{**CLOUD, **job, **asked}), task_id=asked["task_id"], max_tries=5)
+    play.context["dag_run"] = SimpleNamespace(
+        dag_id="d", run_id=f"r{deferrable}", run_after=datetime(2026, 1, 1, tzinfo=UTC)
+    )
+
+    def cancel() -> None:
+        until(lambda: quick.jobs and quick.jobs[0].state == "RUNNING")
+        store.close(run_id, RunStatus.CANCELLED, "cancelled")
+
+    with set_current_context(play.context):
+        run_id, store = own_run_id(), AtlasHook().get_run_store()
+        store.upsert_run(RunRow(run_id=run_id, question="?", results_uri="file:///nowhere", status="running"))
+        canceller = threading.Thread(target=cancel)
+        canceller.start()
+        with pytest.raises(AirflowFailException, match="was cancelled"):
+            play.run()
+        canceller.join()
+    until(lambda: over(quick))
+    assert histories(quick) == [("us-east1", "CANCELLED")]
 
 
 def test_the_teardown_cancels_the_jobs_of_its_run_alone(quick: BatchServer, job: Job) -> None:

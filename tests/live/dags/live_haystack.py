@@ -1,6 +1,7 @@
-"""The loop, which hangs in the phase that the run's configuration names."""
+"""The loop, which hangs in the phase that the run's configuration names; in ``live_haystack_cloud`` on Google Batch."""
 
 import time
+from datetime import timedelta
 from pathlib import Path
 
 from airflow.sdk import Param, dag, get_current_context
@@ -16,8 +17,10 @@ def hanging(self, *args):
     context = get_current_context()
     phase, own = context["params"]["hang"], context["ti"].task_id.rpartition(".")[2]
     if own == phase:
-        Path(context["params"]["sign"]).touch()
-        time.sleep(600)
+        sign = Path(context["params"]["sign"])
+        sign.touch()
+        while not sign.with_suffix(".go").exists():
+            time.sleep(0.2)
     if own == "propose" and phase == "infer":
         from gca_core.haystack import steps
 
@@ -37,17 +40,30 @@ def with_a_job_of_minutes(propose):
 AtlasHook.get_haystack_context = hanging
 
 
-@dag(
-    schedule=None,
-    params={name: Param("", type="string") for name in ("question", "dataset", "hang", "sign")},
-)
-def live_haystack():
-    haystack_loop(
-        question="{{ params.question }}",
-        dataset="{{ params.dataset }}",
-        iterations=1,
-        config={"candidates_per_iteration": 1, "ontology_distance": 4},
+def loop_in(dag_id, default_args, **more):
+    @dag(
+        dag_id,
+        schedule=None,
+        default_args=default_args,
+        params={name: Param("", type="string") for name in ("question", "dataset", "hang", "sign", "results")},
     )
+    def live():
+        haystack_loop(
+            question="{{ params.question }}",
+            dataset="{{ params.dataset }}",
+            results_uri="{{ params.results }}",
+            iterations=1,
+            config={"candidates_per_iteration": 1, "ontology_distance": 4},
+            **more,
+        )
+
+    live()
 
 
-live_haystack()
+CLOUD = {
+    "gcp_conn_id": "cloud",
+    "batch": {"image": "us-docker.pkg.dev/lab/gca/stack:1", "plan": [{"provisioning": "SPOT", "region": "us-east1"}]},
+    "infer_arguments": {"poll_interval_seconds": 0.5},
+}
+loop_in("live_haystack", {})
+loop_in("live_haystack_cloud", {"retries": 3, "retry_delay": timedelta(seconds=1)}, **CLOUD)
