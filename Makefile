@@ -6,8 +6,11 @@ STAMP := $(VENV)/.installed
 BENCH_STAMP := $(VENV)/.installed-bench
 STACK_STAMP := .venv-stack/.installed
 BROWSER_STAMP := $(VENV)/.installed-browser
+RELEASE_STAMP := $(VENV)/.installed-release
 AXE := build/axe-core/package/axe.min.js
-EXTRAS := scanpy,vae,haystack,embedded,google,openai,observability,dev
+EXTRAS := scanpy,vae,haystack,embedded,google,openai,observability
+# groups are known to pip from 25.1 on; constraints.txt has a newer one
+INSTALL := PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/python -m pip install -q --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest
 # one file after another in their order, in which those with few and long tests come first
 TWO := -n 2 --dist loadfile --no-loadscope-reorder
@@ -15,7 +18,7 @@ TWO := -n 2 --dist loadfile --no-loadscope-reorder
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-live test-page test-stack lint format bench bench-annotation bench-latent bench-atlas bench-inference bench-responses bench-grounding bench-haystack docs build constraints clean
+.PHONY: help setup demo test test-slow test-live test-page test-stack lint format bench bench-annotation bench-latent bench-atlas bench-inference bench-responses bench-grounding bench-haystack docs build packaging-check release-check constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -27,25 +30,24 @@ $(STAMP): pyproject.toml constraints.txt Makefile
 		|| { echo "Python 3.11 or newer is needed; name one with: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 1; }
 	@echo "setting up $(VENV) (a few minutes the first time)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/python -m pip install -q --disable-pip-version-check \
-		-e '.[$(EXTRAS)]' 2> >(grep -v '^WARNING: Location' >&2)
+	@$(INSTALL) 'pip>=25.1' 2> >(grep -v '^WARNING: Location' >&2)
+	@$(INSTALL) -e '.[$(EXTRAS)]' --group dev 2> >(grep -v '^WARNING: Location' >&2)
 	@touch $@
 
 demo: $(STAMP) ## run the three example DAGs on real data and print what came out
 	@$(BIN)/python scripts/demo.py
 
 test: $(STAMP) ## the tests, seven minutes on two cores
-	$(PYTEST) -m 'not slow' $(TWO) --ignore=tests/live
+	$(PYTEST) -m 'not slow' $(TWO) --ignore=tests/live --ignore=tests/release
 
 test-slow: $(STAMP) ## the slower suites
-	$(PYTEST) -m slow $(TWO) --ignore=tests/live
+	$(PYTEST) -m slow $(TWO) --ignore=tests/live --ignore=tests/release
 
 test-live: $(STAMP) ## faults in an Airflow that really runs, its processes killed one by one
 	$(PYTEST) --timeout 1800 tests/live --ignore=tests/live/page $(LIVE)
 
 $(BROWSER_STAMP): $(STAMP)
-	@PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/python -m pip install -q --disable-pip-version-check \
-		-e '.[$(EXTRAS),browser]' 2> >(grep -v '^WARNING: Location' >&2)
+	@$(INSTALL) --group browser 2> >(grep -v '^WARNING: Location' >&2)
 	@touch $@
 
 # axe-core is under MPL-2.0; it only looks at pages here, and is no part of the package
@@ -85,8 +87,7 @@ format: $(STAMP) ## let ruff mend what it can
 
 $(BENCH_STAMP): $(STAMP)
 	@echo "adding the libraries that the benchmarks compare with"
-	@PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/python -m pip install -q --disable-pip-version-check \
-		-e '.[$(EXTRAS),bench]' 2> >(grep -v '^WARNING: Location' >&2)
+	@$(INSTALL) --group bench 2> >(grep -v '^WARNING: Location' >&2)
 	@touch $@
 
 bench: $(BENCH_STAMP) ## measure against baselines; what needs data that is not there is skipped and says so
@@ -122,11 +123,22 @@ docs: $(STAMP) ## build the documentation into site/
 build: $(STAMP) ## a wheel and an sdist in dist/
 	$(BIN)/python -m build --no-isolation --outdir dist .
 
+$(RELEASE_STAMP): $(STAMP)
+	@$(INSTALL) --group release 2> >(grep -v '^WARNING: Location' >&2)
+	@touch $@
+
+packaging-check: $(RELEASE_STAMP) ## wheel and sdist in new environments, and what an index would show
+	$(PYTEST) --timeout 1800 -m 'not slow' tests/release
+
+release-check: $(RELEASE_STAMP) ## that, and the demo from the wheel; leaves dist/, SHA256SUMS and sbom.cdx.json in build/release
+	$(PYTEST) --timeout 1800 tests/release
+	@cd build/release/dist && sha256sum *.whl *.tar.gz > ../SHA256SUMS && cat ../SHA256SUMS
+
 constraints: ## resolve constraints.txt anew, for Python 3.11 to 3.13
 	@test -x build/uv/bin/uv || { $(PYTHON) -m venv build/uv && build/uv/bin/pip install -q uv; }
 	@printf '%s\n' torch==2.13.0 'anndata>=0.12.19' > build/pins.txt
-	@{ echo "# every transitive dependency of every extra, for Python 3.11 to 3.13; made by 'make constraints'"; \
-		build/uv/bin/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 \
+	@{ echo "# every transitive dependency of every extra and group, for Python 3.11 to 3.13; made by 'make constraints'"; \
+		build/uv/bin/uv pip compile pyproject.toml --all-extras $(addprefix --group ,dev bench browser release) --universal --python-version 3.11 \
 		--no-header --no-annotate --no-emit-index-url --constraint build/pins.txt -q; } > build/constraints.txt
 	@mv build/constraints.txt constraints.txt
 

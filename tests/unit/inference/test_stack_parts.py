@@ -150,6 +150,6 @@ def test_stack_without_a_checkpoint_names_both_options(make_request):
 
 
 def test_the_requirements_of_the_image_are_current():
-    script = ROOT / "scripts" / "export_stack_requirements.py"
+    script = ROOT / "scripts" / "export_requirements.py"
     assert subprocess.run([sys.executable, str(script), "--check"], check=False).returncode == 0
     assert "airflow" not in (ROOT / "docker" / "stack" / "requirements.txt").read_text()
