@@ -8,16 +8,31 @@ from typing import ParamSpec, TypeVar
 from gca_core.errors import BatchError, ExternalAPIError, GcaError, InferenceError, LLMError, StoreError
 
 try:
-    from airflow.sdk.exceptions import AirflowException as AirflowException
-    from airflow.sdk.exceptions import AirflowFailException as AirflowFailException
-    from airflow.sdk.exceptions import AirflowNotFoundException as AirflowNotFoundException
-    from airflow.sdk.exceptions import AirflowSensorTimeout as AirflowSensorTimeout
-    from airflow.sdk.exceptions import AirflowSkipException as AirflowSkipException
+    from airflow.sdk.exceptions import (
+        AirflowException,
+        AirflowFailException,
+        AirflowNotFoundException,
+        AirflowSensorTimeout,
+        AirflowSkipException,
+    )
 except ImportError:  # Airflow 3.1
     from airflow.exceptions import (  # type: ignore[attr-defined,no-redef,unused-ignore]
         AirflowException,
         AirflowFailException,
+        AirflowNotFoundException,
+        AirflowSensorTimeout,
+        AirflowSkipException,
     )
+
+__all__ = [
+    "AirflowException",
+    "AirflowFailException",
+    "AirflowNotFoundException",
+    "AirflowSensorTimeout",
+    "AirflowSkipException",
+    "as_task_failure",
+    "fails_as_task",
+]
 
 P = ParamSpec("P")
 R = TypeVar("R")
