@@ -67,3 +67,10 @@ def airflow_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     python = folder / "bin" / "python"
     install(python, "apache-airflow")
     return python
+
+
+@pytest.fixture(scope="session")
+def with_extras(airflow_python: Path, wheel: Path) -> Path:
+    """That interpreter, with the wheel and its extras as the image of docker/airflow gets them."""
+    run(REPOSITORY / "docker" / "airflow" / "install.sh", airflow_python, "scanpy,vae,haystack,embedded,gcs", wheel)
+    return airflow_python
