@@ -148,7 +148,9 @@ def gca_annotate_cohort() -> None:
     ).expand_kwargs(planned)
     # [END howto_operator_annotate_mapped]
     cohort = join(prepared, planned, annotate.output)
-    reviewed = review_clusters(prepared["output"], asks="{{ params.review }}")
+    # where no file was annotated there is nothing to ask about
+    asks = "{{ params.review and ti.xcom_pull('join')['n_clusters'] > 0 }}"
+    reviewed = review_clusters(prepared["output"], asks=asks)
     cohort >> reviewed.group >> judge(cohort)
 
 

@@ -192,6 +192,10 @@ class BatchOperator(GcaOperator):
         """Do the work on this machine."""
         raise NotImplementedError
 
+    def carried(self) -> dict[str, Any]:
+        """What the process that goes on after a wait has to know; JSON."""
+        return {}
+
     def command(self) -> BatchCommand:
         """What the job runs; nothing is written."""
         raise NotImplementedError
@@ -217,7 +221,7 @@ class BatchOperator(GcaOperator):
         if not on_batch(self.execution, self.batch, self.gcp_conn_id):
             return self.run_local(context)
         end = datetime.now(UTC) + timedelta(seconds=float(self.timeout_seconds or DEFAULT_WAIT))
-        return self._guarded(context, {"end_time": end.isoformat(), "tried": 0, "stuck": False}, None)
+        return self._guarded(context, {"end_time": end.isoformat(), "tried": 0, "stuck": False, **self.carried()}, None)
 
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> Any:
         """Go on after what the trigger saw."""
@@ -285,7 +289,7 @@ class BatchOperator(GcaOperator):
             tried += not isinstance(step, Reattach) or step.counts
             self._note(context, view)
             queued = config.queued_seconds if tried < len(config.plan) else None
-            now = {"end_time": carried["end_time"], "tried": tried, "stuck": stuck}
+            now = {**carried, "tried": tried, "stuck": stuck}
             verdict = self._wait(context, service, view.name, now, queued)
             stuck = self._settle(service, view.name, verdict.kind, verdict.message) or stuck
 

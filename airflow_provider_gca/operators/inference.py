@@ -167,8 +167,7 @@ class StackBatchOperator(BatchOperator):
         from gca_core.inference.local import DEFAULT_TIMEOUT, LocalJob, write_job
 
         requests = self._requests()
-        left = [request for request in requests if request.candidate_id not in self._known]
-        write_job(left, self.job_uri, job_id=self.job_id)
+        write_job(self._left(), self.job_uri, job_id=self.job_id)
         self._job = LocalJob(self.job_uri, on_line=self.log.info)
         if not self._killed:
             self._job.start()
@@ -181,9 +180,27 @@ class StackBatchOperator(BatchOperator):
         found = self._known | {result.candidate_id: result for result in made}
         return self._judged([found[request.candidate_id] for request in requests])
 
+    def carried(self) -> dict[str, Any]:
+        """The answers that were known before: another worker may know others."""
+        return {"known": [row.model_dump(mode="json") for row in self._known.values()]}
+
+    def execute_complete(self, context: Context, event: Mapping[str, Any]) -> Any:
+        """Go on after what the trigger saw."""
+        from gca_core.inference.models import InferenceResult
+
+        rows = map(InferenceResult.model_validate, event["carried"].get("known", ()))
+        self._known = {row.candidate_id: row for row in rows}
+        return super().execute_complete(context, event)
+
+    def _cancel_attempts(self, context: Context) -> None:
+        from gca_core.inference.cache import take
+
+        self._known = take(self._requests())
+        super()._cancel_attempts(context)
+
     def command(self) -> BatchCommand:
         """The job's entrypoint in the image."""
-        requests = self._requests()
+        requests = self._left()
         asked = [request.model_dump(mode="json") for request in requests]
         named = {
             uri for r in requests for uri in (r.prompt_uri, r.control_uri, r.query_uri, r.checkpoint, r.gene_list_uri)
@@ -197,7 +214,7 @@ class StackBatchOperator(BatchOperator):
         from gca_core.inference.job import results_uri
         from gca_core.inference.local import job_hash, write_job
 
-        requests = self._requests()
+        requests = self._left()
         names = ("prompt_uri", "control_uri", "query_uri", "output_uri", "checkpoint", "gene_list_uri")
         placed = [
             r.model_copy(update={name: self.place(uri) for name in names if (uri := getattr(r, name))})
@@ -219,18 +236,19 @@ class StackBatchOperator(BatchOperator):
         from gca_core.inference.local import job_hash, read_answers
         from gca_core.inference.models import InferenceResult, InferenceStatus
 
-        requests = self._requests()
-        job_id = self.job_id or job_hash(requests)
-        answers = self._fetched(requests, job_id) or read_answers(self.job_uri, job_id)
+        left = self._left()
+        job_id = self.job_id or job_hash(left)
+        answers = self._fetched(left, job_id) or read_answers(self.job_uri, job_id)
         if not answers:
             raise BatchError(missing)
-        if len(answers) < len(requests):
+        if len(answers) < len(left):
             self.log.warning("%s", missing)
+        answers = self._known | answers
         failed = {"status": InferenceStatus.FAILED, "error": missing}
         return self._judged(
             [
                 answers.get(r.candidate_id) or InferenceResult(candidate_id=r.candidate_id, backend=r.backend, **failed)
-                for r in requests
+                for r in self._requests()
             ],
             reason,
         )
@@ -261,6 +279,10 @@ class StackBatchOperator(BatchOperator):
         if not isinstance(self.requests, Sequence) or isinstance(self.requests, str) or not self.requests:
             raise ConfigurationError(f"{name}: requests has to be a list with at least one request")
         return [make_model(f"{name}: request {i}", InferenceRequest, entry) for i, entry in enumerate(self.requests)]
+
+    def _left(self) -> list[InferenceRequest]:
+        """The requests whose answers were not known before."""
+        return [request for request in self._requests() if request.candidate_id not in self._known]
 
     def _judged(self, results: Sequence[InferenceResult], reason: str = "") -> list[InferenceResult]:
         from gca_core.inference.cache import keep

@@ -16,7 +16,6 @@ from airflow_provider_gca.utils.failures import (
     as_task_failure,
 )
 from airflow_provider_gca.utils.fields import is_literal, require_text
-from airflow_provider_gca.utils.place import default_deferrable
 from airflow_provider_gca.utils.results import RunLink
 from gca_core.errors import ConfigurationError
 
@@ -34,19 +33,16 @@ class GroundingSensor(BaseSensorOperator):
     Succeeds as soon as the run's best score is at least ``min_score``, also while the run goes on. Where the
     run ended below, it fails with the reason the run gives for its end, or succeeds when ``fail_below`` is off. A run
     whose process is dead has ended as ``stale``.
-    A run that has no record yet is waited for. Returns ``run_id``, ``status``, ``best_score``, ``best_iteration``,
-    ``termination_reason`` and ``reached``, each also as an XCom of its own, so that ``sensor.output["best_score"]`` is
-    the score.
-
-    Works in the modes ``poke`` and ``reschedule``, and deferrable.
+    A run that has no record yet is waited for. Returns the best score, None where a run that ended below has none; the
+    XCom ``outcome`` has ``run_id``, ``status``, ``best_score``, ``best_iteration``, ``termination_reason`` and
+    ``reached``.
 
     Args:
         run_id: the run's id in the run records, for instance ``haystack_loop(...).run_id``. Templated.
         min_score: the score to wait for, 1 to 10. Templated.
         fail_below: fail when the run ends below ``min_score``.
         gca_atlas_conn_id: connection of the database with the run records. Templated.
-        deferrable: wait in the triggerer, without a worker slot; by Airflow's setting ``[operators]
-            default_deferrable`` where None.
+        deferrable: wait in the triggerer, without a worker slot; otherwise in the ``mode`` of the sensor.
     """
 
     template_fields: Sequence[str] = ("run_id", "min_score", "gca_atlas_conn_id")
@@ -60,16 +56,15 @@ class GroundingSensor(BaseSensorOperator):
         min_score: float | str = 7.0,
         fail_below: bool = True,
         gca_atlas_conn_id: str = AtlasHook.default_conn_name,
-        deferrable: bool | None = None,
-        multiple_outputs: bool = True,
+        deferrable: bool = True,
         **kwargs: Any,
     ) -> None:
-        super().__init__(multiple_outputs=multiple_outputs, **kwargs)
+        super().__init__(**kwargs)
         self.run_id = run_id
         self.min_score = min_score
         self.fail_below = fail_below
         self.gca_atlas_conn_id = gca_atlas_conn_id
-        self.deferrable = default_deferrable() if deferrable is None else deferrable
+        self.deferrable = deferrable
         require_text(type(self).__name__, run_id=run_id, gca_atlas_conn_id=gca_atlas_conn_id)
         if is_literal(min_score):
             self._threshold()
@@ -90,7 +85,7 @@ class GroundingSensor(BaseSensorOperator):
             )
         return threshold
 
-    def poke(self, context: Context) -> PokeReturnValue:  # noqa: ARG002
+    def poke(self, context: Context) -> PokeReturnValue:
         """Look once."""
         from airflow_provider_gca.triggers.grounding import look_up
 
@@ -99,7 +94,7 @@ class GroundingSensor(BaseSensorOperator):
         self.log.info("run %s: %s", self.run_id, outcome.describe())
         if not outcome.done:
             return PokeReturnValue(is_done=False)
-        return PokeReturnValue(is_done=True, xcom_value=self._settle(outcome))
+        return PokeReturnValue(is_done=True, xcom_value=self._settle(context, outcome))
 
     def execute(self, context: Context) -> Any:
         """Wait here, or in the triggerer where it isn't settled already."""
@@ -122,7 +117,7 @@ class GroundingSensor(BaseSensorOperator):
         )
         return None
 
-    def execute_complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG002
+    def execute_complete(self, context: Context, event: Mapping[str, Any]) -> float | None:
         """Settle what the trigger saw."""
         from airflow_provider_gca.triggers.grounding import RunOutcome
 
@@ -130,9 +125,11 @@ class GroundingSensor(BaseSensorOperator):
             raise AirflowSensorTimeout(event["message"])
         if event["status"] != "success":
             raise AirflowException(event["message"])
-        return self._settle(RunOutcome.model_validate(event["outcome"]))
+        return self._settle(context, RunOutcome.model_validate(event["outcome"]))
 
-    def _settle(self, outcome: RunOutcome) -> dict[str, Any]:
+    def _settle(self, context: Context, outcome: RunOutcome) -> float | None:
+        if (ti := context.get("ti")) is not None:
+            ti.xcom_push(key="outcome", value=outcome.model_dump(mode="json"))
         if not outcome.reached and self.fail_below:
             raise AirflowFailException(f"run {self.run_id} {outcome.describe()}")
-        return outcome.model_dump(mode="json")
+        return outcome.best_score

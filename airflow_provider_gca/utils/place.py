@@ -52,11 +52,6 @@ def _below(uri: str, folder: str) -> bool:
     return uri.startswith(f"{folder.rstrip('/')}/") and ".." not in uri.split("/")
 
 
-def default_deferrable() -> bool:
-    """Whether operators defer where nobody says otherwise: Airflow's ``[operators] default_deferrable``."""
-    return bool(_conf().getboolean("operators", "default_deferrable", fallback=False))
-
-
 def _configured() -> str:
     return str(_conf().get("api", "base_url", fallback="") or "")
 

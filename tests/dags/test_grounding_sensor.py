@@ -5,6 +5,7 @@ import threading
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -50,14 +51,16 @@ def write(store: RunStore, status: RunStatus, score: float | None = None, reason
 
 
 def sensor(**changes: Any) -> GroundingSensor:
-    return GroundingSensor(**{"task_id": "wait", "run_id": RUN, "min_score": 6, "poke_interval": 0.1, **changes})
+    asked = {"task_id": "wait", "run_id": RUN, "min_score": 6, "poke_interval": 0.1, "deferrable": False}
+    return GroundingSensor(**{**asked, **changes})
 
 
 def test_succeeds_once_the_score_is_reached_also_while_the_run_goes_on(store: RunStore) -> None:
     write(store, RunStatus.RUNNING, 6.5)
-    outcome = sensor().execute({})
-    assert outcome["reached"]
-    assert (outcome["status"], outcome["best_score"], outcome["best_iteration"]) == ("running", 6.5, 1)
+    kept: dict[str, Any] = {}
+    ti = SimpleNamespace(xcom_push=lambda key, value: kept.update({key: value}))
+    assert sensor().execute({"ti": ti}) == 6.5
+    assert (kept["outcome"]["status"], kept["outcome"]["best_iteration"]) == ("running", 1)
 
 
 def test_waits_through_a_missing_row_and_low_scores(store: RunStore) -> None:
@@ -71,7 +74,7 @@ def test_waits_through_a_missing_row_and_low_scores(store: RunStore) -> None:
 
     worker = threading.Thread(target=work)
     worker.start()
-    assert sensor(timeout=30).execute({})["best_score"] == 8.0
+    assert sensor(timeout=30).execute({}) == 8.0
     worker.join()
 
 
@@ -90,9 +93,7 @@ def test_a_run_whose_process_is_dead_ends_the_waiting(store: RunStore) -> None:
 
 def test_a_run_that_ended_below_can_be_taken_as_it_is(store: RunStore) -> None:
     write(store, RunStatus.FAILED, None, "empty_proposal")
-    outcome = sensor(fail_below=False).execute({})
-    assert not outcome["reached"]
-    assert outcome["termination_reason"] == "empty_proposal"
+    assert sensor(fail_below=False).execute({}) is None
 
 
 def test_gives_up_after_its_timeout(store: RunStore) -> None:
@@ -158,7 +159,7 @@ async def first_event(trigger: GroundingTrigger) -> Any:
 
 def test_a_settled_run_is_not_deferred(store: RunStore) -> None:
     write(store, RunStatus.RUNNING, 9.0)
-    assert sensor(deferrable=True).execute({})["reached"]
+    assert sensor(deferrable=True).execute({}) == 9.0
 
 
 def test_the_trigger_waits_and_the_task_takes_up_its_event(store: RunStore) -> None:
@@ -172,7 +173,7 @@ def test_the_trigger_waits_and_the_task_takes_up_its_event(store: RunStore) -> N
         await asyncio.to_thread(write, store, RunStatus.COMPLETED, 7.0, "threshold")
         return await asyncio.wait_for(waiting, 20)
 
-    assert task.execute_complete({}, asyncio.run(scenario()))["best_score"] == 7.0
+    assert task.execute_complete({}, asyncio.run(scenario())) == 7.0
 
 
 def test_the_triggers_event_fails_the_task_when_the_run_ended_below(store: RunStore) -> None:

@@ -88,6 +88,17 @@ def test_a_try_after_success_takes_the_answer_and_starts_nothing(quick: BatchSer
     assert quick.n_created == 2
 
 
+def test_a_job_predicts_only_what_is_not_known(quick, bucket, make_job, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("GCA_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("GCA_KEEP_PREDICTIONS", "true")
+    known, new = make_job("a"), make_job("b", rate=2.0)
+    Play(task_of(known)).run()
+    rows = Play(task_of({**new, "requests": [*known["requests"], *new["requests"]]})).run()
+    assert [(row["candidate_id"], row["cached"]) for row in rows] == [("a", True), ("b", False)]
+    asked = json.loads(bucket.objects["b/job.json"][0])["requests"]
+    assert [request["candidate_id"] for request in asked] == ["b"]
+
+
 def test_a_task_that_is_cleared_goes_on_with_its_job(quick: BatchServer, job: Job) -> None:
     quick.hold()
     before = Play(task_of(job)).begin()
