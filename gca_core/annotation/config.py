@@ -95,6 +95,7 @@ class AnnotationConfig(AnnotationOptions):
     corrections: Uri | None = _option(
         None, "Evidence", "Corrections that 'gca review --apply' wrote; they replace labels."
     )
+    umap: bool = _option(True, "Output", "Compute a UMAP to draw the cells on, where obsm holds none.")
     json_report: Uri | None = _option(None, "Output", "A further place for report.json.")
     summary_csv: Uri | None = _option(None, "Output", "A further place for clusters.csv.")
     html_report: Uri | None = _option(None, "Output", "A further place for report.html.")

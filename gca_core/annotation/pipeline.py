@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from gca_core.annotation.adata.embedding import leiden_clusters, principal_components
+from gca_core.annotation.adata.embedding import cell_graph
 from gca_core.annotation.adata.expression import Expression, choose_matrix, prepare_expression
 from gca_core.annotation.adata.obs import (
     broadcast_to_cells,
@@ -36,6 +36,7 @@ from gca_core.annotation.scoring.marker_model import Array
 from gca_core.annotation.scoring.parameters import DEPTH
 from gca_core.annotation.scoring.ranking import StoredRanking, rank_clusters, stored_markers, stored_ranking
 from gca_core.errors import DataValidationError
+from gca_core.matrix.neighbours import NeighbourGraph
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -44,7 +45,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# cells of a file that are clustered: they are read into memory for it
+# of which packages a report tells the version: those that its figures depend on
+VERSIONS = ("airflow-provider-gca", "anndata", "igraph", "numpy", "scanpy", "scikit-learn")
+# cells of a file that are clustered
 MAX_EMBEDDED = 200_000
 
 
@@ -55,11 +58,13 @@ class Outcome:
     Attributes:
         groups: the cluster of each cell, categories in the order of the report's annotations.
         expression: that was used; None where only a stored ranking was.
+        graph: of the cells, where they were clustered here.
     """
 
     report: DatasetReport
     groups: pd.Series
     expression: Expression | None
+    graph: NeighbourGraph | None = None
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,7 @@ class Ranked:
     expression: Expression | None
     source: str
     method: str
+    graph: NeighbourGraph | None = None
 
 
 @observed
@@ -103,7 +109,7 @@ def annotate(adata: AnnData, options: AnnotationOptions, inputs: Inputs) -> Outc
         keep_corrections(adata, corrections)
     report = report.model_copy(update={"stats": watch.run_stats(request_id(), models, overrides)})
     _log_outcome(report)
-    return Outcome(report, ranked.groups, ranked.expression)
+    return Outcome(report, ranked.groups, ranked.expression, ranked.graph)
 
 
 def rank_and_weigh(adata: AnnData, options: AnnotationOptions, inputs: Inputs) -> Ranked:
@@ -113,7 +119,7 @@ def rank_and_weigh(adata: AnnData, options: AnnotationOptions, inputs: Inputs) -
     return _stored(adata, options, inputs, inputs.ranking_key)
 
 
-def package_versions(names: Iterable[str] = ("airflow-provider-gca", "anndata", "numpy", "scanpy")) -> dict[str, str]:
+def package_versions(names: Iterable[str] = VERSIONS) -> dict[str, str]:
     """Versions of the installed packages among ``names``."""
     found = {}
     for name in names:
@@ -139,7 +145,7 @@ def _computed(adata: AnnData, options: AnnotationOptions, inputs: Inputs) -> Ran
         expression = _expression(adata, options, markers)
         knowledge = gather_knowledge(markers, expression.genes, species=options.species, tissue=options.tissue)
     with watch.stage("cluster"):
-        groups = _groups(adata, options, expression)
+        groups, graph = _groups(adata, options, expression)
     n, codes = len(groups.cat.categories), groups.cat.codes.to_numpy()
     log.info("ranking genes of %d clusters over %d cells", n, adata.n_obs)
     with watch.stage("rank"):
@@ -157,7 +163,7 @@ def _computed(adata: AnnData, options: AnnotationOptions, inputs: Inputs) -> Ran
             top_n_markers=options.top_n_markers,
             min_overlap=options.min_overlap,
         )
-    return Ranked(groups, clusters, evidence, knowledge, expression, expression.source, options.ranking)
+    return Ranked(groups, clusters, evidence, knowledge, expression, expression.source, options.ranking, graph)
 
 
 def _stored(adata: AnnData, options: AnnotationOptions, inputs: Inputs, key: str) -> Ranked:
@@ -217,18 +223,23 @@ def _expression_if_usable(
     return _expression(adata, options, markers), None
 
 
-def _groups(adata: AnnData, options: AnnotationOptions, expression: Expression) -> pd.Series:
+def _groups(
+    adata: AnnData, options: AnnotationOptions, expression: Expression
+) -> tuple[pd.Series, NeighbourGraph | None]:
+    """The clusters, and the graph of the cells where they are computed."""
     if options.cluster_key is not None:
-        return read_groups(adata, options.cluster_key)
+        return read_groups(adata, options.cluster_key), None
     if not expression.in_memory and expression.n_cells > MAX_EMBEDDED:
         raise DataValidationError(
             f"no cluster column is named, and the {expression.n_cells:,} cells lie in a file: clusters are computed of "
             f"{MAX_EMBEDDED:,} cells at most there. name the column with the clusters as cluster_key, cluster the "
             "cells first, with scanpy.tl.leiden, or read the file into memory (backed=False)"
         )
-    components = principal_components(expression, options.seed)
-    found = leiden_clusters(components, resolution=options.resolution, seed=options.seed)
-    return pd.Series(found, index=adata.obs_names)
+    graph = cell_graph(expression, options.seed)
+    found = graph.leiden(resolution=options.resolution, seed=options.seed)
+    names = pd.Index([str(i) for i in range(found.max() + 1)], dtype=object)
+    log.info("%d clusters found at resolution %g", len(names), options.resolution)
+    return pd.Series(pd.Categorical.from_codes(found, categories=names), index=adata.obs_names), graph
 
 
 def _agreement(

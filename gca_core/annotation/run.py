@@ -119,7 +119,9 @@ def opened(config: AnnotationConfig, *, corrected: bool = False, **models: Any) 
 def write_results(config: AnnotationConfig, data: OpenData, outcome: Outcome, clock: Stopwatch) -> AnnotationResult:
     """Draw what an annotation or a validation found, and write it where ``config`` says."""
     with clock.stage("draw"):
-        drawn = drawn_cells(data.adata, outcome.groups, outcome.expression, config.seed)
+        drawn = drawn_cells(
+            data.adata, outcome.groups, outcome.expression, config.seed, graph=outcome.graph, umap=config.umap
+        )
         markers = _marker_expression(outcome)
     copies = {"json": config.json_report, "csv": config.summary_csv, "html": config.html_report}
     uris = write_folder(
@@ -162,9 +164,10 @@ def write_folder(
         The URIs of the results by their names in ``FILES``.
     """
     figures: dict[str, bytes] = {}
-    if data is not None and drawn is not None:
+    if data is not None:
+        cells, at = (data.adata, None) if drawn is None else (drawn.of(data.adata), drawn.coordinates)
         with clock.stage("draw") if clock else nullcontext():
-            figures = report_figures(drawn.of(data.adata), report, drawn.coordinates, markers)
+            figures = report_figures(cells, report, at, markers)
     if clock:
         report = _with_stats(report, clock)
     title = f"Cell types of {source}"
@@ -172,8 +175,10 @@ def write_folder(
         title = f"Labels in {report.judged_column} of {source}, judged by their markers"
     page = render_html(report, figures, title=f"{title}{drawn.note if drawn is not None else ''}")
     texts = {"json": json_text(report), "csv": render_csv(report), "html": page}
-    cells = [] if data is None else [data.output_format]
-    uris = {what: join_uri(folder, FILES[what]) for what in (*cells, *texts, *(["figure"] if figures else []))}
+    stored = [] if data is None else [data.output_format]
+    uris = {
+        what: join_uri(folder, FILES[what]) for what in (*stored, *texts, *(["figure"] if "label" in figures else []))
+    }
     # every name is given when the block ends, the last one first, and none if something fails in it: the cells, which
     # take longest to send, come before what is told about them
     with clock.stage("write") if clock else nullcontext(), ExitStack() as stack:
@@ -184,7 +189,7 @@ def write_folder(
         if corrections is not None:
             kept = stack.enter_context(staged(join_uri(folder, CORRECTIONS_FILE)))
             kept.write_text(json_text(corrections), encoding="utf-8")
-        if figures:
+        if "label" in figures:
             stack.enter_context(staged(uris["figure"])).write_bytes(figures["label"])
         if data is not None:
             keep_record(data.adata, report, source=source, markers=markers, drawn=drawn)

@@ -1,10 +1,6 @@
-"""Principal components, clusters and a UMAP of the expression, through scanpy."""
+"""Principal components of the expression by scanpy's recipe, without scanpy, whose import takes seconds."""
 
 from __future__ import annotations
-
-import logging
-import warnings
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,19 +8,20 @@ import pandas as pd
 import scipy.sparse as sp
 
 from gca_core.annotation.adata.expression import Expression
-from gca_core.cache import keep_compiled_umap
 from gca_core.errors import DataValidationError
-
-if TYPE_CHECKING:
-    from anndata import AnnData
-
-log = logging.getLogger(__name__)
+from gca_core.matrix.neighbours import NeighbourGraph, neighbour_graph
+from gca_core.matrix.stats import GroupStatistics, group_sums
 
 N_COMPONENTS = 30
 N_VARIABLE = 2000
-N_NEIGHBOURS = 15
-# from so many cells on, neighbours are searched approximately: below, the exact search takes less than a minute
-MANY_CELLS = 100_000
+N_BINS = 20
+MIN_CELLS = 3
+MAX_SCALED = 10.0
+
+
+def cell_graph(expression: Expression, seed: int) -> NeighbourGraph:
+    """Which cells are near each other in their principal components."""
+    return neighbour_graph(principal_components(expression, seed), seed)
 
 
 def principal_components(expression: Expression, seed: int) -> npt.NDArray[np.float64]:
@@ -33,80 +30,50 @@ def principal_components(expression: Expression, seed: int) -> npt.NDArray[np.fl
     Raises:
         DataValidationError: too few genes or cells.
     """
-    import scanpy as sc
-    from anndata import AnnData
+    from sklearn.decomposition import PCA
 
-    data = AnnData(X=expression.matrix.astype(np.float32), var=pd.DataFrame(index=list(expression.genes)))
-    if data.n_obs < 3:
-        raise DataValidationError(f"{data.n_obs} cells; at least 3 are needed")
-    sc.pp.filter_genes(data, min_cells=3)
-    if data.n_vars < 3:
+    n_cells = expression.n_cells
+    if n_cells < MIN_CELLS:
+        raise DataValidationError(f"{n_cells} cells; at least {MIN_CELLS} are needed")
+    unlogged = (_expm1(chunk) for chunk in expression.values.chunks())
+    moments = group_sums(unlogged, np.zeros(n_cells, dtype=np.int64), 1).inside()
+    genes = np.flatnonzero(np.rint(moments.fraction[0] * n_cells) >= MIN_CELLS)
+    if genes.size < 3:
         raise DataValidationError("fewer than three genes are found in three cells or more")
-    if data.n_vars > N_VARIABLE:
-        sc.pp.highly_variable_genes(data, n_top_genes=N_VARIABLE, flavor="seurat", subset=True)
-    with warnings.catch_warnings():
-        # scanpy warns that centring makes the matrix dense, which is meant here
-        warnings.simplefilter("ignore", UserWarning)
-        sc.pp.scale(data, max_value=10)
-    k = min(N_COMPONENTS, data.n_vars - 1, data.n_obs - 1)
-    sc.pp.pca(data, n_comps=k, svd_solver="arpack", random_state=seed)
-    return np.asarray(data.obsm["X_pca"], dtype=np.float64)
+    if genes.size > N_VARIABLE:
+        genes = genes[_most_variable(moments.of_genes(genes))]
+    scaled = _scaled(expression.of_genes([expression.genes[j] for j in genes]))
+    k = min(N_COMPONENTS, genes.size - 1, n_cells - 1)
+    # centred by PCA without making it dense
+    found = PCA(k, svd_solver="arpack", random_state=seed).fit_transform(scaled)
+    return np.asarray(found, dtype=np.float64)
 
 
-def leiden_clusters(components: npt.NDArray[np.float64], *, resolution: float, seed: int) -> pd.Categorical:
-    """Leiden clusters of the neighbour graph of ``components``, named "0", "1", ... by size."""
-    import scanpy as sc
-
-    data = _with_neighbours(components, seed)
-    sc.tl.leiden(data, resolution=resolution, flavor="igraph", n_iterations=2, directed=False, random_state=seed)
-    found = data.obs["leiden"].cat
-    log.info("%d clusters found at resolution %g", len(found.categories), resolution)
-    return pd.Categorical(data.obs["leiden"])
+def _expm1(chunk: sp.csr_matrix) -> sp.csr_matrix:
+    return sp.csr_matrix(chunk.expm1())
 
 
-def umap_coordinates(components: npt.NDArray[np.float64], seed: int) -> npt.NDArray[np.float64]:
-    """(n_cells, 2) UMAP of the neighbour graph of ``components``."""
-    import scanpy as sc
-
-    data = _with_neighbours(components, seed)
-    sc.tl.umap(data, random_state=seed)
-    return np.asarray(data.obsm["X_umap"], dtype=np.float64)
-
-
-def _with_neighbours(components: npt.NDArray[np.float64], seed: int) -> AnnData:
-    import scanpy as sc
-    from anndata import AnnData
-
-    keep_compiled_umap()
-    data = AnnData(X=components.astype(np.float32))
-    transformer = "sklearn" if data.n_obs < MANY_CELLS else _approximate(seed, data.n_obs)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        sc.pp.neighbors(
-            data,
-            n_neighbors=min(N_NEIGHBOURS, data.n_obs - 1),
-            use_rep="X",
-            random_state=seed,
-            transformer=transformer,
-        )
-    return data
+def _most_variable(moments: GroupStatistics) -> npt.NDArray[np.int64]:
+    """Positions of the genes whose dispersion stands out most among those of like mean: scanpy's flavor ``seurat``."""
+    mean, variance = moments.mean[0], moments.variance[0]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        dispersion = pd.Series(np.log(np.where(variance > 0, variance / mean, np.nan)))
+    bins = dispersion.groupby(pd.cut(np.log1p(mean), N_BINS, labels=False))
+    middle, spread = bins.transform("mean"), bins.transform("std")
+    # a gene alone in its bin stands out by one
+    normal = ((dispersion - middle) / spread).where(spread.notna(), 1.0).where(dispersion.notna(), -np.inf)
+    return np.sort(np.argsort(-normal.to_numpy(), kind="stable")[:N_VARIABLE])
 
 
-def _approximate(seed: int, n_cells: int) -> Any:
-    """scanpy's search for the neighbours of many cells, with its result as the matrix that scanpy expects.
+def _scaled(values: sp.csr_matrix) -> sp.csr_matrix:
+    """Values over their standard deviation, clipped at 10, less what zero becomes: so the matrix stays sparse."""
+    from sklearn.utils.sparsefuncs import mean_variance_axis
 
-    From version 0.7 on, pynndescent gives a sparse array instead, which scanpy 1.11 doesn't take.
-    """
-    from pynndescent import PyNNDescentTransformer  # type: ignore[import-untyped]
-
-    class Transformer(PyNNDescentTransformer):  # type: ignore[misc]
-        def fit_transform(self, X: Any, y: Any = None, **options: Any) -> sp.csr_matrix:
-            return sp.csr_matrix(super().fit_transform(X, y, **options))
-
-    return Transformer(
-        n_neighbors=N_NEIGHBOURS,
-        metric="euclidean",
-        random_state=seed,
-        n_trees=min(64, 5 + round(n_cells**0.5 / 20)),
-        n_iters=max(5, round(np.log2(n_cells))),
-    )
+    cells = sp.csr_matrix(values, dtype=np.float64)
+    mean, variance = mean_variance_axis(cells, axis=0)
+    deviation = np.sqrt(variance * cells.shape[0] / (cells.shape[0] - 1))
+    deviation[deviation == 0] = 1.0
+    zero = np.maximum(-mean / deviation, -MAX_SCALED)
+    at = cells.indices
+    clipped = np.clip((cells.data - mean[at]) / deviation[at], -MAX_SCALED, MAX_SCALED)
+    return sp.csr_matrix((clipped - zero[at], at, cells.indptr), shape=cells.shape)

@@ -10,10 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from gca_core.annotation.adata.embedding import principal_components, umap_coordinates
+from gca_core.annotation.adata.embedding import cell_graph
 from gca_core.annotation.adata.expression import Expression
 from gca_core.annotation.adata.files import UMAP
 from gca_core.annotation.scoring.marker_model import Array
+from gca_core.matrix.neighbours import NeighbourGraph
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -46,8 +47,16 @@ class DrawnCells:
         return adata if self.positions is None else adata[self.positions]
 
 
-def drawn_cells(adata: AnnData, groups: pd.Series, expression: Expression | None, seed: int) -> DrawnCells | None:
-    """The cells of ``adata`` to draw; None where it brings no UMAP and there is no expression to make one from.
+def drawn_cells(
+    adata: AnnData,
+    groups: pd.Series,
+    expression: Expression | None,
+    seed: int,
+    *,
+    graph: NeighbourGraph | None = None,
+    umap: bool = True,
+) -> DrawnCells | None:
+    """The cells of ``adata`` to draw; None where it brings no UMAP and none is wanted, or there is no expression.
 
     Of more than 50,000 cells without a UMAP, 20,000 are drawn, some of every cluster.
     """
@@ -56,6 +65,8 @@ def drawn_cells(adata: AnnData, groups: pd.Series, expression: Expression | None
         if known.ndim == 2 and known.shape[1] >= 2 and np.isfinite(known[:, :2]).all():
             return DrawnCells(known[:, :2])
         log.warning("obsm[%r] holds no finite pair of coordinates for every cell; a UMAP is computed", UMAP)
+    if not umap:
+        return None
     if expression is None:
         log.warning("there is no UMAP in obsm and no usable matrix to compute one from; no cells are drawn")
         return None
@@ -63,12 +74,11 @@ def drawn_cells(adata: AnnData, groups: pd.Series, expression: Expression | None
         return None
     if expression.n_cells <= MAX_ALL:
         log.info("computing a UMAP")
-        coordinates = umap_coordinates(principal_components(expression, seed), seed)
+        coordinates = (graph or cell_graph(expression, seed)).umap(seed)
         return DrawnCells(coordinates, computed_for_all=True)
     positions = _sample(groups, seed)
     log.info("computing a UMAP of %d of %d cells", len(positions), len(groups))
-    part = expression.of_cells(positions)
-    coordinates = umap_coordinates(principal_components(part, seed), seed)
+    coordinates = cell_graph(expression.of_cells(positions), seed).umap(seed)
     note = f": {len(positions):,} of {len(groups):,} cells drawn"
     return DrawnCells(coordinates, positions, note=note)
 

@@ -38,14 +38,14 @@ _SHIFTS = ((0, 0), (0, 14), (0, -14), (0, 28), (0, -28), (26, 0), (-26, 0), (26,
 
 
 def report_figures(
-    adata: AnnData, report: DatasetReport, coordinates: Array, markers: MarkerExpression | None
+    adata: AnnData, report: DatasetReport, coordinates: Array | None, markers: MarkerExpression | None
 ) -> dict[str, bytes]:
     """The pictures of a report as PNG: ``label`` and ``confidence`` on the UMAP, and ``dotplot``.
 
     Args:
         adata: the data, with the clusters of ``report`` in its obs.
         report: of that data.
-        coordinates: (n_cells, 2) of the UMAP.
+        coordinates: (n_cells, 2) of the UMAP; None draws no cells.
         markers: their expression, as :func:`gca_core.annotation.report.dot_plot.marker_expression` gives it.
 
     Returns:
@@ -54,17 +54,12 @@ def report_figures(
     Raises:
         DataValidationError: the clusters in obs are not those of the report.
     """
-    codes = cluster_codes(adata, report)
-    shown = [shown_label(a) for a in report.annotations]
-    figures = {
-        "label": umap_png(coordinates, _of_cells(codes, shown), colours=label_colours(report.annotations)),
-        "confidence": umap_png(
-            coordinates,
-            _of_cells(codes, [shown_confidence(a) for a in report.annotations]),
-            colours=CONFIDENCE_COLOURS,
-            names=False,
-        ),
-    }
+    figures = {}
+    if coordinates is not None:
+        codes = cluster_codes(adata, report)
+        labels, sure = ([show(a) for a in report.annotations] for show in (shown_label, shown_confidence))
+        figures["label"] = umap_png(coordinates, _of_cells(codes, labels), colours=label_colours(report.annotations))
+        figures["confidence"] = umap_png(coordinates, _of_cells(codes, sure), colours=CONFIDENCE_COLOURS, names=False)
     if markers is not None:
         figures["dotplot"] = dot_plot_png(markers, report)
     return figures

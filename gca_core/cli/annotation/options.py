@@ -19,12 +19,14 @@ SPELLING = {
     "labels_key": ("--label-column",),
     "min_overlap": ("--guardrail-min-overlap",),
     "force_unknown": ("--guardrail-force-unknown/--no-guardrail-force-unknown",),
+    "umap": ("--umap/--no-umap",),
     "overwrite": ("--overwrite/--no-overwrite",),
 }
 DEFAULTS = {
     "output_uri": "annotation, or validation",
     "seed": "GCA_SEED, or 0",
     "force_unknown": "on",
+    "umap": "umap",
     "overwrite": "overwrite",
 }
 

@@ -120,8 +120,6 @@ def test_a_large_set_without_a_umap_is_drawn_in_part_and_it_is_said(cells, tmp_p
     monkeypatch.setattr(drawing, "MAX_ALL", 100)
     monkeypatch.setattr(drawing, "N_SAMPLED", 60)
     monkeypatch.setattr(drawing, "MIN_PER_CLUSTER", 5)
-    # which cells are drawn is the matter here, and the UMAP takes long to compile
-    monkeypatch.setattr(drawing, "umap_coordinates", lambda components, _: components[:, :2])
     result = annotate(tmp_path / "cells.h5ad", tmp_path / "out", cluster_key="k", backed=True)
     assert "60 of 300 cells drawn" in Path(result.uris["html"].removeprefix("file://")).read_text()
     assert "X_umap" not in annotated(result).obsm

@@ -173,7 +173,7 @@ ANNOTATES = (
     TOGETHER
     + """
 draw = run.drawn_cells
-run.drawn_cells = lambda *arguments: (wait(*sys.argv[1:3]), draw(*arguments))[1]
+run.drawn_cells = lambda *a, **kw: (wait(*sys.argv[1:3]), draw(*a, **kw))[1]
 run.annotate_file(run.AnnotationConfig.model_validate_json(sys.argv[3]))
 """
 )
