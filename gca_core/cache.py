@@ -26,15 +26,6 @@ log = logging.getLogger(__name__)
 _NAME = re.compile(r"[0-9a-f]{64}")
 
 
-def keep_compiled_umap() -> None:
-    """Let numba keep what UMAP compiles: 18 s of CPU in a process that finds nothing, .5 s in those after it."""
-    from umap import layouts, umap_, utils
-
-    for function in (value for module in (layouts, umap_, utils) for value in vars(module).values()):
-        if hasattr(function, "enable_caching"):
-            function.enable_caching()
-
-
 def cache_root(given: str | os.PathLike[str] | None = None) -> Path:
     """The folder that is given, else ``GCA_CACHE_DIR``, else the user's cache directory.
 

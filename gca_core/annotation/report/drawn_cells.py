@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 # of more cells, so many are drawn where the data brings no UMAP
-MAX_ALL, N_SAMPLED = 50_000, 20_000
+MAX_DRAWN = 20_000
 MIN_PER_CLUSTER = 30
 
 
@@ -58,7 +58,7 @@ def drawn_cells(
 ) -> DrawnCells | None:
     """The cells of ``adata`` to draw; None where it brings no UMAP and none is wanted, or there is no expression.
 
-    Of more than 50,000 cells without a UMAP, 20,000 are drawn, some of every cluster.
+    Of more than 20,000 cells without a UMAP that many are drawn, some of every cluster.
     """
     if UMAP in adata.obsm:
         known = np.asarray(adata.obsm[UMAP], dtype=np.float64)
@@ -72,7 +72,7 @@ def drawn_cells(
         return None
     if expression.n_cells < 4:
         return None
-    if expression.n_cells <= MAX_ALL:
+    if expression.n_cells <= MAX_DRAWN:
         log.info("computing a UMAP")
         coordinates = (graph or cell_graph(expression, seed)).umap(seed)
         return DrawnCells(coordinates, computed_for_all=True)
@@ -92,4 +92,4 @@ def _sample(groups: pd.Series, seed: int) -> npt.NDArray[np.int64]:
     rank = pd.Series(codes).groupby(codes).cumcount().to_numpy()
     first = order[(rank < MIN_PER_CLUSTER) & (codes >= 0)]
     rest = order[~((rank < MIN_PER_CLUSTER) & (codes >= 0))]
-    return np.sort(np.concatenate([first, rest[: max(0, N_SAMPLED - len(first))]])).astype(np.int64)
+    return np.sort(np.concatenate([first, rest[: max(0, MAX_DRAWN - len(first))]])).astype(np.int64)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,14 +12,13 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gca_core.cache import keep_compiled_umap
 from gca_core.latent.model.fitting import TrainingHistory
+from gca_core.matrix.neighbours import neighbour_graph
 
 # Okabe and Ito's colours, told apart also with impaired colour vision
 PALETTE = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#f0e442", "#000000")
 MISSING_COLOUR = "#c8c8c8"
 DPI = 150
-UMAP_NEIGHBORS = 15
 PERPLEXITY = 30.0
 
 Matrix = npt.NDArray[np.floating[Any]]
@@ -28,14 +26,8 @@ Groups = npt.NDArray[np.object_]
 
 
 def umap_embedding(latent: Matrix, *, seed: int) -> npt.NDArray[np.float32]:
-    """Two UMAP coordinates per cell, (cells, 2), on one thread so that the seed decides them."""
-    import umap
-
-    keep_compiled_umap()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        reducer = umap.UMAP(n_neighbors=min(UMAP_NEIGHBORS, len(latent) - 1), random_state=seed, n_jobs=1)
-        return np.asarray(reducer.fit_transform(latent), dtype=np.float32)
+    """Two UMAP coordinates per cell, (cells, 2); the seed decides them."""
+    return neighbour_graph(latent, seed).umap(seed).astype(np.float32)
 
 
 def tsne_embedding(latent: Matrix, *, seed: int) -> npt.NDArray[np.float32]:

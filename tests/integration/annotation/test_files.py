@@ -117,12 +117,21 @@ def test_a_large_set_without_a_umap_is_drawn_in_part_and_it_is_said(cells, tmp_p
     adata.obs["k"] = adata.obs["truth"].astype(str)
     adata.obs.iloc[0, adata.obs.columns.get_loc("k")] = "one cell"
     adata.write_h5ad(tmp_path / "cells.h5ad")
-    monkeypatch.setattr(drawing, "MAX_ALL", 100)
-    monkeypatch.setattr(drawing, "N_SAMPLED", 60)
+    monkeypatch.setattr(drawing, "MAX_DRAWN", 60)
     monkeypatch.setattr(drawing, "MIN_PER_CLUSTER", 5)
     result = annotate(tmp_path / "cells.h5ad", tmp_path / "out", cluster_key="k", backed=True)
     assert "60 of 300 cells drawn" in Path(result.uris["html"].removeprefix("file://")).read_text()
     assert "X_umap" not in annotated(result).obsm
+
+
+def test_without_a_umap_the_markers_are_drawn_and_no_cells(cells, tmp_path):
+    adata = cells.copy()
+    del adata.obsm["X_umap"]
+    adata.write_h5ad(tmp_path / "cells.h5ad")
+    result = annotate(tmp_path / "cells.h5ad", tmp_path / "out", umap=False)
+    assert "figure" not in result.uris
+    assert "X_umap" not in annotated(result).obsm
+    assert Path(result.uris["html"].removeprefix("file://")).read_text().count("data:image/png") == 1
 
 
 def test_further_reports_go_where_they_are_asked_for(folder, tmp_path, monkeypatch):

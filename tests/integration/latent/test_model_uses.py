@@ -103,8 +103,6 @@ def test_a_model_without_a_head_has_no_labels_to_give(data: DataAdapter) -> None
 
 @pytest.mark.parametrize("streamed", [False, True])
 def test_a_run_with_a_held_out_batch_scores_its_cells_and_the_head(save, configure, monkeypatch, streamed):
-    # loading umap takes longer than all else here
-    monkeypatch.setattr("gca_core.latent.train.umap_embedding", lambda latent, **_: latent[:, :2])
     if streamed:
         monkeypatch.setattr("gca_core.latent.data.sources.memory_left", lambda _: 1.0)
         monkeypatch.setattr("gca_core.latent.data.adapter.memory_left", lambda _: 1.0)
@@ -227,8 +225,7 @@ def test_cuda_is_refused_where_there_is_none_and_auto_does_without(save, configu
     np.testing.assert_array_equal(latent_of(fitted(data), data), latent_of(fitted(plain), plain))
 
 
-def test_a_run_evaluates_and_draws_no_more_cells_than_told(save, configure, monkeypatch):
-    monkeypatch.setattr("gca_core.latent.train.umap_embedding", lambda latent, **_: latent[:, :2])
+def test_a_run_evaluates_and_draws_no_more_cells_than_told(save, configure):
     config = configure(save(counts_with_groups()), labels_key="group", evaluation_cells=100, epochs=2)
     result = run_training(config)
     assert read_json(result.uris["metrics"])["evaluation"]["n_cells"] == 100
