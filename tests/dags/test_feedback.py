@@ -15,6 +15,7 @@ def words(exclude: str = "", prefer: str = "", note: str = "") -> dict[str, str]
     return {"exclude": exclude, "prefer": prefer, "note": note}
 
 
+@pytest.mark.slow
 def test_what_a_person_says_changes_the_next_prompts_and_ends_the_loop(
     answering: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -87,6 +87,7 @@ def test_the_asset_event_and_the_links_hold_the_figures_and_the_run(full_run: An
     assert "/gca/atlas?dataset=" in output(full_run, "ingest", "gca_atlas_link")[0]
 
 
+@pytest.mark.slow
 def test_its_end_is_told_once_although_the_first_try_failed(full_run: Any, finished: dict[str, Any]) -> None:
     (notify,) = [found for found in full_run.get_task_instances() if found.task_id == "haystack.notify"]
     assert (notify.state, notify.try_number) == ("success", 2)
@@ -231,6 +232,7 @@ def test_a_step_that_fails_ends_the_run_as_failed_and_tells_why(
     assert "the atlas has lost its cells" in mail.get_body(["plain"]).get_content()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("dag_id", "why"), [("gca_haystack_ask", "is not known"), ("gca_haystack", "task prepare failed")]
 )
