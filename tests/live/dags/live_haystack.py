@@ -66,4 +66,4 @@ CLOUD = {
     "infer_arguments": {"poll_interval_seconds": 0.5},
 }
 loop_in("live_haystack", {})
-loop_in("live_haystack_cloud", {"retries": 3, "retry_delay": timedelta(seconds=1)}, **CLOUD)
+loop_in("live_haystack_cloud", {"retries": 20, "retry_delay": timedelta(seconds=1)}, **CLOUD)
