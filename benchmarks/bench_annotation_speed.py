@@ -166,7 +166,7 @@ def bench_cache() -> None:
     )
 
 
-def write_cells(path: Path, n_cells: int) -> dict[str, str]:
+def write_cells(path: Path, n_cells: int, *, n_genes: int = N_GENES, molecules: int = MOLECULES) -> dict[str, str]:
     """Write a sparse h5ad of counts part by part: molecules drawn from the profiles of 20 cell types.
 
     Returns:
@@ -178,11 +178,11 @@ def write_cells(path: Path, n_cells: int) -> dict[str, str]:
     ]
     markers = list(dict.fromkeys(gene for t in types for gene in t.positive))
     others = [gene for gene in sorted(database.genes) if gene not in markers]
-    genes = (markers + others)[:N_GENES]
-    genes += [f"HK{i}" for i in range(N_GENES - len(genes))]
+    genes = (markers + others)[:n_genes]
+    genes += [f"HK{i}" for i in range(n_genes - len(genes))]
     column = {gene: j for j, gene in enumerate(genes)}
     rng = np.random.default_rng(0)
-    base = rng.gamma(0.3, 1.0, size=N_GENES)
+    base = rng.gamma(0.3, 1.0, size=n_genes)
     profiles = np.tile(base, (len(types), 1))
     for i, cell_type in enumerate(types):
         profiles[i, [column[g] for g in cell_type.positive]] += 12.0
@@ -191,7 +191,7 @@ def write_cells(path: Path, n_cells: int) -> dict[str, str]:
     with h5py.File(path, "w") as file:
         write_elem(file, "obs", _obs(codes, len(types)))
         write_elem(file, "var", pd.DataFrame(index=pd.Index(genes, dtype=object)))
-        _write_counts(file, codes, cumulative, rng)
+        _write_counts(file, codes, cumulative, molecules, rng)
     return {f"k{i}": t.ontology_id for i, t in enumerate(types)}
 
 
@@ -200,15 +200,17 @@ def _obs(codes: np.ndarray, n: int) -> pd.DataFrame:
     return pd.DataFrame({"cluster": names}, index=pd.Index([f"c{i}" for i in range(len(codes))], dtype=object))
 
 
-def _write_counts(file: h5py.File, codes: np.ndarray, cumulative: np.ndarray, rng: np.random.Generator) -> None:
+def _write_counts(
+    file: h5py.File, codes: np.ndarray, cumulative: np.ndarray, molecules: int, rng: np.random.Generator
+) -> None:
     group = file.create_group("X")
     group.attrs.update({"encoding-type": "csr_matrix", "encoding-version": "0.1.0"})
-    group.attrs["shape"] = np.array([len(codes), N_GENES])
+    group.attrs["shape"] = np.array([len(codes), cumulative.shape[1]])
     data = group.create_dataset("data", (0,), "f4", maxshape=(None,), chunks=(1 << 20,))
     indices = group.create_dataset("indices", (0,), "i4", maxshape=(None,), chunks=(1 << 20,))
     indptr = [np.zeros(1, np.int64)]
     for start in range(0, len(codes), CHUNK):
-        part = _counts(codes[start : start + CHUNK], cumulative, rng)
+        part = _counts(codes[start : start + CHUNK], cumulative, molecules, rng)
         for stored, values in ((data, part.data), (indices, part.indices)):
             stored.resize((stored.shape[0] + len(values),))
             stored[-len(values) :] = values
@@ -219,10 +221,10 @@ def _write_counts(file: h5py.File, codes: np.ndarray, cumulative: np.ndarray, rn
     file.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
 
 
-def _counts(codes: np.ndarray, cumulative: np.ndarray, rng: np.random.Generator) -> sp.csr_matrix:
+def _counts(codes: np.ndarray, cumulative: np.ndarray, molecules: int, rng: np.random.Generator) -> sp.csr_matrix:
     """Cells x genes: a Poisson number of molecules per cell, each of a gene by the cell's profile."""
-    molecules = rng.poisson(MOLECULES, size=len(codes))
-    cells = np.repeat(np.arange(len(codes)), molecules)
+    n_genes = cumulative.shape[1]
+    cells = np.repeat(np.arange(len(codes)), rng.poisson(molecules, size=len(codes)))
     drawn = np.empty(len(cells), dtype=np.int64)
     chance = rng.random(len(cells))
     kinds = codes[cells]
@@ -230,7 +232,7 @@ def _counts(codes: np.ndarray, cumulative: np.ndarray, rng: np.random.Generator)
         own = np.flatnonzero(kinds == kind)
         drawn[own] = np.searchsorted(cumulative[kind], chance[own])
     found = sp.coo_matrix(
-        (np.ones(len(cells), np.float32), (cells, np.minimum(drawn, N_GENES - 1))), shape=(len(codes), N_GENES)
+        (np.ones(len(cells), np.float32), (cells, np.minimum(drawn, n_genes - 1))), shape=(len(codes), n_genes)
     ).tocsr()
     found.sum_duplicates()
     return sp.csr_matrix(found)

@@ -14,6 +14,8 @@ Floats = npt.NDArray[np.floating[Any]]
 
 # with the cell itself, as scanpy counts
 N_NEIGHBOURS = 15
+# below so many cells a search takes less than the import of scikit-learn, .8 s
+FEW_CELLS = 3_000
 # from so many cells on, neighbours are searched approximately, which compiles for a while before it starts
 MANY_CELLS = 100_000
 # of the UMAP: with 100 epochs 9,069 PBMC keep their neighbours as well as with umap-learn (trustworthiness .97 both)
@@ -76,6 +78,7 @@ def neighbour_graph(coordinates: Floats, seed: int) -> NeighbourGraph:
 
     points = np.ascontiguousarray(coordinates, dtype=np.float32)
     n, k = len(points), min(N_NEIGHBOURS, len(points)) - 1
+    # a cell may be the nearest one of itself
     nearest, distances = _exact(points, k) if n < MANY_CELLS else _approximate(points, k, seed)
     pairs = np.column_stack([np.repeat(np.arange(n), nearest.shape[1]), nearest.ravel()]).astype(np.int64)
     real = (pairs[:, 1] >= 0) & (pairs[:, 0] != pairs[:, 1])
@@ -87,6 +90,11 @@ def neighbour_graph(coordinates: Floats, seed: int) -> NeighbourGraph:
 
 
 def _exact(points: Floats, k: int) -> tuple[npt.NDArray[Any], Floats]:
+    if len(points) < FEW_CELLS:
+        from scipy.spatial import KDTree
+
+        distances, nearest = KDTree(points).query(points, k + 1)
+        return np.asarray(nearest), np.asarray(distances)
     from sklearn.neighbors import NearestNeighbors
 
     distances, nearest = NearestNeighbors(n_neighbors=k).fit(points).kneighbors()
@@ -96,7 +104,6 @@ def _exact(points: Floats, k: int) -> tuple[npt.NDArray[Any], Floats]:
 def _approximate(points: Floats, k: int, seed: int) -> tuple[npt.NDArray[Any], Floats]:
     from pynndescent import NNDescent  # type: ignore[import-untyped]
 
-    # a cell is the nearest one of itself there
     nearest, distances = NNDescent(points, n_neighbors=k + 1, random_state=seed).neighbor_graph
     return nearest, distances
 

@@ -30,7 +30,7 @@ def principal_components(expression: Expression, seed: int) -> npt.NDArray[np.fl
     Raises:
         DataValidationError: too few genes or cells.
     """
-    from sklearn.decomposition import PCA
+    from scipy.sparse.linalg import LinearOperator, svds
 
     n_cells = expression.n_cells
     if n_cells < MIN_CELLS:
@@ -44,9 +44,17 @@ def principal_components(expression: Expression, seed: int) -> npt.NDArray[np.fl
         genes = genes[_most_variable(moments.of_genes(genes))]
     scaled = _scaled(expression.of_genes([expression.genes[j] for j in genes]))
     k = min(N_COMPONENTS, genes.size - 1, n_cells - 1)
-    # centred by PCA without making it dense
-    found = PCA(k, svd_solver="arpack", random_state=seed).fit_transform(scaled)
-    return np.asarray(found, dtype=np.float64)
+    # centred without making it dense
+    mean, turned = np.asarray(scaled.mean(axis=0)).ravel(), sp.csr_matrix(scaled.T)
+    centred = LinearOperator(
+        scaled.shape,
+        matvec=lambda x: scaled @ x.ravel() - mean @ x.ravel(),
+        rmatvec=lambda y: turned @ y.ravel() - mean * y.sum(),
+        dtype=scaled.dtype,
+    )
+    cells, sizes, axes = svds(centred, k, random_state=np.random.default_rng(seed))
+    signs = np.sign(axes[range(k), np.abs(axes).argmax(axis=1)])
+    return np.asarray((cells * sizes * signs)[:, ::-1], dtype=np.float64)
 
 
 def _expm1(chunk: sp.csr_matrix) -> sp.csr_matrix:
@@ -67,11 +75,9 @@ def _most_variable(moments: GroupStatistics) -> npt.NDArray[np.int64]:
 
 def _scaled(values: sp.csr_matrix) -> sp.csr_matrix:
     """Values over their standard deviation, clipped at 10, less what zero becomes: so the matrix stays sparse."""
-    from sklearn.utils.sparsefuncs import mean_variance_axis
-
     cells = sp.csr_matrix(values, dtype=np.float64)
-    mean, variance = mean_variance_axis(cells, axis=0)
-    deviation = np.sqrt(variance * cells.shape[0] / (cells.shape[0] - 1))
+    moments = group_sums([cells], np.zeros(cells.shape[0], dtype=np.int64), 1).inside()
+    mean, deviation = moments.mean[0], np.sqrt(moments.variance[0])
     deviation[deviation == 0] = 1.0
     zero = np.maximum(-mean / deviation, -MAX_SCALED)
     at = cells.indices
