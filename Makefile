@@ -95,7 +95,8 @@ bench: $(BENCH_STAMP) ## measure against baselines; what needs data that is not 
 
 bench-annotation: $(BENCH_STAMP) ## the annotation part of it: published clusters, peers, and speed
 	@$(BIN)/python benchmarks/bench_annotation.py
-	@if test -f benchmarks/bench_annotation_speed.py; then $(BIN)/python benchmarks/bench_annotation_speed.py; fi
+	@$(BIN)/python benchmarks/bench_annotation_speed.py
+	@$(BIN)/python benchmarks/bench_annotation_cpu.py
 
 bench-latent: $(BENCH_STAMP) ## the latent part of it: cells, peers, time and memory
 	$(BIN)/python benchmarks/bench_latent.py

@@ -34,7 +34,7 @@ import pandas as pd
 import scanpy as sc
 
 from gca_core.annotation import annotate_anndata, load_marker_database
-from gca_core.annotation.adata.embedding import leiden_clusters, principal_components
+from gca_core.annotation.adata.embedding import cell_graph
 from gca_core.annotation.adata.expression import read_expression
 from gca_core.annotation.markers.build import bundled_mouse_symbols, mouse_symbol
 from gca_core.annotation.markers.database import ANY_TISSUE, MarkerDatabase
@@ -149,9 +149,8 @@ def run(cell_set: CellSet, tissue: str | None, resolution: float) -> Outcome:
     """Cluster, label by all methods, and count the authors' types in each cluster."""
     ontology, database = load_ontology(), load_marker_database(species=cell_set.species)
     expression = read_expression(cell_set.cells, database, species=cell_set.species)
-    components = principal_components(expression, SEED)
     cells = cell_set.cells.copy()
-    cells.obs["cluster"] = leiden_clusters(components, resolution=resolution, seed=SEED)
+    cells.obs["cluster"] = cell_graph(expression, SEED).leiden(resolution=resolution, seed=SEED).astype(str)
     report = annotate_anndata(cells, "cluster", species=cell_set.species, tissue=tissue)
     names = [a.cluster for a in report.annotations]
     labels = {ANNOTATOR: tuple(a.ontology_id for a in report.annotations)}
@@ -236,7 +235,7 @@ def bench_mixtures() -> None:
         if cell_set.extra:
             continue
         expression = read_expression(cell_set.cells, load_marker_database())
-        clusters = leiden_clusters(principal_components(expression, SEED), resolution=RESOLUTION, seed=SEED)
+        clusters = cell_graph(expression, SEED).leiden(resolution=RESOLUTION, seed=SEED).astype(str)
         truth = cell_set.cells.obs[cell_set.column].astype(str).map(ontology.resolve).to_numpy()
         unknown, fair = 0, 0
         for _ in range(N_MIXTURES):

@@ -22,7 +22,7 @@ from annotation_peers import bench_mixtures, bench_peers
 from annotation_published import bench_published, overlap_markers
 
 from gca_core.annotation import annotate_anndata, annotate_cells, load_marker_database
-from gca_core.annotation.adata.embedding import leiden_clusters, principal_components
+from gca_core.annotation.adata.embedding import cell_graph
 from gca_core.annotation.adata.expression import read_expression
 from gca_core.annotation.labels.agreement import measure_agreement
 from gca_core.annotation.markers.database import MarkerDatabase
@@ -120,7 +120,7 @@ def bench_depth(kang: ad.AnnData | None) -> None:
     if kang is not None:
         for condition, part in conditions(kang):
             expression = read_expression(part, load_marker_database())
-            part.obs["leiden"] = leiden_clusters(principal_components(expression, 0), resolution=1.0, seed=0)
+            part.obs["leiden"] = cell_graph(expression, 0).leiden(resolution=1.0, seed=0)
             sets[f"Kang {condition}"] = (part, "leiden", "cell_type")
     print("top genes that are looked at, and the share of cells with a related label, %")
     for name, (cells, key, column) in sets.items():

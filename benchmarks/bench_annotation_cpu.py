@@ -3,9 +3,9 @@
 Run with ``python benchmarks/bench_annotation_cpu.py``; ``--against`` names the commit (default: the last one that
 clustered with scanpy and umap-learn), whose code runs in the same environment. ``--only`` runs one part. The earlier
 commit compiles its UMAP in the first process that finds nothing compiled and keeps that for the later ones: both are
-shown. Kang's cells are looked for under GCA_BENCH_DATA (default ../shared/data). CPU seconds are user and system time of
-a process and its threads. They grow on a machine that is busy, up to threefold: a loop of ten million additions, which
-takes .4 s on an idle one, says how busy it is.
+shown. Kang's cells are looked for under GCA_BENCH_DATA (default ../shared/data). CPU seconds are user and system time
+of a process and its threads. They grow on a machine that is busy, up to threefold: a loop of ten million additions,
+which takes .4 s on an idle one, says how busy it is.
 """
 
 from __future__ import annotations
