@@ -38,7 +38,7 @@ from gca_core.annotation.adata.embedding import cell_graph
 from gca_core.annotation.adata.expression import read_expression
 from gca_core.annotation.markers.build import bundled_mouse_symbols, mouse_symbol
 from gca_core.annotation.markers.database import ANY_TISSUE, MarkerDatabase
-from gca_core.annotation.scoring.marker_model import near_tissues
+from gca_core.annotation.markers.tissues import near_tissues
 from gca_core.knowledge.bundled.ontology import load_ontology
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -41,11 +41,11 @@ def bench(name: str, adata: ad.AnnData, column: str, tissue: str) -> None:
     """Print how many labels are flagged, right ones and those of other groups."""
     ontology = load_ontology()
     ranked = rank_and_weigh(adata, *resolve(cluster_key=column, tissue=tissue))
-    alone, _ = label_clusters(ranked.clusters, ranked.evidence, ranked.knowledge, None, min_overlap=MIN_OVERLAP)
+    alone, _ = label_clusters(ranked.clusters, ranked.weighed, ranked.knowledge, None, min_overlap=MIN_OVERLAP)
     judge = LabelValidator(
         ranked.knowledge.model,
         ontology,
-        ranked.evidence,
+        ranked.weighed,
         alone,
         min_overlap=MIN_OVERLAP,
         ids_given=False,

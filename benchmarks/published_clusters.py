@@ -15,13 +15,13 @@ from typing import Literal
 
 import numpy as np
 
-from gca_core.annotation.labels.offline import annotate_clusters, guess_clusters
+from gca_core.annotation.labels.offline import annotate_clusters
 from gca_core.annotation.labels.vocabulary import Vocabulary
 from gca_core.annotation.markers.database import MarkerDatabase, symbol_aliases
+from gca_core.annotation.markers.tissues import tissue_name
 from gca_core.annotation.models import Annotation, ClusterMarkers, RankedGene
-from gca_core.annotation.scoring.confidence import Metrics
-from gca_core.annotation.scoring.evidence import rank_weights
-from gca_core.annotation.scoring.marker_model import MarkerModel, build_model, tissue_name
+from gca_core.annotation.scoring.evidence import weigh_lists
+from gca_core.annotation.scoring.marker_model import MarkerModel, build_model
 from gca_core.knowledge.bundled.ontology import CellOntology, load_ontology
 
 FOLDER = "annotation_benchmark"
@@ -144,18 +144,9 @@ def as_markers(clusters: Sequence[PublishedCluster], aliases: dict[str, str]) ->
 def annotate_published(clusters: Sequence[PublishedCluster], database: MarkerDatabase) -> list[Annotation]:
     """Each cluster's annotation from its list of genes and its tissue; the database may not know the tissue."""
     return [
-        annotate_clusters([markers], rank_weights([markers], model), model, load_ontology())[0]
+        annotate_clusters([markers], weigh_lists([markers], model), model, load_ontology())[0]
         for markers, model in _modelled(clusters, database)
     ]
-
-
-def guess_published(clusters: Sequence[PublishedCluster], database: MarkerDatabase) -> list[tuple[str, Metrics]]:
-    """Each cluster's best guess, however little speaks for it, and the metrics of the confidence."""
-    found = []
-    for markers, model in _modelled(clusters, database):
-        term, metrics = guess_clusters([markers], rank_weights([markers], model), model, load_ontology())[0]
-        found.append((load_ontology().label(term), metrics))
-    return found
 
 
 def _modelled(

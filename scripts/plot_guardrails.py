@@ -20,10 +20,10 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests" / "benchmarks"))
 
 from annotation_published import DATA, confidence_and_truth  # noqa: E402
+from gca_core.annotation.scoring.confidence import CALIBRATION  # noqa: E402
 from published_clusters import FOLDER, LabelTable, annotate_published, read_clusters  # noqa: E402
 
 from gca_core.annotation.markers.load import load_marker_database  # noqa: E402
-from gca_core.annotation.scoring.confidence import CALIBRATION  # noqa: E402
 from gca_core.knowledge.bundled.ontology import load_ontology  # noqa: E402
 
 TARGET = ROOT / "docs" / "images" / "guardrails.png"

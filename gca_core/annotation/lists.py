@@ -14,7 +14,7 @@ from gca_core.annotation.markers.symbols import check_species, current_symbols
 from gca_core.annotation.models import Annotation, ClusterMarkers, DatasetReport, FlagReason, RankedGene
 from gca_core.annotation.observed import observed, request_id
 from gca_core.annotation.pipeline import package_versions
-from gca_core.annotation.scoring.evidence import rank_weights
+from gca_core.annotation.scoring.evidence import weigh_lists
 from gca_core.annotation.scoring.parameters import FEW_KNOWN
 from gca_core.errors import DataValidationError
 from gca_core.matrix.genes import ENSEMBL
@@ -30,9 +30,9 @@ MarkerLists = Mapping[str, Genes] | Sequence[tuple[str, Genes]]
 def annotate_from_markers(markers: MarkerLists, **keywords: Unpack[ListKeywords]) -> DatasetReport:
     """Label clusters by lists of their marker genes, best first.
 
-    There is no expression behind a list: a gene counts by its rank, none counts as absent, and genes that the list
-    leaves out say nothing. Repeated genes count once, at their first place. An empty list is
-    ``Unknown or Novel``, flagged ``no_markers_supplied``.
+    There is no expression behind a list: each gene counts alike, and genes that the list leaves out say nothing.
+    Repeated genes count once, at their first place. An empty list is ``Unknown or Novel``,
+    flagged ``no_markers_supplied``.
 
     Args:
         markers: genes by the cluster's name, as a sequence or as one text with commas; or pairs of both, where
@@ -56,7 +56,7 @@ def annotate_from_markers(markers: MarkerLists, **keywords: Unpack[ListKeywords]
     with inputs.clock.stage("annotate"):
         found, models = label_clusters(
             clusters,
-            rank_weights(clusters, knowledge.model),
+            weigh_lists(clusters, knowledge.model),
             knowledge,
             annotator,
             min_overlap=options.min_overlap,

@@ -17,7 +17,7 @@ class _Value(BaseModel, frozen=True, extra="forbid"):
 
 
 class Confidence(StrEnum):
-    """How clear the evidence is: levels of a calibrated score, lowered by flags."""
+    """How clear the evidence is: levels of the agreement to expect, lowered by flags."""
 
     HIGH = "High"
     MEDIUM = "Medium"
@@ -40,6 +40,8 @@ class FlagReason(StrEnum):
     LOW_MARKER_OVERLAP = "low_marker_overlap"
     CONTRADICTORY_MARKERS = "contradictory_markers"
     AMBIGUOUS_EVIDENCE = "ambiguous_evidence"
+    FEW_CELLS = "few_cells"
+    LOW_CONFIDENCE = "low_confidence"
     LABEL_NOT_IN_KB = "label_not_in_kb"
     MISSING_ONTOLOGY_ID = "missing_ontology_id"
     ONTOLOGY_MISMATCH = "ontology_mismatch"
@@ -68,18 +70,11 @@ class RankedGene(_Value):
 
 
 class ClusterMarkers(_Value):
-    """The ranked genes of one cluster, best first.
-
-    Attributes:
-        excluded_neighbors: clusters that the ranking leaves out, since nothing sets this one apart from them.
-        excluded_neighbor_terms: Cell Ontology ids of what these are called; the label is no finer than theirs.
-    """
+    """The ranked genes of one cluster, best first."""
 
     cluster: str
     n_cells: int | None = None
     genes: tuple[RankedGene, ...] = ()
-    excluded_neighbors: tuple[str, ...] = ()
-    excluded_neighbor_terms: tuple[str, ...] = ()
 
 
 class Alternative(_Value):
@@ -95,8 +90,8 @@ class GeneEvidence(_Value):
     """One gene's part in a decision.
 
     Attributes:
-        weight: signed contribution to the score before normalisation.
-        marks: the cell type whose marker it is, the label's own or an ancestor's.
+        weight: signed contribution to the score.
+        marks: the cell type whose marker it is, the label's own or one above it.
     """
 
     gene: str
@@ -110,7 +105,7 @@ class Evidence(_Value):
     Attributes:
         supporting: positive markers found, strongest first.
         contradicting: negative markers found, strongest first.
-        missing: strong positive markers that were measured and are absent.
+        missing: markers that define the type, were measured and are absent.
         support, contradiction: their sums as they enter the score.
         score: of the label.
         margin: lead of the score over the best label that is neither above nor below it on the ontology.
@@ -155,8 +150,9 @@ class Annotation(_Value):
         markers: top genes of the cluster's ranking.
         annotator: what the label comes from; with a model, ``offline`` means that it gave none, and ``review`` that
             a person decided.
-        confidence_score: how likely the label, or the best guess, is right or related by its markers, 0 to 1; fitted
-            to published clusters, and without the flags that lower ``confidence``.
+        confidence_score: agreement to expect with the truth on the Cell Ontology, of the label or the best guess, 0 to
+            1; without the flags that lower ``confidence``.
+        parent_label: the nearest type above the label, or above the best guess, that has markers.
         common_name: the label as biologists write it for short, such as ``CD4 T cell``.
         vocabulary_label: the name that the vocabulary of the run has for the label or for the nearest term above it,
             and ``Unknown or Novel`` as it is; None without a vocabulary, or where it lists no such term.
@@ -179,6 +175,7 @@ class Annotation(_Value):
     annotator: Literal["offline", "llm", "review"] = "offline"
     common_name: str | None = None
     confidence_score: float | None = None
+    parent_label: str | None = None
     override: Override | None = None
     vocabulary_label: str | None = None
 

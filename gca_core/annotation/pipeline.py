@@ -27,12 +27,11 @@ from gca_core.annotation.labels.labelling import (
     gather_knowledge,
     label_clusters,
 )
-from gca_core.annotation.labels.rerank import rank_unknown_again
 from gca_core.annotation.labels.vocabulary import in_vocabulary, tell_unnamed
 from gca_core.annotation.models import Agreement, Annotation, ClusterMarkers, DatasetReport, ModelStats
 from gca_core.annotation.observed import observed, request_id
-from gca_core.annotation.scoring.evidence import expression_evidence, first_informative, rank_weights
-from gca_core.annotation.scoring.marker_model import Array
+from gca_core.annotation.scoring.evidence import first_informative, weigh_expression, weigh_lists
+from gca_core.annotation.scoring.marker_model import Weighed
 from gca_core.annotation.scoring.parameters import DEPTH
 from gca_core.annotation.scoring.ranking import StoredRanking, rank_clusters, stored_markers, stored_ranking
 from gca_core.errors import DataValidationError
@@ -69,11 +68,11 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Ranked:
-    """Clusters with their genes, the evidence (n, g) and what they are judged by."""
+    """Clusters with their genes, the evidence and what they are judged by."""
 
     groups: pd.Series
     clusters: list[ClusterMarkers]
-    evidence: Array
+    weighed: Weighed
     knowledge: Knowledge
     expression: Expression | None
     source: str
@@ -91,7 +90,7 @@ def annotate(adata: AnnData, options: AnnotationOptions, inputs: Inputs) -> Outc
     with watch.stage("annotate"):
         annotations, models = label_clusters(
             ranked.clusters,
-            ranked.evidence,
+            ranked.weighed,
             ranked.knowledge,
             inputs.annotator,
             min_overlap=options.min_overlap,
@@ -153,17 +152,8 @@ def _computed(adata: AnnData, options: AnnotationOptions, inputs: Inputs) -> Ran
         clusters = rank_clusters(expression, groups, sums, DEPTH * options.top_n_markers, options.ranking)
         clusters = [first_informative(cluster, knowledge.model, options.top_n_markers) for cluster in clusters]
     with watch.stage("weigh"):
-        evidence = expression_evidence(expression, codes.tolist(), clusters, knowledge.model, sums=sums)
-        clusters, evidence = rank_unknown_again(
-            expression,
-            sums,
-            clusters,
-            evidence,
-            knowledge,
-            top_n_markers=options.top_n_markers,
-            min_overlap=options.min_overlap,
-        )
-    return Ranked(groups, clusters, evidence, knowledge, expression, expression.source, options.ranking, graph)
+        weighed = weigh_expression(expression, sums, knowledge.model)
+    return Ranked(groups, clusters, weighed, knowledge, expression, expression.source, options.ranking, graph)
 
 
 def _stored(adata: AnnData, options: AnnotationOptions, inputs: Inputs, key: str) -> Ranked:
@@ -189,11 +179,12 @@ def _stored(adata: AnnData, options: AnnotationOptions, inputs: Inputs, key: str
     clusters = [first_informative(cluster, knowledge.model, options.top_n_markers) for cluster in clusters]
     if expression is None:
         log.info("the ranking alone is the evidence: %s", reason)
-        evidence = rank_weights(clusters, knowledge.model)
-        return Ranked(groups, clusters, evidence, knowledge, None, _source(ranking, None), ranking.method)
+        weighed = weigh_lists(clusters, knowledge.model)
+        return Ranked(groups, clusters, weighed, knowledge, None, _source(ranking, None), ranking.method)
     with watch.stage("weigh"):
-        evidence = expression_evidence(expression, groups.cat.codes.tolist(), clusters, knowledge.model)
-    return Ranked(groups, clusters, evidence, knowledge, expression, _source(ranking, expression), ranking.method)
+        sums = expression.sums(groups.cat.codes.to_numpy(), len(groups.cat.categories))
+        weighed = weigh_expression(expression, sums, knowledge.model, clusters)
+    return Ranked(groups, clusters, weighed, knowledge, expression, _source(ranking, expression), ranking.method)
 
 
 def _source(ranking: StoredRanking, expression: Expression | None) -> str:

@@ -104,12 +104,12 @@ def judge_labels(adata: AnnData, labels_key: str, options: AnnotationOptions, in
     with watch.stage("judge"):
         given = given_labels(ranked.groups, adata.obs[labels_key], identifiers)
         alone, _ = label_clusters(
-            ranked.clusters, ranked.evidence, ranked.knowledge, None, min_overlap=options.min_overlap
+            ranked.clusters, ranked.weighed, ranked.knowledge, None, min_overlap=options.min_overlap
         )
         judge = LabelValidator(
             ranked.knowledge.model,
             ranked.knowledge.ontology,
-            ranked.evidence,
+            ranked.weighed,
             alone,
             min_overlap=options.min_overlap,
             ids_given=ontology_column is not None,

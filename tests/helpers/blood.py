@@ -25,7 +25,7 @@ def database() -> MarkerDatabase:
 
 
 def simulate(database: MarkerDatabase, mixture: dict[str, str], n_per_type: int = N_PER_TYPE) -> ad.AnnData:
-    """Poisson counts in which each type expresses its own and its parent's markers tenfold."""
+    """Poisson counts in which each type expresses its own markers twenty times as high, and its parent's six times."""
     rng = np.random.default_rng(0)
     genes = sorted(database.genes) + [f"HK{i}" for i in range(100)]
     column = {gene: j for j, gene in enumerate(genes)}
@@ -34,9 +34,8 @@ def simulate(database: MarkerDatabase, mixture: dict[str, str], n_per_type: int 
     rows, names = [], []
     for name, identifier in mixture.items():
         mean = base.copy()
-        for term in (identifier, PARENTS.get(name, identifier)):
-            cell_type = database.get(term)
-            mean[[column[g] for g in cell_type.positive]] = 1.0
+        for term, level in ((PARENTS.get(name, identifier), 0.3), (identifier, 1.0)):
+            mean[[column[g] for g in database.get(term).positive]] = level
         cell_type = database.get(identifier)
         mean[[column[g] for g in cell_type.negative]] = 0.01
         rows.append(rng.poisson(mean, size=(n_per_type, len(genes))))

@@ -6,8 +6,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from gca_core.annotation.labels.offline import annotate_clusters, judge_label
 from gca_core.annotation.llm.annotator import Setting, ask_model
 from gca_core.annotation.llm.answer_cache import AnswerCache, cache_folder
@@ -23,7 +21,7 @@ from gca_core.annotation.models import (
     ModelStats,
     Status,
 )
-from gca_core.annotation.scoring.marker_model import Array, MarkerModel, own_scores, total_scores
+from gca_core.annotation.scoring.marker_model import MarkerModel, Weighed
 from gca_core.annotation.scoring.parameters import MIN_OVERLAP
 from gca_core.errors import ConfigurationError
 from gca_core.knowledge.bundled.ontology import CellOntology
@@ -94,7 +92,7 @@ class LlmAnnotator:
     def annotate(
         self,
         clusters: Sequence[ClusterMarkers],
-        evidence: Array,
+        weighed: Weighed,
         model: MarkerModel,
         ontology: CellOntology,
         *,
@@ -107,15 +105,15 @@ class LlmAnnotator:
 
         Args:
             clusters: n clusters.
-            evidence: (n, g), over the genes of ``model``.
+            weighed: their evidence, over the genes of ``model``.
             model: the marker database over the measured genes, which judges what the models say.
             marker_database: its hash.
         """
         started, before = time.perf_counter(), self._meter.usage
         setting = Setting(species, tissue, marker_database)
         outcomes = [ask_model(clusters, c, setting, self.options, self._cache) for c in self.clients]
-        offline = annotate_clusters(clusters, evidence, model, ontology, min_overlap=min_overlap)
-        judge = _Judge(model, ontology, min_overlap, evidence, own_scores(model, evidence))
+        offline = annotate_clusters(clusters, weighed, model, ontology, min_overlap=min_overlap)
+        judge = _Judge(model, ontology, min_overlap, weighed)
         labelled = [
             judge.label(i, cluster, offline[i], [(o.model, o.answers[i], o.failures[i]) for o in outcomes])
             for i, cluster in enumerate(clusters)
@@ -156,13 +154,12 @@ def as_annotator(model: ModelInput | LlmAnnotator | None, options: LlmOptions | 
 
 @dataclass(frozen=True)
 class _Judge:
-    """Judges all clusters by their evidence (n, g), and by own scores (n, t) that are computed once."""
+    """Judges all clusters by their evidence."""
 
     model: MarkerModel
     ontology: CellOntology
     min_overlap: int
-    evidence: Array
-    own: tuple[Array, Array]
+    weighed: Weighed
 
     def label(
         self,
@@ -216,8 +213,8 @@ class _Judge:
         judged = judge_label(
             cluster,
             word.term,
-            self.evidence[i],
-            (self.own[0][i], self.own[1][i]),
+            i,
+            self.weighed,
             self.model,
             self.ontology,
             min_overlap=self.min_overlap,
@@ -283,9 +280,8 @@ class _Judge:
         return answer.model_copy(update={"confidence": least}), word
 
     def _score(self, term: str, i: int) -> float:
-        total = total_scores(self.model, self.own[0][i : i + 1], self.own[1][i : i + 1])[0]
         near = [j for j, t in enumerate(self.model.types) if self.ontology.is_a(term, t.ontology_id)]
-        return float(np.max(total[near])) if near else 0.0
+        return float(self.weighed.expected[i, near].max(initial=0.0))
 
 
 def read_word(answer: ClusterAnswer, ontology: CellOntology) -> Word:

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import pandas as pd
 
@@ -18,7 +17,7 @@ from gca_core.annotation.models import (
     FlagReason,
     Status,
 )
-from gca_core.annotation.scoring.marker_model import Array, MarkerModel, own_scores
+from gca_core.annotation.scoring.marker_model import MarkerModel, Weighed
 from gca_core.annotation.scoring.parameters import N_ALTERNATIVES
 from gca_core.knowledge.bundled.ontology import CellOntology
 
@@ -84,7 +83,7 @@ class LabelValidator:
 
     Attributes:
         model: the marker database over the measured genes.
-        evidence: (n, g).
+        weighed: the evidence of the groups.
         offline: what the evidence alone says about each group.
         ids_given: whether there is a column of ids, so that a missing id is worth a flag.
         elsewhere: the terms that the marker database knows for the other species.
@@ -93,40 +92,24 @@ class LabelValidator:
 
     model: MarkerModel
     ontology: CellOntology
-    evidence: Array
+    weighed: Weighed
     offline: Sequence[Annotation]
     min_overlap: int
     ids_given: bool
     elsewhere: frozenset[str] = frozenset()
     borrowed: bool = False
 
-    @cached_property
-    def own(self) -> tuple[Array, Array]:
-        """The scores that all groups share, each (n, t)."""
-        return own_scores(self.model, self.evidence)
-
     def judge(self, i: int, cluster: ClusterMarkers, given: GivenLabel) -> Annotation:
         """The given label of group ``i`` with its evidence, flags, and what the evidence would rather have."""
         meaning = self._read(given)
         judged = None
         if meaning.term is not None:
-            own = (self.own[0][i], self.own[1][i])
             judged = judge_label(
-                cluster,
-                meaning.term,
-                self.evidence[i],
-                own,
-                self.model,
-                self.ontology,
-                min_overlap=self.min_overlap,
+                cluster, meaning.term, i, self.weighed, self.model, self.ontology, min_overlap=self.min_overlap
             )
         if judged is None or meaning.term is None:
             return self._unjudged(i, given, meaning)
-        spared = self._parent_stands(i, meaning.term, judged)
-        found = () if spared else judged.flag_reasons
-        caveats = (
-            (f"the evidence supports {spared}, and can't tell the kinds of it apart",) if spared else judged.caveats
-        )
+        found, caveats = judged.flag_reasons, judged.caveats
         if self.borrowed:
             found = (*found, FlagReason.SPECIES_MISMATCH)
             caveats = (*caveats, "the marker database has no markers of this species; judged by those of human")
@@ -146,14 +129,6 @@ class LabelValidator:
                 "alternatives": _first(better, judged.alternatives),
             }
         )
-
-    def _parent_stands(self, i: int, term: str, judged: Annotation) -> str | None:
-        """What the evidence alone says, where that is a type above the given one and only siblings make it doubtful."""
-        parent = self.offline[i].ontology_id
-        doubtful = judged.flag_reasons == (FlagReason.AMBIGUOUS_EVIDENCE,)
-        if not doubtful or parent is None or parent == term or not self.ontology.is_a(term, parent):
-            return None
-        return self.offline[i].primary_label
 
     def _read(self, given: GivenLabel) -> _Meaning:
         """The term behind a label and its id: the label counts, and the id where the label is no known name."""

@@ -22,7 +22,7 @@ from gca_core.annotation.models import (
     ModelStats,
     Status,
 )
-from gca_core.annotation.scoring.marker_model import Array, MarkerModel, build_model
+from gca_core.annotation.scoring.marker_model import MarkerModel, Weighed, build_model
 from gca_core.errors import ConfigurationError, MarkerDatabaseError
 from gca_core.knowledge.bundled.ontology import CellOntology, load_ontology
 
@@ -108,7 +108,7 @@ def gather_knowledge(
 
 def label_clusters(
     clusters: Sequence[ClusterMarkers],
-    evidence: Array,
+    weighed: Weighed,
     knowledge: Knowledge,
     annotator: LlmAnnotator | None,
     *,
@@ -118,7 +118,7 @@ def label_clusters(
     """Label clusters, offline or by models.
 
     Args:
-        evidence: (n, g), over the genes of the knowledge's model.
+        weighed: their evidence, over the genes of the knowledge's model.
         annotator: None labels by the evidence alone.
         min_overlap: fewest supporting markers of a label.
         force_unknown: whether a label with too little evidence gives way to ``Unknown or Novel``; False keeps it,
@@ -126,11 +126,11 @@ def label_clusters(
     """
     stats = None
     if annotator is None:
-        found = annotate_clusters(clusters, evidence, knowledge.model, knowledge.ontology, min_overlap=min_overlap)
+        found = annotate_clusters(clusters, weighed, knowledge.model, knowledge.ontology, min_overlap=min_overlap)
     else:
         found, stats = annotator.annotate(
             clusters,
-            evidence,
+            weighed,
             knowledge.model,
             knowledge.ontology,
             species=knowledge.species,
@@ -140,7 +140,7 @@ def label_clusters(
         )
     if not force_unknown:
         found = [as_proposed(annotation, knowledge.ontology) for annotation in found]
-    found = [_species_checked(annotation, knowledge) for annotation in found]
+    found = [_low_flagged(_species_checked(annotation, knowledge)) for annotation in found]
     if knowledge.markers.borrowed and knowledge.species == "mouse":
         database = knowledge.markers.database
         found = [ortholog_checked(annotation, database, min_overlap=min_overlap) for annotation in found]
@@ -154,6 +154,13 @@ def as_proposed(annotation: Annotation, ontology: CellOntology) -> Annotation:
         return annotation
     term = ontology.resolve(label)
     return annotation.model_copy(update={"primary_label": label, "ontology_id": term, "common_name": common_name(term)})
+
+
+def _low_flagged(annotation: Annotation) -> Annotation:
+    """The annotation, flagged where it is of Low confidence for no other reason."""
+    if annotation.confidence is not Confidence.LOW or annotation.flag_reasons:
+        return annotation
+    return annotation.model_copy(update={"status": Status.FLAGGED, "flag_reasons": (FlagReason.LOW_CONFIDENCE,)})
 
 
 def _species_checked(annotation: Annotation, knowledge: Knowledge) -> Annotation:

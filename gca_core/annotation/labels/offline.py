@@ -1,8 +1,7 @@
-"""The offline annotator: the label that the weighed evidence supports, at the level it supports."""
+"""The offline annotator: the label with the highest agreement to expect, at the level that the genes allow."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,72 +17,56 @@ from gca_core.annotation.models import (
     GeneEvidence,
     Status,
 )
-from gca_core.annotation.scoring.confidence import CALIBRATION, Metrics, measure
-from gca_core.annotation.scoring.marker_model import Array, MarkerModel, own_scores, total_scores
+from gca_core.annotation.scoring.marker_model import Array, Flags, MarkerModel, Weighed
 from gca_core.annotation.scoring.parameters import (
-    CONTRADICTION_SHARE,
-    FEW_MARKERS,
-    LACKING,
+    DOUBT,
+    FEW_CELLS,
+    HIGH,
+    MEDIUM,
     MIN_OVERLAP,
-    MIN_SCORE,
-    MIXTURE_SHARE,
     N_ALTERNATIVES,
-    N_NEIGHBORS_NAMED,
     NOTABLE,
-    OWN_GAIN,
-    STRONG,
-    SUBTYPE_GAIN,
-    SUBTYPE_SHARE,
-    TIE,
+    ON_ONE_LINE,
+    RECOGNISED,
+    RECOGNISED_LIST,
+    SAME,
+    SUBTYPE,
+    TOP_GENES,
 )
 from gca_core.errors import ConfigurationError
 from gca_core.knowledge.bundled.ontology import CellOntology
 
-_TIED = "the evidence can't tell these apart, so their common parent is given"
-
-
-@dataclass(frozen=True)
-class _Scored:
-    """One cluster's evidence (g,) and the scores of all types (t,)."""
-
-    evidence: Array
-    support: Array
-    contradiction: Array
-    total: Array
-
 
 @dataclass(frozen=True)
 class _Answer:
-    """The chosen term, the type of the model that stands for it, and what it couldn't be told apart from.
+    """The type of the model that stands for a label, and the agreement to expect with it.
 
-    ``tied`` types have the term as their common parent; ``rivals`` are unrelated types that score as well.
+    Attributes:
+        denied: a subtype that the evidence points to, none of whose defining genes was seen.
     """
 
-    term: str
     index: int
-    tied: tuple[int, ...] = ()
-    rivals: tuple[int, ...] = ()
+    expected: float
+    denied: int | None = None
 
 
 def annotate_clusters(
     clusters: Sequence[ClusterMarkers],
-    evidence: Array,
+    weighed: Weighed,
     model: MarkerModel,
     ontology: CellOntology,
     *,
     min_overlap: int = MIN_OVERLAP,
 ) -> list[Annotation]:
-    """Label each cluster by weighed marker evidence.
+    """Label each cluster with the type of the highest agreement to expect.
 
-    Scores add up along the ontology; the best one is the label. Where others come within a tenth of it, the
-    answer is their common parent, if the marker database knows that or something above it; where a type above comes
-    as close and the best one has no marker of its own to show, it is the one above. Fewer than
-    ``min_overlap`` supporting markers, or a score below 1, make the label ``Unknown or Novel``. A cluster whose
-    ranking leaves out others alike is called what they have in common, at Medium confidence at most.
+    A subtype none of whose defining genes was measured and seen gives way to the nearest type above it that has one.
+    Fewer than ``min_overlap`` supporting markers, or too little agreement and coherence, make the label ``Unknown or
+    Novel``.
 
     Args:
         clusters: n clusters.
-        evidence: (n, g), -1 to 1, over the genes of ``model``.
+        weighed: their evidence.
         model: the marker database over the measured genes.
         ontology: the Cell Ontology.
         min_overlap: fewest supporting markers.
@@ -94,36 +77,16 @@ def annotate_clusters(
     if min_overlap < 1:
         raise ConfigurationError(f"min_overlap is {min_overlap}; expected at least one marker")
     return [
-        _finish(c, _shared(c, _answer(scored, model, ontology), model, ontology), scored, model, ontology, min_overlap)
-        for c, scored in zip(clusters, _scores(evidence, model), strict=True)
-    ]
-
-
-def has_known_level(terms: Sequence[str], model: MarkerModel, ontology: CellOntology) -> bool:
-    """Whether the marker database knows the common parent of the terms, or something above it."""
-    parent = ontology.common_parent(terms)
-    return any(ontology.is_a(parent, t.ontology_id) for t in model.types)
-
-
-def guess_clusters(
-    clusters: Sequence[ClusterMarkers], evidence: Array, model: MarkerModel, ontology: CellOntology
-) -> list[tuple[str, Metrics]]:
-    """The term that the evidence points to, however little it is, and the metrics of the confidence.
-
-    The calibration is fitted to these; see :func:`annotate_clusters`.
-    """
-    answers = [_answer(scored, model, ontology) for scored in _scores(evidence, model)]
-    return [
-        (answer.term, measure(cluster, answer.index, model, row))
-        for cluster, answer, row in zip(clusters, answers, evidence, strict=True)
+        _finish(cluster, row, _choose(row, weighed, model), weighed, model, ontology, min_overlap)
+        for row, cluster in enumerate(clusters)
     ]
 
 
 def judge_label(
     cluster: ClusterMarkers,
     term: str,
-    evidence: Array,
-    own: tuple[Array, Array],
+    row: int,
+    weighed: Weighed,
     model: MarkerModel,
     ontology: CellOntology,
     *,
@@ -131,285 +94,176 @@ def judge_label(
 ) -> Annotation | None:
     """The evidence for a label that somebody else gave, by the rules of :func:`annotate_clusters`.
 
-    A term without markers of its own is judged by its nearest ancestor that has some, or else by the best type
-    below it; a caveat says so, and the confidence is Medium at most.
+    A type below the label agrees with it in full. A term without markers of its own is judged by its nearest ancestor
+    that has some, or else by the best type below it; a caveat says so, and the confidence is Medium at most.
 
     Args:
-        cluster: the cluster.
+        cluster: the cluster in this ``row`` of ``weighed``.
         term: a Cell Ontology id.
-        evidence: (g,) of this cluster.
-        own: its rows (t,) of :func:`gca_core.annotation.scoring.marker_model.own_scores`, computed once for all.
-        model, ontology, min_overlap: as there.
+        weighed, model, ontology, min_overlap: as there.
 
     Returns:
         None if the marker database has no type on the term's line.
     """
-    support, contradiction = own
-    scored = _Scored(evidence, support, contradiction, total_scores(model, support[None], contradiction[None])[0])
-    stand_in = _stand_in(term, scored.total, model, ontology)
-    if stand_in is None:
+    index = _stand_in(term, weighed.odds[row], model, ontology)
+    if index is None:
         return None
-    judging = model.types[stand_in].ontology_id
-    level = judging if ontology.is_a(term, judging) else term
-    rivals = tuple(
-        int(i)
-        for i in np.argsort(-scored.total, kind="stable")
-        if scored.total[i] > 0
-        and scored.total[i] >= (1.0 - TIE) * scored.total[stand_in]
-        and not _on_one_line(model.types[int(i)].ontology_id, level, ontology)
-    )
-    # siblings that score alike limit the confidence by their margin alone
-    notable = tuple(i for i in rivals if not _siblings(level, i, stand_in, scored.total, model, ontology))
-    answer = _Answer(level, stand_in, tied=() if judging == term else (stand_in,), rivals=notable[:N_ALTERNATIVES])
-    judged = _finish(cluster, answer, scored, model, ontology, min_overlap)
+    judging = model.types[index].ontology_id
+    below = np.array([ontology.is_a(t.ontology_id, judging) for t in model.types])
+    expected = float(weighed.odds[row] @ np.where(below, SAME, model.agreement[index]))
+    judged = _finish(cluster, row, _Answer(index, expected), weighed, model, ontology, min_overlap)
     if judging == term:
         return judged
-    label = ontology.label(term)
-    unknown = judged.ontology_id is None
+    label, unknown = ontology.label(term), judged.ontology_id is None
+    caveat = f"the marker database has no markers for {label}; judged by {model.types[index].label}"
     return judged.model_copy(
         update={
             "primary_label": judged.primary_label if unknown else label,
             "ontology_id": None if unknown else term,
             "common_name": None if unknown else common_name(term),
             "proposed_label": label if unknown else None,
-            "caveats": (
-                f"the marker database has no markers for {label}; judged by {model.types[stand_in].label}",
-                *(c for c in judged.caveats if not c.startswith(_TIED)),
-            ),
+            "confidence": Confidence.MEDIUM if judged.confidence is Confidence.HIGH else judged.confidence,
+            "caveats": (caveat, *judged.caveats),
         }
     )
 
 
-def _stand_in(term: str, total: Array, model: MarkerModel, ontology: CellOntology) -> int | None:
+def _stand_in(term: str, odds: Array, model: MarkerModel, ontology: CellOntology) -> int | None:
     """The type of the model that a term is judged by: its own, the nearest above, the best below, or none."""
     above = {term: 0} | dict(ontology.ancestors(term))
     known = [(above[t.ontology_id], i) for i, t in enumerate(model.types) if t.ontology_id in above]
     if known:
         return min(known)[1]
     below = [i for i, t in enumerate(model.types) if ontology.is_a(t.ontology_id, term)]
-    return max(below, key=lambda i: float(total[i]), default=None)
+    return max(below, key=lambda i: float(odds[i]), default=None)
 
 
-def _siblings(level: str, rival: int, index: int, total: Array, model: MarkerModel, ontology: CellOntology) -> bool:
-    """Whether a rival that scores about alike shares a parent that the marker database knows about."""
-    if total[rival] * (1.0 - TIE) > total[index]:
-        return False
-    return has_known_level([level, model.types[rival].ontology_id], model, ontology)
+def _choose(row: int, weighed: Weighed, model: MarkerModel) -> _Answer:
+    best = int(np.argmax(weighed.expected[row]))
+    if weighed.by_expression:
+        best = _subtype(best, weighed.evidence[row], model)
+    index = best
+    while (parent := model.parents[index]) is not None and not _defined(index, weighed.seen[row], model):
+        index = parent
+    # what a subtype adds to its type doesn't make the type less sure
+    expected = float(weighed.expected[row, model.line(index)].max())
+    return _Answer(index, expected, denied=None if index == best else best)
 
 
-def _scores(evidence: Array, model: MarkerModel) -> list[_Scored]:
-    """One for each row of the evidence."""
-    support, contradiction = own_scores(model, evidence)
-    return [
-        _Scored(*row)
-        for row in zip(evidence, support, contradiction, total_scores(model, support, contradiction), strict=True)
-    ]
+def _subtype(index: int, evidence: Array, model: MarkerModel) -> int:
+    """The subtype that its defining genes tell from the type and from all other subtypes, or the type itself."""
+    gains = ((model.weights * evidence) * model.defining).sum(axis=1)
+    below = [i for i in range(len(model.types)) if i != index and index in model.line(i) and model.near[i]]
+    best = max(below, key=lambda i: float(gains[i]), default=index)
+    others = [gains[i] for i in below if best not in model.line(i) and i not in model.line(best)]
+    if best == index or gains[best] < SUBTYPE or max(others, default=0.0) > DOUBT * gains[best]:
+        return index
+    return best
 
 
-def _answer(scored: _Scored, model: MarkerModel, ontology: CellOntology) -> _Answer:
-    answer = _raised(_choose(scored.total, model, ontology), scored, model, ontology)
-    if answer.tied:
-        return answer
-    answer = replace(answer, **_refined(answer, scored, model, ontology))
-    return replace(answer, rivals=answer.rivals or _mixed_in(answer, scored, model))
+def _defined(index: int, found: Flags, model: MarkerModel) -> bool:
+    """Whether a gene that defines the type is among those found."""
+    return bool((model.defining[index] & found).any())
 
 
 def _finish(
     cluster: ClusterMarkers,
+    row: int,
     answer: _Answer,
-    scored: _Scored,
+    weighed: Weighed,
     model: MarkerModel,
     ontology: CellOntology,
     min_overlap: int,
 ) -> Annotation:
-    found = _gather(answer, scored, model, ontology)
-    label = ontology.label(answer.term)
-    metrics = measure(cluster, answer.index, model, scored.evidence)
-    flags = _flags(answer, found, model.factor[answer.index], cluster, min_overlap, metrics)
-    unknown = FlagReason.LOW_MARKER_OVERLAP in flags or FlagReason.NO_MARKERS_SUPPLIED in flags
+    term = model.types[answer.index].ontology_id
+    label, found = ontology.label(term), _gather(answer.index, row, weighed, model)
+    recognised = answer.expected * _coherence(answer.index, row, weighed, model) >= (
+        RECOGNISED if weighed.by_expression else RECOGNISED_LIST
+    )
+    rival = _foreign(answer.index, row, weighed, model)
+    doubts = {
+        FlagReason.NO_MARKERS_SUPPLIED: not cluster.genes,
+        FlagReason.LOW_MARKER_OVERLAP: len(found.supporting) < min_overlap or not recognised,
+        FlagReason.CONTRADICTORY_MARKERS: found.contradiction > DOUBT * found.support,
+        # a type that no marker speaks for stands for nothing, so its tissue says nothing
+        FlagReason.TISSUE_MISMATCH: bool(found.supporting) and not model.near[answer.index],
+        FlagReason.AMBIGUOUS_EVIDENCE: rival is not None,
+        FlagReason.FEW_CELLS: cluster.n_cells is not None and cluster.n_cells < FEW_CELLS,
+    }
+    flags = tuple(flag for flag, holds in doubts.items() if holds)
+    unknown = not {FlagReason.LOW_MARKER_OVERLAP, FlagReason.NO_MARKERS_SUPPLIED}.isdisjoint(flags)
+    defined = _defined(answer.index, weighed.evidence[row] > 0, model)
     return Annotation(
         cluster=cluster.cluster,
         n_cells=cluster.n_cells,
         primary_label=UNKNOWN if unknown else label,
-        ontology_id=None if unknown else answer.term,
-        confidence=_confidence(found, flags, answer, cluster, metrics),
+        ontology_id=None if unknown else term,
+        parent_label=_parent_label(answer.index, model),
+        confidence=_confidence(answer, flags, defined=defined),
         status=Status.FLAGGED if flags else Status.SUPPORTED,
         flag_reasons=flags,
         rationale=_rationale(label, found, unknown),
-        caveats=_caveats(answer, cluster, model),
-        alternatives=_alternatives(answer, scored.total, model, ontology),
+        caveats=_caveats(answer, rival, row, weighed, model, defined=defined),
+        alternatives=_alternatives(answer.index, row, weighed, model, ontology),
         markers=tuple(g.gene for g in cluster.genes),
-        proposed_label=label if unknown and found.supporting else None,
+        proposed_label=label if unknown and weighed.scores[row].max() > 0 else None,
         evidence=found,
-        common_name=None if unknown else common_name(answer.term),
-        confidence_score=round(CALIBRATION.right.at(metrics), 4),
+        common_name=None if unknown else common_name(term),
+        confidence_score=round(answer.expected, 4),
     )
 
 
-def _choose(total: Array, model: MarkerModel, ontology: CellOntology) -> _Answer:
-    """The best type, or the common parent of those that come too close to it."""
-    best = int(np.argmax(total))
-    term = model.types[best].ontology_id
-    if total[best] <= 0:
-        return _Answer(term, best)
-    close = (int(i) for i in np.flatnonzero(total >= (1.0 - TIE) * total[best]))
-    rivals = tuple(i for i in close if not _on_one_line(term, model.types[i].ontology_id, ontology))
-    if not rivals:
-        return _Answer(term, best)
-    terms = [term, *(model.types[i].ontology_id for i in rivals)]
-    if has_known_level(terms, model, ontology):
-        return _Answer(ontology.common_parent(terms), best, tied=(best, *rivals))
-    return _Answer(term, best, rivals=rivals)
-
-
-def _shared(cluster: ClusterMarkers, answer: _Answer, model: MarkerModel, ontology: CellOntology) -> _Answer:
-    """The answer, at the level that it has in common with the clusters that the ranking leaves out."""
-    parent = ontology.common_parent([answer.term, *cluster.excluded_neighbor_terms])
-    if parent == answer.term:
-        return answer
-    others = (
-        i for i, t in enumerate(model.types) if t.ontology_id in cluster.excluded_neighbor_terms and i != answer.index
-    )
-    return replace(answer, term=parent, tied=(answer.index, *others))
-
-
-def _raised(answer: _Answer, scored: _Scored, model: MarkerModel, ontology: CellOntology) -> _Answer:
-    """The nearest type above that scores about as well, where the answer has no marker of its own to show."""
-    if answer.tied or answer.rivals:
-        return answer
-    above = dict(ontology.ancestors(answer.term))
-    alike = [
-        (above[t.ontology_id], i)
-        for i, t in enumerate(model.types)
-        if t.ontology_id in above
-        and scored.total[i] >= (1.0 - TIE) * scored.total[answer.index]
-        and _gain(answer.index, i, scored.evidence, model) < OWN_GAIN
-    ]
-    if not alike:
-        return answer
-    _, index = min(alike)
-    return _Answer(model.types[index].ontology_id, index)
-
-
-def _mixed_in(answer: _Answer, scored: _Scored, model: MarkerModel) -> tuple[int, ...]:
-    """The strongest type of another lineage that genes foreign to the answer support, as in doublets."""
-    score = float(scored.total[answer.index])
-    if score <= 0:
-        return ()
-    foreign = np.where(model.positive[answer.index] > 0, 0.0, np.maximum(scored.evidence, 0.0))
-    support, _ = own_scores(model, foreign[None, :])
-    other = np.where(model.same_lineage[answer.index], 0.0, support[0] * model.factor)
-    strongest = int(np.argmax(other))
-    return (strongest,) if other[strongest] >= MIXTURE_SHARE * score else ()
-
-
-def _refined(answer: _Answer, scored: _Scored, model: MarkerModel, ontology: CellOntology) -> dict[str, Any]:
-    """The subtype of the answer that markers of its own tell apart from it, or nothing.
-
-    Where several subtypes do so about equally well, the answer stays where it is.
-    """
-    below = [
-        i
-        for i, t in enumerate(model.types)
-        if i != answer.index
-        and ontology.is_a(t.ontology_id, answer.term)
-        and scored.total[i] >= SUBTYPE_SHARE * scored.total[answer.index]
-    ]
-    gains = {i: _gain(i, answer.index, scored.evidence, model) for i in below}
-    best = max(gains, key=lambda i: (gains[i], -i), default=answer.index)
-    if gains.get(best, 0.0) < SUBTYPE_GAIN:
-        return {}
-    name = model.types[best].ontology_id
-    close = [i for i in below if gains[i] >= (1.0 - TIE) * gains[best]]
-    if any(not _on_one_line(model.types[i].ontology_id, name, ontology) for i in close):
-        return {}
-    return {"term": name, "index": best}
-
-
-def _gain(subtype: int, above: int, evidence: Array, model: MarkerModel) -> float:
-    """The evidence for a subtype by markers that the type above it doesn't list, in units of their joint size."""
-    weights = model.positive[subtype] * (model.listed[subtype] & ~model.listed[above])
-    against = model.negative[subtype] * (model.negative[above] == 0)
-    size = max(float(np.sqrt((weights**2).sum())), 1e-12)
-    return float(evidence @ weights - np.maximum(evidence, 0.0) @ against) / size
-
-
-def _on_one_line(a: str, b: str, ontology: CellOntology) -> bool:
-    return ontology.is_a(a, b) or ontology.is_a(b, a)
-
-
-def _gather(answer: _Answer, scored: _Scored, model: MarkerModel, ontology: CellOntology) -> Evidence:
-    """The genes behind the answer: those of its type and, where types are tied, of them all."""
-    used = list(answer.tied) or [answer.index]
-    unrelated = [
-        scored.total[i] for i, t in enumerate(model.types) if not _on_one_line(t.ontology_id, answer.term, ontology)
-    ]
-    score = float(scored.total[answer.index])
-    return Evidence(
-        supporting=_genes(model.positive, scored.evidence, used, model, sign=1.0),
-        contradicting=_genes(model.negative, scored.evidence, used, model, sign=-1.0),
-        missing=_missing(used, scored.evidence, model),
-        support=round(float(scored.support[answer.index]), 4),
-        contradiction=round(float(scored.contradiction[answer.index]), 4),
-        score=round(score, 4),
-        margin=round(score - float(max(unrelated, default=0.0)), 4),
-    )
-
-
-def _genes(
-    weights: Array, evidence: Array, used: Sequence[int], model: MarkerModel, *, sign: float
-) -> tuple[GeneEvidence, ...]:
-    rows = {
-        gene: GeneEvidence(
-            gene=gene, weight=round(float(sign * weights[i, j] * evidence[j]), 4), marks=model.types[i].label
-        )
-        for i in used
-        for j, gene in enumerate(model.genes)
-        if weights[i, j] > 0 and evidence[j] >= NOTABLE
-    }
-    return tuple(sorted(rows.values(), key=lambda row: (-abs(row.weight), row.gene)))
-
-
-def _missing(used: Sequence[int], evidence: Array, model: MarkerModel) -> tuple[str, ...]:
-    absent = [model.genes[j] for j in np.flatnonzero(evidence <= LACKING)]
-    return tuple(g for g in absent if any(model.types[i].positive.get(g, 0.0) >= STRONG for i in used))
-
-
-def _flags(
-    answer: _Answer, found: Evidence, factor: float, cluster: ClusterMarkers, min_overlap: int, metrics: Metrics
-) -> tuple[FlagReason, ...]:
-    flags = []
-    if not cluster.genes:
-        flags.append(FlagReason.NO_MARKERS_SUPPLIED)
-    recognised = metrics.kinship > 0 and CALIBRATION.recognised.at(metrics) >= CALIBRATION.unknown
-    if len(found.supporting) < min_overlap or found.score < MIN_SCORE or not recognised:
-        flags.append(FlagReason.LOW_MARKER_OVERLAP)
-    if found.contradiction > CONTRADICTION_SHARE * max(found.support, 0.0) and found.contradicting:
-        flags.append(FlagReason.CONTRADICTORY_MARKERS)
-    # a type that no marker speaks for stands for nothing, so its tissue says nothing
-    if factor < 1.0 and found.supporting:
-        flags.append(FlagReason.TISSUE_MISMATCH)
-    if answer.rivals:
-        flags.append(FlagReason.AMBIGUOUS_EVIDENCE)
-    return tuple(flags)
-
-
-def _confidence(
-    found: Evidence, flags: Sequence[FlagReason], answer: _Answer, cluster: ClusterMarkers, metrics: Metrics
-) -> Confidence:
-    """The calibrated level; Low where evidence is thin, contradicted or ambiguous; other doubts allow Medium."""
-    thin = {
-        FlagReason.LOW_MARKER_OVERLAP,
-        FlagReason.NO_MARKERS_SUPPLIED,
-        FlagReason.CONTRADICTORY_MARKERS,
-        FlagReason.AMBIGUOUS_EVIDENCE,
-    }
-    probability = CALIBRATION.right.at(metrics)
-    if thin & set(flags) or found.score <= 0 or probability < CALIBRATION.medium:
+def _confidence(answer: _Answer, flags: Sequence[FlagReason], *, defined: bool) -> Confidence:
+    """By the agreement to expect; Low where evidence is thin, contradicted or ambiguous; other doubts allow Medium."""
+    mild = {FlagReason.TISSUE_MISMATCH, FlagReason.FEW_CELLS}
+    if set(flags) - mild or answer.expected < MEDIUM:
         return Confidence.LOW
-    if flags or answer.tied or cluster.excluded_neighbors or len(found.supporting) < FEW_MARKERS:
-        return Confidence.MEDIUM
-    return Confidence.HIGH if probability >= CALIBRATION.high else Confidence.MEDIUM
+    sure = not flags and defined and answer.denied is None and answer.expected >= HIGH
+    return Confidence.HIGH if sure else Confidence.MEDIUM
+
+
+def _coherence(index: int, row: int, weighed: Weighed, model: MarkerModel) -> float:
+    """The share of the strongest genes, ten at most, that mark the answer or its best subtype, or a type above."""
+    evidence, scores = weighed.evidence[row], weighed.scores[row]
+    below = [i for i in range(len(model.types)) if i != index and index in model.line(i)]
+    line = model.line(max(below, key=lambda i: float(scores[i]), default=index))
+    strongest = [j for j in np.argsort(-evidence, kind="stable")[:TOP_GENES] if evidence[j] > 0]
+    return float(model.listed[line][:, strongest].any(axis=0).mean()) if strongest else 0.0
+
+
+def _foreign(index: int, row: int, weighed: Weighed, model: MarkerModel) -> int | None:
+    """The strongest unrelated type that genes which the label lacks support, as in doublets."""
+    foreign = np.where(model.listed[model.line(index)].any(axis=0), 0.0, weighed.evidence[row])
+    support = np.where(model.agreement[index] > 0, 0.0, model.scores(foreign[None, :])[0])
+    strongest = int(np.argmax(support))
+    return strongest if support[strongest] > DOUBT * max(weighed.scores[row, index], 0.0) else None
+
+
+def _gather(index: int, row: int, weighed: Weighed, model: MarkerModel) -> Evidence:
+    """The genes behind a type, and how it stands against others that are neither above nor below it."""
+    evidence, scores = weighed.evidence[row], weighed.scores[row]
+    against = np.maximum(evidence, 0.0) * model.against[index]
+    rest = scores[model.agreement[index] < ON_ONE_LINE]
+    missing = model.defining[index] & ~weighed.seen[row]
+    return Evidence(
+        supporting=_genes(model.weights * evidence, evidence, model.line(index), model),
+        contradicting=_genes(-model.against * evidence, evidence, [index], model),
+        missing=tuple(model.genes[j] for j in np.flatnonzero(missing)),
+        support=round(float(model.weights[index] @ evidence), 4),
+        contradiction=round(float(against.sum()), 4),
+        score=round(float(scores[index]), 4),
+        margin=round(float(scores[index] - rest.max(initial=0.0)), 4),
+    )
+
+
+def _genes(parts: Array, evidence: Array, line: Sequence[int], model: MarkerModel) -> tuple[GeneEvidence, ...]:
+    """The genes with a part in the score of the first type of the line that lists them."""
+    rows: dict[str, GeneEvidence] = {}
+    for i in line:
+        for j in np.flatnonzero((parts[i] != 0) & (evidence >= NOTABLE) & (model.listed[i] | (parts[i] < 0))):
+            gene, weight = model.genes[j], round(float(parts[i, j]), 4)
+            rows.setdefault(gene, GeneEvidence(gene=gene, weight=weight, marks=model.types[i].label))
+    return tuple(sorted(rows.values(), key=lambda r: (-abs(r.weight), r.gene)))
 
 
 def _rationale(label: str, found: Evidence, unknown: bool) -> str:
@@ -422,38 +276,53 @@ def _rationale(label: str, found: Evidence, unknown: bool) -> str:
     return f"too little evidence for a label; nearest is {text}" if unknown else text
 
 
-def _caveats(answer: _Answer, cluster: ClusterMarkers, model: MarkerModel) -> tuple[str, ...]:
+def _caveats(
+    answer: _Answer, rival: int | None, row: int, weighed: Weighed, model: MarkerModel, *, defined: bool
+) -> tuple[str, ...]:
     caveats = []
-    if cluster.excluded_neighbors:
-        more = len(cluster.excluded_neighbors) - N_NEIGHBORS_NAMED
-        names = ", ".join(cluster.excluded_neighbors[:N_NEIGHBORS_NAMED]) + (f" and {more} more" if more > 0 else "")
-        caveats.append(
-            f"its markers don't stand out beside the clusters most like it, so it was ranked without {names}"
-        )
-    if answer.tied:
-        names = ", ".join(sorted(model.types[i].label for i in answer.tied))
-        caveats.append(f"{_TIED}: {names}")
-    if answer.rivals:
-        names = ", ".join(model.types[i].label for i in answer.rivals)
-        caveats.append(f"unrelated types score almost as well, as in a mixture or doublets: {names}")
+    if answer.denied is not None:
+        caveats.append(f"{_undefined(answer.denied, model)}, so {model.types[answer.denied].label} can't be told")
+    elif not defined:
+        caveats.append(_undefined(answer.index, model, "among its markers"))
+    odds = weighed.odds[row]
+    alike = [i for i in np.argsort(-odds, kind="stable")[:N_ALTERNATIVES] if i != answer.index and odds[i] >= 0.25]
+    if alike and answer.denied is None:
+        caveats.append(f"hard to tell from {', '.join(model.types[i].label for i in alike)}")
+    if rival is not None:
+        name = model.types[rival].label
+        caveats.append(f"an unrelated type scores almost as well, as in a mixture or doublets: {name}")
     return tuple(caveats)
 
 
-def _alternatives(answer: _Answer, total: Array, model: MarkerModel, ontology: CellOntology) -> tuple[Alternative, ...]:
+def _undefined(index: int, model: MarkerModel, where: str = "seen") -> str:
+    """That none of the genes which define a type was measured, or seen."""
+    strongest = max(model.types[index].positive.values(), default=0.0)
+    genes = [g for g, score in model.types[index].positive.items() if score >= strongest]
+    unmeasured = [g for g in genes if g not in model.genes]
+    if len(unmeasured) == len(genes):
+        return f"{', '.join(genes)} {'is' if len(genes) == 1 else 'are'} not measured"
+    return f"none of {', '.join(g for g in genes if g not in unmeasured)} is {where}"
+
+
+def _parent_label(index: int, model: MarkerModel) -> str | None:
+    parent = model.parents[index]
+    return None if parent is None else model.types[parent].label
+
+
+def _alternatives(
+    index: int, row: int, weighed: Weighed, model: MarkerModel, ontology: CellOntology
+) -> tuple[Alternative, ...]:
     """The next best types, without those above the answer."""
+    scores, term = weighed.scores[row], model.types[index].ontology_id
     found: list[Alternative] = []
-    best = float(total[answer.index])
-    for i in np.argsort(-total, kind="stable"):
+    for i in np.argsort(-scores, kind="stable"):
         cell_type = model.types[int(i)]
-        if total[i] <= 0 or len(found) == N_ALTERNATIVES:
+        if scores[i] <= 0 or len(found) == N_ALTERNATIVES:
             break
-        if ontology.is_a(answer.term, cell_type.ontology_id):
+        if ontology.is_a(term, cell_type.ontology_id):
             continue
-        behind = f"scores {total[i]:.2f} against {best:.2f}"
-        reason = f"a subtype; {behind}" if ontology.is_a(cell_type.ontology_id, answer.term) else behind
-        found.append(
-            Alternative(
-                label=cell_type.label, ontology_id=cell_type.ontology_id, score=round(float(total[i]), 4), reason=reason
-            )
-        )
+        behind = f"scores {scores[i]:.2f} against {scores[index]:.2f}"
+        reason = f"a subtype; {behind}" if ontology.is_a(cell_type.ontology_id, term) else behind
+        score = round(float(scores[i]), 4)
+        found.append(Alternative(label=cell_type.label, ontology_id=cell_type.ontology_id, score=score, reason=reason))
     return tuple(found)

@@ -21,7 +21,7 @@ from gca_core.annotation.adata.embedding import principal_components
 from gca_core.annotation.adata.expression import Expression, read_expression
 from gca_core.annotation.labels.labelling import species_markers
 from gca_core.annotation.markers.database import MarkerDatabase
-from gca_core.annotation.scoring.marker_model import Array, MarkerModel, build_model, own_scores, total_scores
+from gca_core.annotation.scoring.marker_model import Array, MarkerModel, build_model
 from gca_core.annotation.scoring.parameters import (
     MAX_DISAGREEMENT,
     MAX_SEEDS,
@@ -134,8 +134,7 @@ def _cell_scores(expression: Expression, model: MarkerModel, components: Array) 
     evidence = smooth - smooth.mean(axis=0)
     spread = evidence.std(axis=0)
     evidence = np.clip(evidence / np.where(spread > 0, spread, 1.0), -3.0, 3.0) / 3.0
-    support, contradiction = own_scores(model, evidence)
-    return total_scores(model, support, contradiction)
+    return model.scores(evidence)
 
 
 def _seeds(best: Array) -> tuple[list[int], dict[int, np.ndarray[tuple[int], np.dtype[np.int64]]]]:

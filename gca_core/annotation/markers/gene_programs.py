@@ -5,6 +5,8 @@ Cell Systems 2015;1:417), and one of Reactome (CC0) for the heat shock that taki
 """
 
 import functools
+import re
+from collections.abc import Iterable
 
 from gca_core.knowledge.bundled.gene_sets import load_gene_sets
 
@@ -30,3 +32,26 @@ def division_genes() -> frozenset[str]:
     sets = load_gene_sets("hallmark")
     found = [frozenset(sets[name]) for name in DIVISION]
     return frozenset().union(*(a & b for i, a in enumerate(found) for b in found[i + 1 :]))
+
+
+_TOGETHER = (
+    re.compile(r"HLA-D.*|H2-(A|E)[AB]\d?|CD74"),
+    re.compile(r"IG[HKL](?!MBP|ON).*|JCHAIN|MZB1"),
+    re.compile(r"M?RP[LS]\d.*|RPLP\d|RPSA"),
+)
+
+
+def genes_that_go_together(genes: Iterable[str]) -> tuple[frozenset[str], ...]:
+    """Those of ``genes``, by any species' symbols, that are on or off as one: a single piece of evidence.
+
+    HLA class II, immunoglobulins, ribosomal proteins, and the programs of division, interferon and heat shock.
+    """
+    sets = load_gene_sets("hallmark")
+    programs = (division_genes(), frozenset(sets[RESPONSE[0]]), frozenset(load_gene_sets("reactome")[HEAT_SHOCK]))
+    known, taken = list(genes), set[str]()
+    found = []
+    for member in (*(p.fullmatch for p in _TOGETHER), *(p.__contains__ for p in programs)):
+        group = frozenset(g for g in known if g not in taken and member(g.upper()))
+        taken |= group
+        found.append(group)
+    return tuple(found)

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from io import StringIO
 
 from gca_core.annotation.markers.database import ANY_TISSUE, COLUMNS, Marker
+from gca_core.annotation.markers.tissues import tissue_name
 from gca_core.annotation.models import Annotation, DatasetReport
 from gca_core.annotation.review.queue import Queue
-from gca_core.annotation.scoring.marker_model import tissue_name
 from gca_core.errors import DataValidationError
 from gca_core.io import PathInput, write_text
 

@@ -1,75 +1,30 @@
-"""Scores of cell types from evidence on their marker genes, their own and those of the types above them."""
+"""The marker database as matrices, and what evidence on its genes makes of each cell type."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
-from functools import cached_property, lru_cache
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
-from gca_core.annotation.markers.database import ANY_TISSUE, CellTypeMarkers, MarkerDatabase
-from gca_core.annotation.markers.gene_programs import division_genes
+from gca_core.annotation.markers.database import CellTypeMarkers, MarkerDatabase
+from gca_core.annotation.markers.gene_programs import genes_that_go_together
+from gca_core.annotation.markers.tissues import found_in
 from gca_core.annotation.scoring.parameters import (
-    CONTRADICTION_WEIGHT,
-    DIVISION_WEIGHT,
+    DEFINING,
     FOREIGN_TISSUE,
     INHERITED,
-    SAME_LINEAGE,
-    SIZE_EXPONENT,
+    NEAR,
+    ON_ONE_LINE,
+    SAME,
+    UNDEFINED,
 )
-from gca_core.errors import ConfigurationError
 from gca_core.knowledge.bundled.ontology import CellOntology
 
 Array = npt.NDArray[np.float64]
-
-_TISSUES = {
-    "pbmc": "blood",
-    "peripheral blood": "blood",
-    "whole blood": "blood",
-    "lymph node": "lymphoid",
-    "tonsil": "lymphoid",
-    "islet": "pancreas",
-    "pancreatic islet": "pancreas",
-    "gut": "intestine",
-    "cortex": "brain",
-    "motor cortex": "brain",
-    "cerebellum": "brain",
-    "hippocampus": "brain",
-    "skeletal muscle": "muscle",
-    "adipose tissue": "adipose",
-    "fat": "adipose",
-    "retina": "eye",
-    "cornea": "eye",
-    "trachea": "airway",
-    "bronchus": "airway",
-    "endometrium": "uterus",
-    "adrenal": "adrenal gland",
-    "artery": "blood vessel",
-    "aorta": "blood vessel",
-}
-# tissues that hold the cell types of others too
-_WITHIN = {
-    "blood": ("lymphoid",),
-    "bone marrow": ("blood", "lymphoid"),
-    "spleen": ("blood", "lymphoid"),
-    "thymus": ("lymphoid",),
-    "lymphoid": ("blood",),
-    "lung": ("airway",),
-    "airway": ("lung",),
-    "nose": ("airway",),
-    "colon": ("intestine",),
-    "small intestine": ("intestine",),
-    "intestine": ("colon", "small intestine"),
-    "heart": ("blood vessel",),
-    "muscle": ("tendon",),
-    "bone": ("cartilage", "bone marrow"),
-    "joint": ("cartilage", "bone", "tendon"),
-    "spinal cord": ("brain", "nerve"),
-    "tongue": ("oral mucosa",),
-}
+Flags = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -79,33 +34,91 @@ class MarkerModel:
     Attributes:
         types: t cell types.
         genes: the g genes of the database that were measured.
-        positive: (t, g) weights: evidence score times how few types list the gene, of a type's own markers, and
-            0.3 of that of its ancestors' markers.
-        negative: (t, g) the same of the genes that speak against a type or its ancestors.
-        listed: (t, g) whether the type lists the gene itself, as positive.
-        same_lineage: (t, t) whether the column's type is of the row's lineage: above it, or sharing more than 0.55 of
-            its ancestors.
-        factor: (t,) 1, or below for types that the tissue isn't known to hold.
+        listed: (t, g) whether the gene is a marker of the type.
+        weights: (t, g) evidence score times log((1 + t) / number of types that list the gene), of a type's markers, and
+            a share of it of those of the types above.
+        against: (t, g) the same of the genes that speak against it, alone.
+        defining: (t, g) whether the gene is among the type's strongest markers.
+        agreement: (t, t) of two types on the ontology, 0 to 1.
+        parents: of each type the nearest one above it, if there is any.
+        near: (t,) whether the tissue is known to hold the type.
+        together: genes that are on or off as one, by their positions.
     """
 
     types: tuple[CellTypeMarkers, ...]
     genes: tuple[str, ...]
-    positive: Array
-    negative: Array
-    listed: npt.NDArray[np.bool_]
-    same_lineage: npt.NDArray[np.bool_]
-    factor: Array
+    listed: Flags
+    weights: Array
+    against: Array
+    defining: Flags
+    agreement: Array
+    parents: tuple[int | None, ...]
+    near: Flags
+    together: tuple[tuple[int, ...], ...]
 
-    @cached_property
-    def size(self) -> Array:
-        """(t,) a low power of each type's summed squared weights; computed once."""
-        return np.asarray(np.maximum((self.positive**2).sum(axis=1) ** SIZE_EXPONENT, 1e-12))
+    def scores(self, evidence: Array) -> Array:
+        """(n, t): the weights of each type's markers, summed over the evidence (n, g).
+
+        Of genes that go together the strongest one counts. A positive score is lower for types of other tissues, and
+        for those that no gene which defines them speaks for.
+        """
+        grouped = [j for group in self.together for j in group]
+        alone = evidence.copy()
+        alone[:, grouped] = 0.0
+        told = np.flatnonzero(alone.any(axis=0))
+        found: Array = alone[:, told] @ self.weights[:, told].T
+        for group in self.together:
+            best = np.zeros_like(found)
+            for j in group:
+                rows = np.flatnonzero(self.weights[:, j])
+                best[:, rows] = np.maximum(best[:, rows], evidence[:, [j]] * self.weights[rows, j])
+            found += best
+        defined = (np.maximum(evidence, 0.0) @ self.defining.T) > 0
+        share = np.where(self.near, 1.0, FOREIGN_TISSUE) * np.where(defined, 1.0, UNDEFINED)
+        return np.where(found > 0, found * share, found)
+
+    def weigh(self, evidence: Array, seen: Flags | None = None) -> Weighed:
+        """What evidence (n, g) makes of each type; ``seen`` is None where nothing is known to be absent."""
+        scores = self.scores(evidence)
+        odds = np.exp(scores - scores.max(axis=1, keepdims=True))
+        odds /= odds.sum(axis=1, keepdims=True)
+        known = np.ones(evidence.shape, dtype=bool) if seen is None else seen
+        return Weighed(evidence, known, scores, odds, odds @ self.agreement, by_expression=seen is not None)
+
+    def line(self, index: int) -> list[int]:
+        """The type and those above it, nearest first."""
+        line, parent = [index], self.parents[index]
+        while parent is not None:
+            line.append(parent)
+            parent = self.parents[parent]
+        return line
+
+
+@dataclass(frozen=True)
+class Weighed:
+    """The evidence of n clusters and what it makes of t types.
+
+    Attributes:
+        evidence: (n, g), 0 to 1.
+        seen: (n, g), whether the gene is expressed; also where nothing is known of its absence.
+        scores: (n, t).
+        odds: (n, t) softmax of the scores: each marker multiplies a type's odds by how few types list it.
+        expected: (n, t) agreement to expect with each type as the answer.
+        by_expression: whether the evidence is expression, or else lists of genes.
+    """
+
+    evidence: Array
+    seen: Flags
+    scores: Array
+    odds: Array
+    expected: Array
+    by_expression: bool
 
 
 def build_model(
     database: MarkerDatabase, genes: Sequence[str] | None, ontology: CellOntology, *, tissue: str | None = None
 ) -> MarkerModel:
-    """Matrices of ``database`` over the measured ``genes``; None means that all were. O(t^2 + t g).
+    """Matrices of ``database`` over the measured ``genes``; None means that all were. O(t^2 a + t g) for a ancestors.
 
     The last two are kept, since the clusters of a file, and often those of the next one, need the same; don't change
     their arrays.
@@ -116,118 +129,54 @@ def build_model(
 
 @lru_cache(maxsize=2)
 def _model(database: MarkerDatabase, genes: frozenset[str], ontology: CellOntology, tissue: str | None) -> MarkerModel:
-    measured = tuple(sorted(genes))
+    measured, types = tuple(sorted(genes)), database.types
     column = {gene: j for j, gene in enumerate(measured)}
-    types = database.types
-    positive, negative = np.zeros((len(types), len(column))), np.zeros((len(types), len(column)))
+    positive, negative = np.zeros((2, len(types), len(measured)))
+    strongest = np.array([max(t.positive.values(), default=0.0) for t in types])
     for i, cell_type in enumerate(types):
-        for weights, source in ((positive, cell_type.positive), (negative, cell_type.negative)):
+        for scores, source in ((positive, cell_type.positive), (negative, cell_type.negative)):
             for gene, score in source.items():
                 if gene in column:
-                    weights[i, column[gene]] = score
-    above = _above(types, ontology)
-    listed = positive > 0
-    # log of (1 + t) over the number of lines that list a gene: a type below another one isn't counted again
-    lines = (listed & ~((above.astype(float) @ listed) > 0)).sum(axis=0)
-    specificity = np.asarray(np.log((1 + len(listed)) / np.maximum(lines, 1)))
-    specificity[[gene.upper() in division_genes() for gene in measured]] *= DIVISION_WEIGHT
+                    scores[i, column[gene]] = score
+    n_listing = (positive > 0).sum(axis=0)
+    rarity = np.log((1 + len(types)) / np.maximum(n_listing, 1))
+    agreement, parents = _related(database, ontology)
+    weights = positive * rarity
+    inherited = weights.copy()
+    for i, parent in enumerate(parents):
+        while parent is not None:
+            inherited[i] = np.maximum(inherited[i], INHERITED * weights[parent])
+            parent = parents[parent]
+    groups = (tuple(column[g] for g in measured if g in group) for group in genes_that_go_together(database.genes))
     return MarkerModel(
         types=types,
         genes=measured,
-        positive=_inherit(positive, above) * specificity,
-        negative=_inherit(negative, above) * np.where(listed.any(axis=0), specificity, 1.0),
-        listed=listed,
-        same_lineage=above | (_likeness(types, ontology) > SAME_LINEAGE),
-        factor=_tissue_factor(types, tissue),
+        listed=positive > 0,
+        weights=inherited,
+        against=negative * np.where(n_listing > 0, rarity, 1.0),
+        defining=(positive > 0) & (positive >= DEFINING * strongest[:, None]),
+        agreement=agreement,
+        parents=parents,
+        near=np.array(found_in(types, tissue)),
+        together=tuple(group for group in groups if len(group) > 1),
     )
 
 
-def own_scores(model: MarkerModel, evidence: Array) -> tuple[Array, Array]:
-    """Support and contradiction of each type.
-
-    Support is the weighted sum of the evidence, divided by a low power of the summed squared weights;
-    contradiction the same over negative markers with positive evidence.
-
-    Args:
-        evidence: (n, g), -1 (expected here but absent) to 1 (marks this cluster or cell).
-
-    Returns:
-        Two arrays (n, t).
-    """
-    # a list of genes says something about a few columns alone
-    told = np.flatnonzero(evidence.any(axis=0))
-    positive, negative = model.positive, model.negative
-    if len(told) < len(model.genes) // 4:
-        evidence, positive, negative = evidence[:, told], positive[:, told], negative[:, told]
-    support = evidence @ positive.T / model.size
-    contradiction = np.maximum(evidence, 0.0) @ negative.T / model.size
-    return support, contradiction
-
-
-def total_scores(model: MarkerModel, support: Array, contradiction: Array) -> Array:
-    """(n, t): support less half the contradiction; positive scores count less for types of other tissues."""
-    totals: Array = support - CONTRADICTION_WEIGHT * contradiction
-    return np.where(totals > 0, totals * model.factor, totals)
-
-
-def tissue_name(tissue: str | None) -> str | None:
-    """The name under which the marker database files a tissue."""
-    if tissue is None:
-        return None
-    folded = " ".join(tissue.casefold().replace("_", " ").split())
-    return _TISSUES.get(folded, folded)
-
-
-def near_tissues(tissue: str | None) -> frozenset[str]:
-    """The tissue, and those that it holds the cell types of."""
-    name = tissue_name(tissue)
-    return frozenset() if name is None else frozenset({name, *_WITHIN.get(name, ())})
-
-
-def _tissue_factor(types: Sequence[CellTypeMarkers], tissue: str | None) -> Array:
-    name = tissue_name(tissue)
-    known = {t for cell_type in types for t in cell_type.tissues}
-    if name is None:
-        return np.ones(len(types))
-    named = ", ".join(sorted(known - {ANY_TISSUE}))
-    if name not in known:
-        close = get_close_matches(name, sorted({*known, *_TISSUES} - {ANY_TISSUE}), n=1)
-        meant = f". did you mean {close[0]!r}?" if close else ";"
-        raise ConfigurationError(
-            f"the tissue {tissue!r} is not in the marker database{meant} it knows {named or 'no tissues'}. "
-            "leave the tissue out to consider every cell type"
-        )
-    near = near_tissues(tissue) | {ANY_TISSUE}
-    return np.array([1.0 if near & t.tissues else FOREIGN_TISSUE for t in types])
-
-
-def _above(types: Sequence[CellTypeMarkers], ontology: CellOntology) -> npt.NDArray[np.bool_]:
-    """(t, t), whether the column's type is an ancestor of the row's."""
-    row = {t.ontology_id: i for i, t in enumerate(types)}
-    found = np.zeros((len(types), len(types)), dtype=bool)
-    for i, cell_type in enumerate(types):
-        found[i, [row[a] for a in ontology.ancestors(cell_type.ontology_id) if a in row]] = True
-    return found
-
-
-def _inherit(weights: Array, above: npt.NDArray[np.bool_]) -> Array:
-    """Own weights, or a share of the largest one among the ancestors."""
-    found = weights.copy()
-    for i in np.flatnonzero(above.any(axis=1)):
-        found[i] = np.maximum(weights[i], INHERITED * weights[above[i]].max(axis=0))
-    return found
-
-
-def _likeness(types: Sequence[CellTypeMarkers], ontology: CellOntology) -> Array:
-    """(t, t) Jaccard index of two types' ancestors, themselves counted in."""
-    column: dict[str, int] = {}
-    lines = [{t.ontology_id, *ontology.ancestors(t.ontology_id)} for t in types]
-    for line in lines:
-        for term in line:
-            column.setdefault(term, len(column))
-    member = np.zeros((len(types), len(column)))
+@lru_cache(maxsize=2)
+def _related(database: MarkerDatabase, ontology: CellOntology) -> tuple[Array, tuple[int | None, ...]]:
+    """Agreement (t, t) of the types, and the nearest type above each."""
+    lines = [{t.ontology_id: 0} | dict(ontology.ancestors(t.ontology_id)) for t in database.types]
+    column = {term: j for j, term in enumerate(dict.fromkeys(term for line in lines for term in line))}
+    steps = np.full((len(lines), len(column)), np.iinfo(np.int16).max, dtype=np.int16)
     for i, line in enumerate(lines):
-        member[i, [column[term] for term in line]] = 1.0
-    shared = member @ member.T
-    size = member.sum(axis=1)
-    return np.asarray(shared / (size[:, None] + size[None, :] - shared))
+        steps[i, [column[term] for term in line]] = list(line.values())
+    up = steps[:, [column[t.ontology_id] for t in database.types]]
+    agreement = np.zeros(up.shape)
+    within = [(steps <= k).astype(np.float32) for k in range(max(n for n, _ in NEAR) + 1)]
+    for n, value in NEAR:
+        agreement[sum(within[k] @ within[n - k].T for k in range(n + 1)) > 0] = value
+    above = (up > 0) & (up < np.iinfo(np.int16).max)
+    agreement[above | above.T] = ON_ONE_LINE
+    np.fill_diagonal(agreement, SAME)
+    nearest = (min(np.flatnonzero(row), key=lambda j, i=i: (up[i, j], j), default=None) for i, row in enumerate(above))
+    return agreement, tuple(None if j is None else int(j) for j in nearest)

@@ -45,7 +45,7 @@ def list_types(
 ) -> None:
     """List cell types with their Cell Ontology id, parent, tissues and markers, parted by tabs."""
     from gca_core.annotation.markers.load import load_marker_database
-    from gca_core.annotation.scoring.marker_model import tissue_name
+    from gca_core.annotation.markers.tissues import tissue_name
 
     wanted = tissue_name(tissue)
     for t in load_marker_database(database, species=species).types:

@@ -5,8 +5,7 @@ import pytest
 
 from gca_core.annotation.markers.gene_programs import division_genes, gene_program_genes
 from gca_core.annotation.models import ClusterMarkers, RankedGene
-from gca_core.annotation.scoring.confidence import measure
-from gca_core.annotation.scoring.evidence import informative_genes, rank_weights
+from gca_core.annotation.scoring.evidence import first_informative, informative_genes, weigh_lists
 from gca_core.annotation.scoring.marker_model import build_model
 from gca_core.knowledge.bundled.ontology import load_ontology
 
@@ -22,13 +21,12 @@ def _cluster(*genes: str) -> ClusterMarkers:
 
 
 @pytest.mark.parametrize("programme", [INTERFERON, GROWTH, STRESS, RESPIRATION])
-def test_a_programme_leaves_weights_and_confidence_as_they_are(database, programme):
+def test_a_programme_takes_no_place_among_the_genes_that_are_looked_at(database, programme):
     model = build_model(database, None, load_ontology())
-    resting, stimulated = _cluster(*B_CELL), _cluster(*programme, *B_CELL)
-    weights = rank_weights([resting, stimulated], model)
-    assert np.array_equal(weights[0], weights[1])
-    index = next(i for i, t in enumerate(model.types) if t.ontology_id == "CL:0000236")
-    assert measure(resting, index, model, weights[0]) == measure(stimulated, index, model, weights[1])
+    stimulated = first_informative(_cluster(*programme, *B_CELL), model, len(B_CELL))
+    resting = _cluster(*B_CELL)
+    found = weigh_lists([resting, stimulated], model).expected
+    assert np.array_equal(found[0], found[1])
 
 
 def test_genes_of_a_programme_that_mark_a_type_keep_their_place(database):
@@ -37,12 +35,22 @@ def test_genes_of_a_programme_that_mark_a_type_keep_their_place(database):
     assert [g.gene for g in informative_genes(_cluster("ISG15", "CCL5", "NOVEL1"), model)] == ["CCL5", "NOVEL1"]
 
 
-def test_other_genes_that_are_not_listed_do_take_a_rank(database):
+@pytest.mark.parametrize(
+    ("genes", "alone"),
+    [
+        (("HLA-DRA", "CD74", "HLA-DPA1"), "HLA-DRA"),
+        (("IGKC", "IGHM", "JCHAIN"), "JCHAIN"),
+        (("MKI67", "TOP2A", "BIRC5"), "TOP2A"),
+    ],
+)
+def test_genes_that_go_together_count_once(database, genes, alone):
     model = build_model(database, None, load_ontology())
-    weights = rank_weights([_cluster("CD79A"), _cluster("NOVEL1", "NOVEL2", "CD79A")], model)
-    assert weights[1].max() < weights[0].max()
+    weights = model.weights[:, [model.genes.index(g) for g in genes]].max(axis=1)
+    together, one = (weigh_lists([_cluster(*g)], model).scores[0] for g in (genes, (alone,)))
+    assert (together <= weights + 1e-9).all()
+    assert one.max() <= together.max() + 1e-9 <= weights.max() + 1e-9
 
 
-def test_genes_of_division_weigh_less_than_others_as_rare():
+def test_genes_of_division_are_those_that_mark_little_else():
     assert {"MKI67", "TOP2A"} <= division_genes()
     assert not {"CD3D", "MS4A1", "INS"} & division_genes()

@@ -5,7 +5,7 @@ import pytest
 from gca_core.annotation.labels.names import common_name, common_names
 from gca_core.annotation.labels.offline import annotate_clusters
 from gca_core.annotation.models import ClusterMarkers, RankedGene
-from gca_core.annotation.scoring.evidence import rank_weights
+from gca_core.annotation.scoring.evidence import weigh_lists
 from gca_core.annotation.scoring.marker_model import build_model
 from gca_core.knowledge.bundled.ontology import load_ontology
 
@@ -43,6 +43,6 @@ def test_answers_carry_the_short_name_and_unknown_ones_none(database):
         ClusterMarkers(cluster="a", genes=tuple(RankedGene(gene=g) for g in genes)),
         ClusterMarkers(cluster="b", genes=(RankedGene(gene="GENE1"),)),
     ]
-    killer, unknown = annotate_clusters(clusters, rank_weights(clusters, model), model, load_ontology())
+    killer, unknown = annotate_clusters(clusters, weigh_lists(clusters, model), model, load_ontology())
     assert (killer.primary_label, killer.common_name) == ("natural killer cell", "NK cell")
     assert (unknown.ontology_id, unknown.common_name) == (None, None)

@@ -2,21 +2,70 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from gca_core.annotation.labels.offline import annotate_clusters
 from gca_core.annotation.markers.load import load_marker_database
-from gca_core.annotation.scoring.marker_model import build_model
+from gca_core.annotation.models import ClusterMarkers, Confidence, FlagReason, RankedGene
+from gca_core.annotation.scoring.evidence import weigh_lists
+from gca_core.annotation.scoring.marker_model import _model, build_model
 from gca_core.errors import ConfigurationError
 from gca_core.knowledge.bundled.ontology import load_ontology
 
-MONOCYTE, MYELOID_LEUKOCYTE, B_CELL = "CL:0000576", "CL:0000766", "CL:0000236"
+
+@pytest.fixture(scope="module")
+def model():
+    return build_model(load_marker_database(), None, load_ontology())
 
 
-def test_a_type_above_another_is_of_its_lineage_and_a_foreign_one_is_not():
-    model = build_model(load_marker_database(), None, load_ontology())
-    row = {t.ontology_id: i for i, t in enumerate(model.types)}
-    assert model.same_lineage[row[MONOCYTE], row[MYELOID_LEUKOCYTE]]
-    assert not model.same_lineage[row[MONOCYTE], row[B_CELL]]
-    assert np.array_equal(np.diag(model.same_lineage), np.ones(len(model.types), dtype=bool))
+def test_agreement_of_types_is_that_of_the_ontology(model):
+    ontology, rng = load_ontology(), np.random.default_rng(0)
+    for i, j in rng.integers(0, len(model.types), (300, 2)):
+        a, b = model.types[i].ontology_id, model.types[j].ontology_id
+        steps = ontology.distance(a, b)
+        apart = 0.0 if steps is None or steps > 4 else 0.35 if steps <= 2 else 0.15
+        on_one_line = ontology.is_a(a, b) or ontology.is_a(b, a)
+        assert model.agreement[i, j] == pytest.approx(1.0 if a == b else 0.5 if on_one_line else apart)
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10_000), share=st.floats(0.02, 0.9))
+def test_no_subtype_is_named_without_one_of_its_defining_genes(seed, share):
+    database, ontology, rng = load_marker_database(), load_ontology(), np.random.default_rng(seed)
+    panel = [gene for gene in sorted(database.genes) if rng.random() < share]
+    model = _model.__wrapped__(database, frozenset(panel), ontology, None)
+    chosen = model.types[rng.integers(len(model.types))].positive
+    evidence = np.array([[float(gene in chosen) for gene in model.genes]])
+    cluster = ClusterMarkers(cluster="c", n_cells=50, genes=tuple(RankedGene(gene=gene) for gene in chosen))
+    found = annotate_clusters([cluster], model.weigh(evidence, evidence > 0), model, ontology)[0]
+    index = next((i for i, t in enumerate(model.types) if t.ontology_id == found.ontology_id), None)
+    if index is not None and model.parents[index] is not None:
+        assert (evidence[0] > 0)[model.defining[index]].any()
+
+
+def test_a_subtype_gives_way_to_its_parent_and_the_caveat_names_what_is_not_measured():
+    database, ontology = load_marker_database(), load_ontology()
+    subtype = database.get("CL:0002399")
+    defining = [gene for gene, score in subtype.positive.items() if score == 1]
+    model = build_model(database, sorted(database.genes - set(defining)), ontology)
+    evidence = np.array([[float(gene in subtype.positive) for gene in model.genes]])
+    cluster = ClusterMarkers(cluster="c", n_cells=50, genes=tuple(RankedGene(gene=g) for g in subtype.positive))
+    found = annotate_clusters([cluster], model.weigh(evidence, evidence > 0), model, ontology)[0]
+    assert found.ontology_id != subtype.ontology_id
+    assert any(f"{', '.join(defining)} are not measured" in caveat for caveat in found.caveats)
+    assert found.confidence is not Confidence.HIGH
+
+
+@pytest.mark.parametrize(
+    ("n_cells", "confidence"), [(9, Confidence.MEDIUM), (10, Confidence.HIGH), (None, Confidence.HIGH)]
+)
+def test_a_cluster_of_few_cells_is_never_high_and_is_flagged(model, n_cells, confidence):
+    genes = tuple(RankedGene(gene=g) for g in ("CD79A", "MS4A1", "CD19", "CD79B", "BANK1", "CD22"))
+    cluster = ClusterMarkers(cluster="b", n_cells=n_cells, genes=genes)
+    found = annotate_clusters([cluster], weigh_lists([cluster], model), model, load_ontology())[0]
+    assert (found.primary_label, found.confidence) == ("B cell", confidence)
+    assert (FlagReason.FEW_CELLS in found.flag_reasons) is (n_cells == 9)
 
 
 def test_a_tissue_is_refused_by_a_table_that_names_none_and_says_so(tmp_path):
