@@ -27,7 +27,7 @@ from gca_core.knowledge.bundled.ontology import CellOntology, load_ontology
 FOLDER = "annotation_benchmark"
 CLUSTERS, LABELS, RELATION = "clusters_dev_413.csv", "label_to_cl.csv", "broadtype_relation.csv"
 MALIGNANT = "malignant cell"
-LookUp = Literal["name", "term"]
+LookUp = Literal["name", "id", "term"]
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,8 @@ class LabelTable:
     """Labels as people write them, with Cell Ontology names and broad types, and the rule of agreement.
 
     ``by`` says how an answer is looked up whose name isn't listed: ``name``, as the published rule has it, not at
-    all; ``term``, by which the confidence is fitted, in the first row that has its Cell Ontology id or, failing that,
-    in the row of the nearest ancestor listed, whose broad type it takes without the name: such an answer can be right
-    by half at most.
+    all; ``id``, in the first row that has its Cell Ontology id; ``term``, so or, failing that, in the row of the
+    nearest ancestor listed, whose broad type it takes without the name: such an answer is right by half at most.
     """
 
     def __init__(self, folder: Path, ontology: CellOntology, *, by: LookUp = "term") -> None:
@@ -86,6 +85,8 @@ class LabelTable:
             return "", ""
         if identifier in self.by_id:
             return self.by_id[identifier]
+        if self.by == "id":
+            return "", ""
         ancestors = self.ontology.ancestors(identifier)
         known = [a for a in ancestors if a in self.by_id]
         nearest = min(known, key=lambda a: (ancestors[a], a), default="")

@@ -69,34 +69,6 @@ def rank_genes(
     )
 
 
-def rank_against(
-    sums: GroupSums, genes: Sequence[str], group: int, others: Sequence[int], *, n_top: int = 50
-) -> pd.DataFrame:
-    """Rank genes of one group against some of the others, by the ``t-test_overestim_var`` of :func:`rank_genes`.
-
-    Args:
-        sums: of all groups; cells without a group count among the others.
-        genes: the names of its columns.
-        group, others: positions in ``sums``, the latter without the former.
-        n_top: genes kept.
-
-    Returns:
-        The rows of :func:`rank_genes`, with ``group`` as the group's name.
-
-    Raises:
-        DataValidationError: one of the two sides has no cells.
-    """
-    rest = [*others, len(sums.n_cells) - 1]
-    total, square, positive, n_cells = (
-        np.stack([values[group], values[rest].sum(axis=0), np.zeros_like(values[0])])
-        for values in (sums.total, sums.square, sums.positive, sums.n_cells)
-    )
-    pair = GroupSums(total, square, positive, n_cells)
-    if 0 in pair.n_cells[:2]:
-        raise DataValidationError(f"{pair.n_cells[0]} cells against {pair.n_cells[1]}; expected some of both")
-    return _table(0, group, genes, pair, _t_scores(pair, "t-test_overestim_var"), n_top)
-
-
 def _scores(matrix: ChunkedMatrix, codes: npt.NDArray[Any], sums: GroupSums, method: RankingMethod) -> Floats:
     """(g, n) scores of the test; differences of means for groups that can't be tested."""
     if method == "wilcoxon":
