@@ -30,6 +30,14 @@ FLAG_WORDS: dict[FlagReason, tuple[str, str]] = {
         "two cell types fit",
         "An unrelated cell type fits almost as well. It may be a mixture or doublets: try a finer clustering.",
     ),
+    FlagReason.FEW_CELLS: (
+        "few cells",
+        "The cluster has fewer than ten cells, too few to be sure of. Look at its genes, or cluster more coarsely.",
+    ),
+    FlagReason.LOW_CONFIDENCE: (
+        "low confidence",
+        "Other cell types, siblings among them, fit about as well. Look at the alternatives.",
+    ),
     FlagReason.LABEL_NOT_IN_KB: (
         "not in the marker database",
         "The marker database has no markers of this label, so nothing could be checked.",
