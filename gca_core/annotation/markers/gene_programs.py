@@ -50,8 +50,9 @@ def genes_that_go_together(genes: Iterable[str]) -> tuple[frozenset[str], ...]:
     programs = (division_genes(), frozenset(sets[RESPONSE[0]]), frozenset(load_gene_sets("reactome")[HEAT_SHOCK]))
     known, taken = list(genes), set[str]()
     found = []
-    for member in (*(p.fullmatch for p in _TOGETHER), *(p.__contains__ for p in programs)):
-        group = frozenset(g for g in known if g not in taken and member(g.upper()))
+    patterns = [frozenset(g for g in known if pattern.fullmatch(g.upper())) for pattern in _TOGETHER]
+    for named in (*patterns, *(frozenset(g for g in known if g.upper() in program) for program in programs)):
+        group = named - taken
         taken |= group
         found.append(group)
     return tuple(found)

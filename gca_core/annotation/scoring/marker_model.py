@@ -178,5 +178,7 @@ def _related(database: MarkerDatabase, ontology: CellOntology) -> tuple[Array, t
     above = (up > 0) & (up < np.iinfo(np.int16).max)
     agreement[above | above.T] = ON_ONE_LINE
     np.fill_diagonal(agreement, SAME)
-    nearest = (min(np.flatnonzero(row), key=lambda j, i=i: (up[i, j], j), default=None) for i, row in enumerate(above))
-    return agreement, tuple(None if j is None else int(j) for j in nearest)
+    nearest = [
+        min(((up[i, j], int(j)) for j in np.flatnonzero(row)), default=(0, None))[1] for i, row in enumerate(above)
+    ]
+    return agreement, tuple(nearest)
