@@ -42,12 +42,12 @@ class _Answer:
     """The type of the model that stands for a label, and the agreement to expect with it.
 
     Attributes:
-        denied: a subtype that the evidence points to, none of whose defining genes was seen.
+        by: the type that the evidence points to: the same, or a subtype none of whose defining genes was seen.
     """
 
     index: int
     expected: float
-    denied: int | None = None
+    by: int
 
 
 def annotate_clusters(
@@ -111,7 +111,7 @@ def judge_label(
     judging = model.types[index].ontology_id
     below = np.array([ontology.is_a(t.ontology_id, judging) for t in model.types])
     expected = float(weighed.odds[row] @ np.where(below, SAME, model.agreement[index]))
-    judged = _finish(cluster, row, _Answer(index, expected), weighed, model, ontology, min_overlap)
+    judged = _finish(cluster, row, _Answer(index, expected, index), weighed, model, ontology, min_overlap)
     if judging == term:
         return judged
     label, unknown = ontology.label(term), judged.ontology_id is None
@@ -146,8 +146,7 @@ def _choose(row: int, weighed: Weighed, model: MarkerModel) -> _Answer:
     while (parent := model.parents[index]) is not None and not _defined(index, weighed.seen[row], model):
         index = parent
     # what a subtype adds to its type doesn't make the type less sure
-    expected = float(weighed.expected[row, model.line(index)].max())
-    return _Answer(index, expected, denied=None if index == best else best)
+    return _Answer(index, float(weighed.expected[row, model.line(best)].max()), best)
 
 
 def _subtype(index: int, evidence: Array, model: MarkerModel) -> int:
@@ -176,11 +175,11 @@ def _finish(
     min_overlap: int,
 ) -> Annotation:
     term = model.types[answer.index].ontology_id
-    label, found = ontology.label(term), _gather(answer.index, row, weighed, model)
-    recognised = answer.expected * _coherence(answer.index, row, weighed, model) >= (
+    label, found = ontology.label(term), _gather(answer.by, row, weighed, model)
+    recognised = answer.expected * _coherence(answer.by, row, weighed, model) >= (
         RECOGNISED if weighed.by_expression else RECOGNISED_LIST
     )
-    rival = _foreign(answer.index, row, weighed, model)
+    rival = _foreign(answer.by, row, weighed, model)
     doubts = {
         FlagReason.NO_MARKERS_SUPPLIED: not cluster.genes,
         FlagReason.LOW_MARKER_OVERLAP: len(found.supporting) < min_overlap or not recognised,
@@ -204,7 +203,7 @@ def _finish(
         flag_reasons=flags,
         rationale=_rationale(label, found, unknown),
         caveats=_caveats(answer, rival, row, weighed, model, defined=defined),
-        alternatives=_alternatives(answer.index, row, weighed, model, ontology),
+        alternatives=_alternatives(answer.by, row, weighed, model, ontology),
         markers=tuple(g.gene for g in cluster.genes),
         proposed_label=label if unknown and weighed.scores[row].max() > 0 else None,
         evidence=found,
@@ -218,7 +217,7 @@ def _confidence(answer: _Answer, flags: Sequence[FlagReason], *, defined: bool) 
     mild = {FlagReason.TISSUE_MISMATCH, FlagReason.FEW_CELLS}
     if set(flags) - mild or answer.expected < MEDIUM:
         return Confidence.LOW
-    sure = not flags and defined and answer.denied is None and answer.expected >= HIGH
+    sure = not flags and defined and answer.by == answer.index and answer.expected >= HIGH
     return Confidence.HIGH if sure else Confidence.MEDIUM
 
 
@@ -280,13 +279,13 @@ def _caveats(
     answer: _Answer, rival: int | None, row: int, weighed: Weighed, model: MarkerModel, *, defined: bool
 ) -> tuple[str, ...]:
     caveats = []
-    if answer.denied is not None:
-        caveats.append(f"{_undefined(answer.denied, model)}, so {model.types[answer.denied].label} can't be told")
+    if answer.by != answer.index:
+        caveats.append(f"{_undefined(answer.by, model)}, so {model.types[answer.by].label} can't be told")
     elif not defined:
         caveats.append(_undefined(answer.index, model, "among its markers"))
     odds = weighed.odds[row]
     alike = [i for i in np.argsort(-odds, kind="stable")[:N_ALTERNATIVES] if i != answer.index and odds[i] >= 0.25]
-    if alike and answer.denied is None:
+    if alike and answer.by == answer.index:
         caveats.append(f"hard to tell from {', '.join(model.types[i].label for i in alike)}")
     if rival is not None:
         name = model.types[rival].label
