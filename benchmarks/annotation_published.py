@@ -154,7 +154,7 @@ def paired(differences: Array, n: int = 4000) -> str:
 
 
 def bench_terms(clusters: Sequence[PublishedCluster], table: LabelTable, plain: Array) -> None:
-    """What each term of the score gains, and the two fitted numbers chosen on four fifths and scored on the fifth."""
+    """What each term of the score gains, and the two factors chosen on four fifths and scored on the fifth."""
     database = load_marker_database()
 
     def guesses(**changed: object) -> Array:
@@ -168,12 +168,11 @@ def bench_terms(clusters: Sequence[PublishedCluster], table: LabelTable, plain: 
     print("gain of each term of the score in mean agreement, looked up by id")
     for name, off in (
         ("FOREIGN_TISSUE", 1.0),
-        ("UNDEFINED", 1.0),
         ("INHERITED", 0.0),
         ("genes_that_go_together", lambda _: ()),
     ):
         print(f"  {name:<24}{paired(whole - guesses(**{name: off}))}")
-    grid = [guesses(FOREIGN_TISSUE=f, UNDEFINED=u) for f in (1.0, 0.85, 0.7, 0.5) for u in (1.0, 0.9, 0.8)]
+    grid = [guesses(FOREIGN_TISSUE=f, INHERITED=i) for f in (1.0, 0.85, 0.7, 0.5) for i in (0.0, 0.3)]
     marker_model._model.cache_clear()
     fold = np.random.default_rng(0).integers(0, 5, len(clusters))
     unseen = np.zeros(len(clusters))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -21,7 +21,7 @@ from gca_core.annotation.markers.database import MarkerDatabase, symbol_aliases
 from gca_core.annotation.markers.tissues import tissue_name
 from gca_core.annotation.models import Annotation, ClusterMarkers, RankedGene
 from gca_core.annotation.scoring.evidence import weigh_lists
-from gca_core.annotation.scoring.marker_model import MarkerModel, build_model
+from gca_core.annotation.scoring.marker_model import build_model
 from gca_core.knowledge.bundled.ontology import CellOntology, load_ontology
 
 FOLDER = "annotation_benchmark"
@@ -144,23 +144,15 @@ def as_markers(clusters: Sequence[PublishedCluster], aliases: dict[str, str]) ->
 
 def annotate_published(clusters: Sequence[PublishedCluster], database: MarkerDatabase) -> list[Annotation]:
     """Each cluster's annotation from its list of genes and its tissue; the database may not know the tissue."""
-    return [
-        annotate_clusters([markers], weigh_lists([markers], model), model, load_ontology())[0]
-        for markers, model in _modelled(clusters, database)
-    ]
-
-
-def _modelled(
-    clusters: Sequence[PublishedCluster], database: MarkerDatabase
-) -> Iterator[tuple[ClusterMarkers, MarkerModel]]:
-    """The clusters, each with the model of its tissue."""
     known = {tissue for cell_type in database.types for tissue in cell_type.tissues}
-    models: dict[str | None, MarkerModel] = {}
+    of_tissue: dict[str | None, list[ClusterMarkers]] = {}
     for cluster, markers in zip(clusters, as_markers(clusters, symbol_aliases()), strict=True):
-        tissue = cluster.tissue if tissue_name(cluster.tissue) in known else None
-        if tissue not in models:
-            models[tissue] = build_model(database, None, load_ontology(), tissue=tissue)
-        yield markers, models[tissue]
+        of_tissue.setdefault(cluster.tissue if tissue_name(cluster.tissue) in known else None, []).append(markers)
+    found = {}
+    for tissue, named in of_tissue.items():
+        model = build_model(database, None, load_ontology(), tissue=tissue)
+        found |= {a.cluster: a for a in annotate_clusters(named, weigh_lists(named, model), model, load_ontology())}
+    return [found[f"c{i}"] for i in range(len(clusters))]
 
 
 def shuffle_genes(clusters: Sequence[PublishedCluster], seed: int) -> list[PublishedCluster]:

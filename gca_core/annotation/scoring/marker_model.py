@@ -19,7 +19,6 @@ from gca_core.annotation.scoring.parameters import (
     NEAR,
     ON_ONE_LINE,
     SAME,
-    UNDEFINED,
 )
 from gca_core.knowledge.bundled.ontology import CellOntology
 
@@ -59,8 +58,7 @@ class MarkerModel:
     def scores(self, evidence: Array) -> Array:
         """(n, t): the weights of each type's markers, summed over the evidence (n, g).
 
-        Of genes that go together the strongest one counts. A positive score is lower for types of other tissues, and
-        for those that no gene which defines them speaks for.
+        Of genes that go together the strongest one counts. A positive score is lower for types of other tissues.
         """
         grouped = [j for group in self.together for j in group]
         alone = evidence.copy()
@@ -73,9 +71,7 @@ class MarkerModel:
                 rows = np.flatnonzero(self.weights[:, j])
                 best[:, rows] = np.maximum(best[:, rows], evidence[:, [j]] * self.weights[rows, j])
             found += best
-        defined = (np.maximum(evidence, 0.0) @ self.defining.T) > 0
-        share = np.where(self.near, 1.0, FOREIGN_TISSUE) * np.where(defined, 1.0, UNDEFINED)
-        return np.where(found > 0, found * share, found)
+        return np.where((found > 0) & ~self.near, found * FOREIGN_TISSUE, found)
 
     def weigh(self, evidence: Array, seen: Flags | None = None) -> Weighed:
         """What evidence (n, g) makes of each type; ``seen`` is None where nothing is known to be absent."""

@@ -8,10 +8,8 @@ TOP_N_MARKERS, MIN_OVERLAP = 40, 2
 # how many times more genes are ranked than looked at, since some are passed over
 DEPTH = 3
 
-# share of its score that a type keeps where the tissue isn't known to hold it: +0.024
+# share of its score that a type keeps where the tissue isn't known to hold it: +0.022
 FOREIGN_TISSUE = 0.7
-# and where none of the genes that define it speak for it: +0.004
-UNDEFINED = 0.9
 # share of its weight with which a marker of a type above counts: -0.001, on clusters of cells +0.029 accuracy
 INHERITED = 0.3
 # a marker with this share of a type's highest evidence score defines it
