@@ -66,11 +66,11 @@ class MarkerModel:
         told = np.flatnonzero(alone.any(axis=0))
         found: Array = alone[:, told] @ self.weights[:, told].T
         for group in self.together:
-            best = np.zeros_like(found)
+            best = np.full_like(found, -np.inf)
             for j in group:
                 rows = np.flatnonzero(self.weights[:, j])
                 best[:, rows] = np.maximum(best[:, rows], evidence[:, [j]] * self.weights[rows, j])
-            found += best
+            found += np.where(np.isfinite(best), best, 0.0)
         return np.where((found > 0) & ~self.near, found * FOREIGN_TISSUE, found)
 
     def weigh(self, evidence: Array, seen: Flags | None = None) -> Weighed:
