@@ -4,13 +4,15 @@ It holds nothing but the loop. Fill the atlas before, with the DAG ``gca_atlas_i
 Jobs run on the worker; or, where the variable ``GCA_HAYSTACK_BATCH`` of the DAG processor and the workers says where
 and how (JSON, the fields of ``gca_core.batch.BatchConfig``), on Google Batch, with the results in a bucket.
 ``GCA_HAYSTACK_CONFIG`` (JSON, fields of ``gca_core.haystack.models.IterationConfig``) says what people don't choose,
-such as the backend and its weights.
+such as the backend and its weights; ``GCA_HAYSTACK_FEEDBACK_MINUTES``, how long a person who wants to be asked has for
+an answer, an hour where it is not set.
 """
 
 from __future__ import annotations
 
 import json
 import os
+from datetime import timedelta
 
 from airflow.sdk import Param, dag
 
@@ -19,6 +21,7 @@ from airflow_provider_gca.notifications.haystack import HaystackNotifier
 from airflow_provider_gca.task_groups.haystack import MAX_BOUND, haystack_loop
 
 BATCH = json.loads(os.environ.get("GCA_HAYSTACK_BATCH") or "null")
+FEEDBACK = timedelta(minutes=float(os.environ.get("GCA_HAYSTACK_FEEDBACK_MINUTES") or 60))
 CONFIG = json.loads(os.environ.get("GCA_HAYSTACK_CONFIG") or "{}")
 
 
@@ -26,6 +29,8 @@ CONFIG = json.loads(os.environ.get("GCA_HAYSTACK_CONFIG") or "{}")
     dag_id="gca_haystack_ask",
     schedule=None,
     catchup=False,
+    # a worker that dies takes no run with it
+    default_args={"retries": 2, "retry_delay": timedelta(seconds=10)},
     tags=["gca", "haystack"],
     doc_md=__doc__,
     params={
@@ -71,6 +76,15 @@ CONFIG = json.loads(os.environ.get("GCA_HAYSTACK_CONFIG") or "{}")
             description="Connection of a language model that reads and proposes beside the rules; where the default "
             "does not exist, GCA_LLM decides; none where it is empty.",
         ),
+        "llm_model": Param(
+            None,
+            type=["string", "null"],
+            maxLength=200,
+            description="Another model of that connection's provider.",
+        ),
+        "feedback": Param(
+            False, type="boolean", description="Ask a person after each iteration, under Airflow's required actions."
+        ),
         "notify": Param(
             None,
             type=["string", "null"],
@@ -97,6 +111,9 @@ def gca_haystack_ask() -> None:
             "predict_anyway": "{{ params.predict_anyway }}",
         },
         gca_llm_conn_id="{{ params.gca_llm_conn_id or '' }}",
+        llm_model="{{ params.llm_model or '' }}",
+        feedback=FEEDBACK,
+        asks="{{ params.feedback }}",
         execution="batch" if BATCH else "local",
         batch=BATCH,
         gcp_conn_id="google_cloud_default",

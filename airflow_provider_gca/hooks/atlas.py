@@ -73,16 +73,19 @@ class AtlasHook(BaseHook):
             self.settings(), dsn=self.given_dsn(connection), role=self.role, store_root_uri=store_uri or None
         )
 
-    def get_haystack_context(self, gca_llm_conn_id: str | None = None) -> HaystackContext:
+    def get_haystack_context(self, gca_llm_conn_id: str | None = None, llm_model: str | None = None) -> HaystackContext:
         """Everything a step of HAYSTACK reads: atlas, run records, ontology, catalogue, knowledge.
 
         Args:
             gca_llm_conn_id: connection of the language model that the step may ask; None means none.
+            llm_model: instead of the connection's model.
         """
         from gca_core.haystack.context import open_context
 
         context = open_context(self.settings(), dsn=self.given_dsn(self.find_connection()))
-        return replace(context, language_model=LlmHook(gca_llm_conn_id).get_conn() if gca_llm_conn_id else None)
+        return replace(
+            context, language_model=LlmHook(gca_llm_conn_id).get_conn(llm_model) if gca_llm_conn_id else None
+        )
 
     def get_run_store(self) -> RunStore:
         """The run records."""

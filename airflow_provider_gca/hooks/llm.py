@@ -44,8 +44,11 @@ class LlmHook(BaseHook):
         """Form labels for Airflow 3.1; later versions read them from the provider info."""
         return LLM_FORM.field_behaviour()
 
-    def get_conn(self) -> LlmConfig | None:
+    def get_conn(self, model: str | None = None) -> LlmConfig | None:
         """The model to use, or None where none was named.
+
+        Args:
+            model: instead of the named one, of the same provider.
 
         Raises:
             ConfigurationError: a connection was named that does not exist, or its fields don't fit.
@@ -55,7 +58,8 @@ class LlmHook(BaseHook):
         try:
             connection = self.get_connection(self.gca_llm_conn_id)
         except AirflowNotFoundException:
-            return self._from_settings()
+            found = self._from_settings()
+            return found.model_copy(update={"model": model}) if found and model else found
         if connection.conn_type != self.conn_type:
             raise ConfigurationError(
                 f"the connection {self.gca_llm_conn_id!r} is of type {connection.conn_type!r}; "
@@ -64,7 +68,7 @@ class LlmHook(BaseHook):
         extra = connection.extra_dejson
         return checked_config(
             extra.get("provider") or "",
-            extra.get("model") or "",
+            model or extra.get("model") or "",
             base_url=extra.get("base_url") or None,
             api_key=SecretStr(connection.password) if connection.password else None,
         )

@@ -85,6 +85,8 @@ class RunRequest(BaseModel):
     budget_seconds: float | None = Field(None, gt=0)
     predict_anyway: bool | None = None
     gca_llm_conn_id: str | None = Field(None, max_length=MAX_NAME)
+    llm_model: str | None = Field(None, max_length=MAX_NAME)
+    feedback: bool | None = None
     notify: str | None = Field(None, max_length=1000)
 
     @model_validator(mode="after")

@@ -248,6 +248,8 @@ FIELDS = (
     Field(
         "gca_llm_conn_id", "Language model", "An Airflow connection: provider and model.", "text", {"maxlength": 200}
     ),
+    Field("llm_model", "Its model", "Another one of that provider.", "text", {"maxlength": 200}),
     Field("notify", "Tell by e-mail", "How the run ended.", "email", {"maxlength": 200, "multiple": "multiple"}),
     Field("predict_anyway", "Predict what is measured too", "", "checkbox"),
+    Field("feedback", "Ask me after each iteration", "Under Airflow's required actions.", "checkbox"),
 )

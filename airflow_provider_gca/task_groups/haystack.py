@@ -64,6 +64,7 @@ def haystack_loop(
     results_uri: str | XComArg | None = None,
     gca_atlas_conn_id: str = AtlasHook.default_conn_name,
     gca_llm_conn_id: str | None = LlmHook.default_conn_name,
+    llm_model: str | None = None,
     execution: str | None = None,
     batch: Mapping[str, Any] | None = None,
     gcp_conn_id: str | None = None,
@@ -71,6 +72,7 @@ def haystack_loop(
     infer_arguments: Mapping[str, Any] | None = None,
     notifiers: BaseNotifier | Sequence[BaseNotifier] = (),
     feedback: timedelta | None = None,
+    asks: bool | str = True,
     asset_alias: str | None = None,
 ) -> HaystackLoop:
     """Add understand, start, the iterations, finalize, notify and a teardown to the DAG that is being built.
@@ -95,6 +97,7 @@ def haystack_loop(
         gca_atlas_conn_id: connection of the atlas.
         gca_llm_conn_id: connection of the language model that reads questions and proposes beside the rules; where the
             default does not exist, ``GCA_LLM`` decides. None means no model.
+        llm_model: another model of that connection's provider. Templated.
         execution: where :class:`StackBatchOperator` runs jobs, ``local`` or ``batch``; None means Google Batch where
             both ``batch`` and ``gcp_conn_id`` are given; there ``results_uri`` has to be a ``gs://`` folder. One job
             serves all candidates of an iteration, if ``candidates_per_job`` doesn't say otherwise.
@@ -107,6 +110,7 @@ def haystack_loop(
             question, status, score and error in ``{{ haystack_notice }}``.
         feedback: ask a person after each iteration but the last, and go on without an answer after that time: go on or
             stop, exclude groups from later prompts, prefer pathways, note something for the report. None asks nobody.
+        asks: with ``feedback``, whether this run asks. Templated.
         asset_alias: name of an alias under which predictions and report become asset events, with verdict, score and
             the other figures as their extra; None means none.
 
@@ -116,7 +120,7 @@ def haystack_loop(
     asked = {"question": question, "cell_type": cell_type, "perturbation": perturbation, "kind": kind}
     _check(iterations, max_iterations, asked, config)
     common = {"gca_atlas_conn_id": gca_atlas_conn_id}
-    asking = {**common, "gca_llm_conn_id": gca_llm_conn_id}
+    asking = {**common, "gca_llm_conn_id": gca_llm_conn_id, "llm_model": llm_model}
     more = dict(infer_arguments or {})
     tellers = [notifiers] if isinstance(notifiers, BaseNotifier) else list(notifiers)
     cloud: Json = {}
@@ -141,8 +145,8 @@ def haystack_loop(
         latest = [started]
         states, must_not_fail = [started], [started]
         for index in range(iterations):
-            asks = feedback if index + 1 < iterations else None
-            latest, watched = _iteration(index, latest, infer, common, asking, asks)
+            wait = feedback if index + 1 < iterations else None
+            latest, watched = _iteration(index, latest, infer, common, asking, wait, asks)
             states += latest
             must_not_fail += watched
         outlets = [] if asset_alias is None else [AssetAlias(asset_alias)]
@@ -164,6 +168,7 @@ def _iteration(
     common: Mapping[str, Any],
     asking: Mapping[str, Any],
     feedback: timedelta | None,
+    asks: bool | str,
 ) -> tuple[list[XComArg], list[XComArg]]:
     """One unrolled iteration; its states, of which the last counts, and the tasks whose failure must fail the run."""
     with TaskGroup(group_id=f"iteration_{index}"):
@@ -178,7 +183,7 @@ def _iteration(
         watched = [decision, jobs, results, recorded]
         if feedback is None:
             return [recorded], watched
-        shown = show(state=recorded, iteration=index, **common)
+        shown = show(state=recorded, iteration=index, asks=asks, **common)
         said = _ask(index, shown, feedback)
         answered = answer(state=recorded, said=said.output, **common)
     return [recorded, answered], [*watched, shown, answered]

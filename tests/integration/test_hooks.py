@@ -123,6 +123,8 @@ def test_a_step_may_ask_the_model_of_its_connection_and_no_other(connection, set
     found = [hook.get_haystack_context(name).language_model for name in (None, "llm", "gca_llm_default")]
     assert [model and model.name for model in found] == [None, "anthropic:m", "openai:another"]
     assert found[1].api_key == SecretStr("sk-x")
+    others = [hook.get_haystack_context(name, "n").language_model.name for name in ("llm", "gca_llm_default")]
+    assert others == ["anthropic:n", "openai:n"]
 
 
 def test_the_loop_asks_the_model_of_its_connection(connection, settings, embedded_dsn, monkeypatch):

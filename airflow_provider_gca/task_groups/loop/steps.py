@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from airflow.sdk import TriggerRule, get_current_context
 
@@ -22,7 +23,7 @@ from airflow_provider_gca.task_groups.loop.around import (
     until_run_cancelled,
 )
 from airflow_provider_gca.utils.failures import AirflowSkipException
-from airflow_provider_gca.utils.fields import NOTHING, given, make_model
+from airflow_provider_gca.utils.fields import NOTHING, as_flag, given, make_model
 from airflow_provider_gca.utils.results import note_assets
 from gca_core.errors import ConfigurationError, RunCancelledError
 
@@ -66,6 +67,7 @@ def understand(
     results_uri: str | None,
     gca_atlas_conn_id: str,
     gca_llm_conn_id: str | None = None,
+    llm_model: str | None = None,
     cell_type: str | None = None,
     perturbation: str | None = None,
     kind: str | None = None,
@@ -78,7 +80,7 @@ def understand(
     row, store = new_row(hook, question, cell_type, perturbation, results_uri), hook.get_run_store()
     store.wait(row)
     store.enter(row.run_id, RunPhase.QUERY_ANALYSIS, anew=True)
-    context = hook.get_haystack_context(text_of(gca_llm_conn_id))
+    context = hook.get_haystack_context(text_of(gca_llm_conn_id), text_of(llm_model))
     names = {"cell_type": text_of(cell_type), "perturbation": text_of(perturbation), "kind": text_of(kind)}
     with until_run_cancelled(gca_atlas_conn_id):
         query = steps.understand(text_of(question), context, **names, dataset=text_of(dataset))
@@ -95,6 +97,7 @@ def start(
     results_uri: str | None,
     gca_atlas_conn_id: str,
     gca_llm_conn_id: str | None = None,
+    llm_model: str | None = None,
 ) -> Json:
     """The run's first state and its row in the run records; also the run's id."""
     from gca_core.haystack import steps
@@ -104,7 +107,7 @@ def start(
 
     values = {**given(config), "max_iterations": checked_bound(max_iterations, bound)}
     bounds = make_model("haystack_loop", IterationConfig, values)
-    context = AtlasHook(gca_atlas_conn_id).get_haystack_context(text_of(gca_llm_conn_id))
+    context = AtlasHook(gca_atlas_conn_id).get_haystack_context(text_of(gca_llm_conn_id), text_of(llm_model))
     run_id = own_run_id()
     row = context.require_runs().get(run_id)
     if row is not None and row.status is RunStatus.CANCELLED:
@@ -143,12 +146,14 @@ def gate(states: Sequence[Json | None], iteration: int, gca_atlas_conn_id: str) 
 
 
 @step(**QUIET)
-def propose(decision: Json, gca_atlas_conn_id: str, gca_llm_conn_id: str | None = None) -> list[Json]:
+def propose(
+    decision: Json, gca_atlas_conn_id: str, gca_llm_conn_id: str | None = None, llm_model: str | None = None
+) -> list[Json]:
     """The iteration's inference jobs, one ``infer`` task each; their files are written."""
     going = going_on(decision)
     from gca_core.haystack import steps
 
-    context = AtlasHook(gca_atlas_conn_id).get_haystack_context(text_of(gca_llm_conn_id))
+    context = AtlasHook(gca_atlas_conn_id).get_haystack_context(text_of(gca_llm_conn_id), text_of(llm_model))
     return [dump(job) for job in steps.propose(as_state(going["state"]), going["iteration"], context)]
 
 
@@ -201,8 +206,10 @@ def record(
 
 
 @step(**QUIET)
-def show(state: Json, iteration: int, gca_atlas_conn_id: str) -> str:
-    """The results so far, for a person; skipped where the loop ends anyway."""
+def show(state: Json, iteration: int, asks: Any, gca_atlas_conn_id: str) -> str:
+    """The results so far, for a person; skipped where nobody is to be asked, or the loop ends anyway."""
+    if not as_flag("haystack_loop", "asks", asks):
+        raise AirflowSkipException("nobody is asked in this run")
     from gca_core.haystack import steps
     from gca_core.haystack.feedback import render_so_far
 
