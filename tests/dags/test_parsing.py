@@ -9,6 +9,7 @@ EXAMPLES = (
     "gca_annotate",
     "gca_annotate_cohort",
     "gca_atlas_ingest",
+    "gca_check",
     "gca_haystack",
     "gca_haystack_ask",
     "gca_haystack_batch",

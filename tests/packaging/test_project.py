@@ -1,5 +1,6 @@
 """Pins, versions, links, and who may know whom."""
 
+import re
 import subprocess
 import sys
 import tomllib
@@ -65,3 +66,12 @@ def test_a_folder_holds_at_most_fifteen_modules() -> None:
     ]
     sizes = Counter(path.parent for path in modules if path.name != "__init__.py")
     assert [(folder, size) for folder, size in sizes.most_common() if size > 15] == []
+
+
+def test_the_threat_model_names_tests_that_are_there() -> None:
+    table = (REPOSITORY / "docs" / "guides" / "threats.md").read_text()
+    rows = [line for line in table.splitlines() if line.startswith("| ") and "stands against it" not in line]
+    assert [row for row in rows if "`test_" not in row] == []
+    tests = "\n".join(path.read_text() for path in (REPOSITORY / "tests").rglob("test_*.py"))
+    named = set(re.findall(r"`(test_\w+)`", table))
+    assert named - set(re.findall(r"^def (test_\w+)", tests, re.M)) == set()
