@@ -62,7 +62,18 @@ class Trial:
         """Install the wheel with its extras beside that Airflow; nothing in the environment may be at odds."""
         venv.create(self.folder / "venv", with_pip=True)
         pins = ["-c", str(constraints)] if constraints else [f"apache-airflow=={airflow}.*"]
-        self.run("python", "-m", "pip", "install", "-q", f"{wheel}[scanpy,haystack,embedded]", *pins, *also)
+        self.run(
+            "python",
+            "-m",
+            "pip",
+            "install",
+            "-q",
+            "--no-compile",
+            f"{wheel}[scanpy,haystack,embedded]",
+            *pins,
+            *also,
+            timeout=3600,
+        )
         self.run("python", "-m", "pip", "check")
         return f"{sum(p.stat().st_size for p in (self.folder / 'venv').rglob('*') if p.is_file()) / 1e9:.1f} GB"
 

@@ -75,3 +75,9 @@ def test_the_threat_model_names_tests_that_are_there() -> None:
     tests = "\n".join(path.read_text() for path in (REPOSITORY / "tests").rglob("test_*.py"))
     named = set(re.findall(r"`(test_\w+)`", table))
     assert named - set(re.findall(r"^def (test_\w+)", tests, re.M)) == set()
+
+
+def test_links_of_the_pages_outside_the_site_lead_somewhere() -> None:
+    for page in REPOSITORY.glob("*.md"):
+        links = re.findall(r"\]\((?!https?://|#)([^)#]*)", page.read_text())
+        assert [link for link in links if not (page.parent / link).exists()] == [], page
