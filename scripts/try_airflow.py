@@ -99,11 +99,10 @@ class Trial:
 
     def dag(self, dag_id: str) -> str:
         """Run an example DAG from its first task to its last."""
-        begun = time.monotonic()
-        self.run("airflow", "dags", "test", dag_id)
+        self.run("airflow", "dags", "test", dag_id, timeout=3600)
         if not (self.folder / "gca" / "results" / dag_id / "summary.json").exists():
             raise RuntimeError(f"{dag_id} wrote no summary")
-        return f"{time.monotonic() - begun:.0f} s"
+        return "runs"
 
     def page(self) -> str:
         """Airflow's API server shows the page to those who are signed in, and to nobody else."""

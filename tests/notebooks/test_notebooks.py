@@ -13,7 +13,7 @@ from tests.conftest import REPOSITORY
 FOLDER = REPOSITORY / "docs" / "notebooks"
 OPT_IN = "NOTEBOOK_DOWNLOADS"
 DOWNLOADS = {"latent_pbmc3k.ipynb"}
-NOTEBOOKS = sorted(path.name for path in FOLDER.glob("latent*.ipynb"))
+NOTEBOOKS = sorted(path.name for path in FOLDER.glob("*.ipynb"))
 
 
 def executed(name: str, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -43,7 +43,7 @@ def executed(name: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_there_are_notebooks_and_those_that_download_are_known() -> None:
-    assert set(NOTEBOOKS) >= {"latent_tutorial.ipynb"} | DOWNLOADS
+    assert set(NOTEBOOKS) >= {"annotate_pbmc.ipynb", "latent_tutorial.ipynb"} | DOWNLOADS
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
