@@ -48,7 +48,7 @@ def test_the_page_names_every_option_of_annotate():
     known = options_of(find(find(ROOT, "scanpy"), "annotate"))
     assert named <= known
     # those with two forms are named by the one that isn't the default
-    pairs = {f"--{name}" for name in ("use-cache", "guardrail-force-unknown", "overwrite")}
+    pairs = {f"--{name}" for name in ("use-cache", "guardrail-force-unknown", "overwrite", "umap")}
     assert {name.replace("--", "--no-", 1) if name in pairs else name for name in known} == named
 
 
