@@ -116,6 +116,7 @@ def bench_published() -> None:
     print(
         f"published clusters: {len(clusters)}; the thresholds were chosen on them, {len(half)} are the reporting half"
     )
+    print_pairs(load_marker_database())
     ours = annotate_published(clusters, load_marker_database())
     arms = _arms(clusters, ours)
     vocabulary = table.vocabulary()
@@ -133,6 +134,20 @@ def bench_published() -> None:
     bench_terms(clusters, by_id, _agreements(by_id, clusters, arms[PLAIN]))
     print_calibration(table, half, [a for a, c in zip(ours, clusters, strict=True) if c.reporting])
     print_bounds(table, clusters, ours)
+
+
+def print_pairs(database: MarkerDatabase) -> None:
+    """The pairs of types, neither above the other, of which neither has a defining gene that the other doesn't list."""
+    ontology, types = load_ontology(), database.types
+    own = [frozenset(g for g, s in t.positive.items() if s >= max(t.positive.values())) for t in types]
+    pairs = [
+        f"{a.label} / {b.label}"
+        for i, a in enumerate(types)
+        for j, b in enumerate(types[:i])
+        if own[i] <= b.positive.keys() and own[j] <= a.positive.keys()
+        if not ontology.is_a(a.ontology_id, b.ontology_id) and not ontology.is_a(b.ontology_id, a.ontology_id)
+    ]
+    print(f"{len(pairs)} pairs of types that no defining gene tells apart: {'; '.join(pairs)}")
 
 
 def _agreements(table: LabelTable, clusters: Sequence[PublishedCluster], answers: Sequence[str]) -> Array:

@@ -203,6 +203,7 @@ class Agreement(_Value):
         column: of obs that holds the known labels.
         n_cells, n_clusters: that could be judged.
         unresolved: known labels without a Cell Ontology term; their cells are left out.
+        n_left_out: cells with such a label, or none.
     """
 
     column: str
@@ -214,6 +215,7 @@ class Agreement(_Value):
     clusters_exact: float
     clusters_related: float
     unresolved: tuple[str, ...]
+    n_left_out: int = 0
     by_label: tuple[LabelAgreement, ...]
 
 

@@ -49,6 +49,7 @@ def measure_agreement(
         clusters_exact=_mean(by_cluster["exact"]),
         clusters_related=_mean(by_cluster["related"]),
         unresolved=unresolved,
+        n_left_out=len(names) - len(frame),
         by_label=_by_label(frame, terms),
     )
 

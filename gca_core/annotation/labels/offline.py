@@ -161,8 +161,8 @@ def _subtype(index: int, evidence: Array, model: MarkerModel) -> int:
 
 
 def _defined(index: int, found: Flags, model: MarkerModel) -> bool:
-    """Whether a gene that defines the type is among those found."""
-    return bool((model.defining[index] & found).any())
+    """Whether a gene that the type needs is among those found."""
+    return any(found[j] for j, gene in enumerate(model.genes) if gene in model.needed[index])
 
 
 def _finish(
@@ -294,9 +294,8 @@ def _caveats(
 
 
 def _undefined(index: int, model: MarkerModel, where: str = "seen") -> str:
-    """That none of the genes which define a type was measured, or seen."""
-    strongest = max(model.types[index].positive.values(), default=0.0)
-    genes = [g for g, score in model.types[index].positive.items() if score >= strongest]
+    """That none of the genes which a type needs was measured, or seen."""
+    genes = [gene for gene in model.types[index].positive if gene in model.needed[index]]
     unmeasured = [g for g in genes if g not in model.genes]
     if len(unmeasured) == len(genes):
         return f"{', '.join(genes)} {'is' if len(genes) == 1 else 'are'} not measured"

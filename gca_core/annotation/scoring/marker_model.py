@@ -38,6 +38,8 @@ class MarkerModel:
             a share of it of those of the types above.
         against: (t, g) the same of the genes that speak against it, alone.
         defining: (t, g) whether the gene is among the type's strongest markers.
+        needed: of each type the genes of which one has to be seen, measured or not: those that define it and a type
+            above, as CD8A and CD8B do any CD8 T cell, or else all that define it.
         agreement: (t, t) of two types on the ontology, 0 to 1.
         parents: of each type the nearest one above it, if there is any.
         near: (t,) whether the tissue is known to hold the type.
@@ -50,6 +52,7 @@ class MarkerModel:
     weights: Array
     against: Array
     defining: Flags
+    needed: tuple[frozenset[str], ...]
     agreement: Array
     parents: tuple[int | None, ...]
     near: Flags
@@ -128,7 +131,6 @@ def _model(database: MarkerDatabase, genes: frozenset[str], ontology: CellOntolo
     measured, types = tuple(sorted(genes)), database.types
     column = {gene: j for j, gene in enumerate(measured)}
     positive, negative = np.zeros((2, len(types), len(measured)))
-    strongest = np.array([max(t.positive.values(), default=0.0) for t in types])
     for i, cell_type in enumerate(types):
         for scores, source in ((positive, cell_type.positive), (negative, cell_type.negative)):
             for gene, score in source.items():
@@ -143,6 +145,12 @@ def _model(database: MarkerDatabase, genes: frozenset[str], ontology: CellOntolo
         while parent is not None:
             inherited[i] = np.maximum(inherited[i], INHERITED * weights[parent])
             parent = parents[parent]
+    defining = [frozenset(g for g, s in t.positive.items() if s >= DEFINING * max(t.positive.values())) for t in types]
+    needed = defining.copy()
+    for i, parent in enumerate(parents):
+        while parent is not None:
+            needed[i] = defining[i] & defining[parent] or needed[i]
+            parent = parents[parent]
     groups = (tuple(column[g] for g in measured if g in group) for group in genes_that_go_together(database.genes))
     return MarkerModel(
         types=types,
@@ -150,7 +158,8 @@ def _model(database: MarkerDatabase, genes: frozenset[str], ontology: CellOntolo
         listed=positive > 0,
         weights=inherited,
         against=negative * np.where(n_listing > 0, rarity, 1.0),
-        defining=(positive > 0) & (positive >= DEFINING * strongest[:, None]),
+        defining=np.array([[g in of_type for g in measured] for of_type in defining]).reshape(positive.shape),
+        needed=tuple(needed),
         agreement=agreement,
         parents=parents,
         near=np.array(found_in(types, tissue)),

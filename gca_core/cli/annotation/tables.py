@@ -31,6 +31,9 @@ def print_result(result: AnnotationResult) -> None:
             f"({100 * a.exact:.1f} % exactly, {100 * a.close:.1f} % within two steps), "
             f"{100 * a.clusters_related:.1f} % of clusters"
         )
+        if a.n_left_out:
+            named = f", as no names of the Cell Ontology: {', '.join(a.unresolved)}" if a.unresolved else ""
+            lines.append(f"left out of it: {a.n_left_out:,} cells{named}")
     lines += [f"{what}: {uri}" for what, uri in result.uris.items()]
     for line in lines:
         console.print(Text(line), soft_wrap=True)

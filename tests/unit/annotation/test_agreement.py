@@ -25,7 +25,7 @@ def test_labels_that_mean_no_term_are_left_out_and_named():
     found = agreement(["CL:0000236"] * 3, ["B", "doublets?", None])
     assert found.n_cells == 1
     assert found.exact == 1.0
-    assert found.unresolved == ("doublets?",)
+    assert (found.unresolved, found.n_left_out) == (("doublets?",), 2)
 
 
 def test_clusters_count_once_by_their_commonest_label():

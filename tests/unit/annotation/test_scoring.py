@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gca_core.annotation import annotate_from_markers
 from gca_core.annotation.labels.offline import annotate_clusters
 from gca_core.annotation.markers.load import load_marker_database
-from gca_core.annotation.models import ClusterMarkers, Confidence, FlagReason, RankedGene
+from gca_core.annotation.models import UNKNOWN, ClusterMarkers, Confidence, FlagReason, RankedGene, Status
 from gca_core.annotation.scoring.evidence import weigh_lists
 from gca_core.annotation.scoring.marker_model import _model, build_model
 from gca_core.errors import ConfigurationError
@@ -41,7 +42,7 @@ def test_no_subtype_is_named_without_one_of_its_defining_genes(seed, share):
     found = annotate_clusters([cluster], model.weigh(evidence, evidence > 0), model, ontology)[0]
     index = next((i for i, t in enumerate(model.types) if t.ontology_id == found.ontology_id), None)
     if index is not None and model.parents[index] is not None:
-        assert (evidence[0] > 0)[model.defining[index]].any()
+        assert model.needed[index] & {gene for gene, there in zip(model.genes, evidence[0] > 0, strict=True) if there}
 
 
 def test_a_subtype_gives_way_to_its_parent_and_the_caveat_names_what_is_not_measured():
@@ -66,6 +67,33 @@ def test_a_cluster_of_few_cells_is_never_high_and_is_flagged(model, n_cells, con
     found = annotate_clusters([cluster], weigh_lists([cluster], model), model, load_ontology())[0]
     assert (found.primary_label, found.confidence) == ("B cell", confidence)
     assert (FlagReason.FEW_CELLS in found.flag_reasons) is (n_cells == 9)
+
+
+@pytest.mark.parametrize("subtype", ["CL:0000895", "CL:0000905", "CL:0000907", "CL:0000900"])
+def test_no_cd4_or_cd8_t_cell_is_named_where_the_coreceptors_are_not_measured(subtype):
+    database, ontology = load_marker_database(), load_ontology()
+    model = build_model(database, sorted(database.genes - {"CD4", "CD40LG", "CD8A", "CD8B"}), ontology)
+    markers = database.get(subtype).positive
+    evidence = np.array([[float(gene in {*markers, "CD3D", "CD3E"}) for gene in model.genes]])
+    cluster = ClusterMarkers(cluster="c", n_cells=50, genes=tuple(RankedGene(gene=gene) for gene in markers))
+    found = annotate_clusters([cluster], model.weigh(evidence, evidence > 0), model, ontology)[0]
+    assert not {"CL:0000624", "CL:0000625"} & {found.ontology_id, *ontology.ancestors(found.ontology_id)}
+
+
+def test_siblings_lower_the_confidence_and_low_is_flagged_and_unknown_shows_what_it_was_nearest_to():
+    lists = {
+        "one": ["CD3D", "CD3E", "TRAC", "CD8A", "CD8B"],
+        "two": ["CD3D", "CD3E", "TRAC", "CD8A", "CD4"],
+        "thin": ["CD79A"],
+    }
+    rng, genes = np.random.default_rng(0), sorted(load_marker_database().genes)
+    lists |= {f"dealt{i}": [str(g) for g in rng.choice(genes, 6)] for i in range(30)}
+    found = {a.cluster: a for a in annotate_from_markers(lists).annotations}
+    assert found["two"].confidence_score < found["one"].confidence_score
+    low = [a for a in found.values() if a.confidence is Confidence.LOW]
+    assert low and all(a.status is Status.FLAGGED for a in low)
+    thin = found["thin"]
+    assert (thin.primary_label, thin.proposed_label, thin.parent_label) == (UNKNOWN, "B cell", "lymphocyte")
 
 
 def test_a_tissue_is_refused_by_a_table_that_names_none_and_says_so(tmp_path):
