@@ -22,13 +22,11 @@ from gca_core.annotation.scoring.parameters import (
     DOUBT,
     FEW_CELLS,
     HIGH,
-    MEDIUM,
     MIN_OVERLAP,
     N_ALTERNATIVES,
     NOTABLE,
     ON_ONE_LINE,
     RECOGNISED,
-    RECOGNISED_LIST,
     SAME,
     SUBTYPE,
     TOP_GENES,
@@ -176,9 +174,7 @@ def _finish(
 ) -> Annotation:
     term = model.types[answer.index].ontology_id
     label, found = ontology.label(term), _gather(answer.by, row, weighed, model)
-    recognised = answer.expected * _coherence(answer.by, row, weighed, model) >= (
-        RECOGNISED if weighed.by_expression else RECOGNISED_LIST
-    )
+    recognised = answer.expected * _coherence(answer.by, row, weighed, model) >= RECOGNISED
     rival = _foreign(answer.by, row, weighed, model)
     doubts = {
         FlagReason.NO_MARKERS_SUPPLIED: not cluster.genes,
@@ -215,7 +211,7 @@ def _finish(
 def _confidence(answer: _Answer, flags: Sequence[FlagReason], *, defined: bool) -> Confidence:
     """By the agreement to expect; Low where evidence is thin, contradicted or ambiguous; other doubts allow Medium."""
     mild = {FlagReason.TISSUE_MISMATCH, FlagReason.FEW_CELLS}
-    if set(flags) - mild or answer.expected < MEDIUM:
+    if set(flags) - mild or answer.expected < ON_ONE_LINE:
         return Confidence.LOW
     sure = not flags and defined and answer.by == answer.index and answer.expected >= HIGH
     return Confidence.HIGH if sure else Confidence.MEDIUM
