@@ -108,6 +108,7 @@ def test_every_option_of_an_annotation_can_be_templated(asked: list[SimpleNamesp
         "gene_symbols": "symbol",
         "ranking": "wilcoxon",
         "recompute_markers": False,
+        "umap": False,
         "resolution": 0.5,
         "seed": 7,
         "backed": True,
