@@ -45,6 +45,22 @@ sys.path.insert(0, sys.argv[1])
 from bench_annotation_speed import write_cells
 write_cells(Path(sys.argv[2]), 50_000, n_genes=20_000, molecules=1_500)
 """
+# the Wilcoxon test of one clustering by this project and by illico, the file read into memory or left on disk
+RANK = """
+import sys, anndata
+who, path, key, backed = sys.argv[1:]
+cells = anndata.read_h5ad(path, backed="r" if backed else None)
+if who == "ours":
+    from gca_core.matrix.ranking import rank_genes
+    cells = cells if cells.raw is None else cells.raw.to_adata()
+    rank_genes(cells.X, list(cells.var_names), cells.obs[key], method="wilcoxon")
+else:
+    from illico import asymptotic_wilcoxon
+    cells = cells if cells.raw is None else cells.raw.to_adata()
+    asymptotic_wilcoxon(
+        cells, is_log1p=True, group_keys=key, tie_correct=False, use_continuity=False, n_threads=2, return_as_scanpy=True
+    )
+"""
 
 
 class Commit:
@@ -88,6 +104,17 @@ def earlier(commit: str, folder: Path) -> Commit | None:
     with tarfile.open(fileobj=BytesIO(made.stdout)) as archive:
         archive.extractall(folder / "code", filter="data")
     return Commit(commit, folder / "code", folder / "compiled")
+
+
+def rank(ours: Commit, title: str, cells: Path, key: str, *, backed: bool = False) -> None:
+    """Print what the Wilcoxon test takes by this project and by illico."""
+    for who in ("ours", "illico"):
+        try:
+            seconds, gib = ours.run(RANK, who, str(cells), key, "backed" * backed)
+        except SystemExit as error:
+            print(f"  {who}: {str(error).strip().splitlines()[-1][:150]}", flush=True)
+            continue
+        print(ROW.format(f"{title}: {who}", f"{seconds:.1f} s", f"{gib:.2f} GiB", "", ""), flush=True)
 
 
 def verdict(holds: bool) -> str:
@@ -141,6 +168,7 @@ def main() -> None:
             named = ("--cluster-key", "louvain")
             compare("700 cells, clusters given, UMAP", cells, named, commits, most_s=4, twice=True)
             compare("700 cells, clusters and UMAP computed", cells, (), commits, most_s=7)
+            rank(ours, "Wilcoxon, 700 cells", cells, "louvain")
         if given.only in (None, "kang"):
             if KANG.is_file():
                 cells = folder / "kang.h5ad"
@@ -153,6 +181,9 @@ def main() -> None:
             ours.run(WRITE_MANY, str(Path(__file__).parent), str(cells))
             named = ("--cluster-key", "cluster")
             compare("50,000 cells x 20,000 genes in a file", cells, named, commits, most_s=60, most_gib=2)
+            for backed in (False, True):
+                title = "Wilcoxon, 50,000 cells " + ("in a file" if backed else "in memory")
+                rank(ours, title, cells, "cluster", backed=backed)
 
 
 if __name__ == "__main__":
