@@ -57,9 +57,8 @@ if who == "ours":
 else:
     from illico import asymptotic_wilcoxon
     cells = cells if cells.raw is None else cells.raw.to_adata()
-    asymptotic_wilcoxon(
-        cells, is_log1p=True, group_keys=key, tie_correct=False, use_continuity=False, n_threads=2, return_as_scanpy=True
-    )
+    same = {"tie_correct": False, "use_continuity": False, "return_as_scanpy": True}
+    asymptotic_wilcoxon(cells, is_log1p=True, group_keys=key, n_threads=2, **same)
 """
 
 

@@ -59,7 +59,7 @@ class AnnotateAnnDataOperator(GcaOperator):
     """
 
     config_type = AnnotationConfig
-    input_fields = ("input_uri", "marker_db", "vocabulary", "corrections")
+    input_fields = ("input_uri", "marker_db", "vocabulary", "corrections", "reference")
     asset_names = ("h5ad", "zarr")
     report_name, figure_name = "html", "figure"
     template_fields_renderers: ClassVar[dict[str, str]] = {"llm_options": "json"}
@@ -103,7 +103,8 @@ class AnnotateAnnDataOperator(GcaOperator):
         values = self.values()
         if "labels_key" not in values:
             raise ConfigurationError(f"{name}: validate_only needs labels_key, the labels to judge")
-        if named := [name for name in ("corrections", "vocabulary") if name in values]:
+        changing = ("corrections", "vocabulary", "reference", "opinion_column", "consensus")
+        if named := [name for name in changing if name in values]:
             raise ConfigurationError(f"{name}: validate_only changes no label; leave {' and '.join(named)} out")
 
     def _llm_values(self) -> dict[str, Any]:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from gca_core.annotation.models import Override as Override
     from gca_core.annotation.models import RunStats as RunStats
     from gca_core.annotation.models import Status as Status
+    from gca_core.annotation.opinions.by_reference import annotate_by_reference as annotate_by_reference
     from gca_core.annotation.run import AnnotationResult as AnnotationResult
     from gca_core.annotation.run import annotate_file as annotate_file
     from gca_core.annotation.validate import validate_anndata as validate_anndata
@@ -52,6 +53,7 @@ _HOMES = {
     "Vocabulary": "labels.vocabulary",
     "annotate_anndata": "clusters",
     "annotate_anndata_async": "asynchronous",
+    "annotate_by_reference": "opinions.by_reference",
     "annotate_cells": "labels.single_cells",
     "annotate_file": "run",
     "annotate_from_markers": "lists",

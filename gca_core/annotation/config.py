@@ -56,6 +56,13 @@ class AnnotationOptions(BaseModel, frozen=True, extra="forbid"):
     gene_symbols: str | None = _option(
         None, "Input", "Column of var with gene symbols. Left out: the names, or a column found by looking."
     )
+    reference_labels: str | None = _option(None, "Evidence", "Column of the reference's obs with its labels.")
+    opinion_column: str | None = _option(
+        None, "Evidence", "Column of obs with labels by another model, which are heard beside the markers."
+    )
+    consensus: bool = _option(
+        False, "Evidence", "Join markers or model, ULM on cells, the reference and the other labels by majority."
+    )
     top_n_markers: int = _option(TOP_N_MARKERS, "Evidence", "Genes taken per cluster.", ge=5)
     min_overlap: int = _option(MIN_OVERLAP, "Evidence", "Fewest markers that support a label.", ge=1)
     force_unknown: bool = _option(
@@ -92,6 +99,9 @@ class AnnotationConfig(AnnotationOptions):
         "Evidence",
         "Names to write the labels in, too: broad, or a CSV or TSV with the columns label and ontology_id.",
     )
+    reference: Uri | None = _option(
+        None, "Evidence", "A file of labelled cells that each cell is compared with; they are heard beside the markers."
+    )
     corrections: Uri | None = _option(
         None, "Evidence", "Corrections that 'gca review --apply' wrote; they replace labels."
     )
@@ -124,13 +134,20 @@ class AnnotationConfig(AnnotationOptions):
     def _check_ranking(self) -> AnnotationConfig:
         if not self.recompute_markers and self.cluster_key is None:
             raise ValueError("a ranking that is there belongs to clusters; name their column as cluster_key")
+        if (self.reference is None) != (self.reference_labels is None):
+            raise ValueError("a reference needs the column of its labels: name both reference and reference_labels")
         return self
 
     def check_input(self) -> None:
         """Refuse a file, columns or a layer that aren't there, and a folder that can't be written to."""
         from gca_core.matrix.peek import check_input
 
-        columns = {"cluster": self.cluster_key, "label": self.labels_key, "ontology": self.ontology_column}
+        columns = {
+            "cluster": self.cluster_key,
+            "label": self.labels_key,
+            "ontology": self.ontology_column,
+            "opinion": self.opinion_column,
+        }
         check_input(self.input_uri, columns, layer=self.layer, output_uri=self.output_uri)
 
 

@@ -12,6 +12,7 @@ from gca_core.annotation.labels.from_model import LlmAnnotator, ModelInput, as_a
 from gca_core.annotation.labels.labelling import MarkerInput, SpeciesMarkers, species_markers
 from gca_core.annotation.labels.vocabulary import Vocabulary, VocabularyInput, as_vocabulary
 from gca_core.annotation.llm.models import LlmOptions
+from gca_core.annotation.opinions.reference import Reference, ReferenceInput, as_reference
 from gca_core.annotation.timing import Stopwatch
 from gca_core.matrix import RankingMethod
 
@@ -48,6 +49,10 @@ class RankedKeywords(ListKeywords, _ColumnKeywords, total=False):
 
     labels_key: str | None
     corrections: Corrections | None
+    reference: ReferenceInput
+    reference_labels: str | None
+    opinion_column: str | None
+    consensus: bool
 
 
 class CellKeywords(RankedKeywords, total=False):
@@ -75,6 +80,7 @@ class Inputs:
         marker_db: what the markers are of.
         corrections: of people, to apply after those that the cells bring.
         annotator: of models; None works offline.
+        reference: labelled cells that are heard, too.
         ranking_key: key in ``uns`` of a ranking to use instead of computing one.
         clock: runs since the reading began.
     """
@@ -84,6 +90,7 @@ class Inputs:
     vocabulary: Vocabulary | None = None
     corrections: Corrections = field(default_factory=Corrections)
     annotator: LlmAnnotator | None = None
+    reference: Reference | None = None
     ranking_key: str | None = None
     clock: Stopwatch = field(default_factory=Stopwatch)
 
@@ -97,6 +104,7 @@ def read_inputs(
     model: ModelInput | LlmAnnotator | None = None,
     llm_options: LlmOptions | None = None,
     ranking_key: str | None = None,
+    reference: ReferenceInput = None,
 ) -> Inputs:
     """Read what the arguments name.
 
@@ -108,8 +116,11 @@ def read_inputs(
     clock = Stopwatch()
     annotator = as_annotator(model, llm_options)
     with clock.stage("read"):
+        markers = species_markers(marker_db, options.species)
+        labels_key, species = options.reference_labels, options.species
         return Inputs(
-            markers=species_markers(marker_db, options.species),
+            markers=markers,
+            reference=as_reference(reference, labels_key, markers.database, species=species),
             marker_db=marker_db,
             vocabulary=as_vocabulary(vocabulary),
             corrections=corrections or Corrections(),

@@ -50,6 +50,7 @@ class FlagReason(StrEnum):
     OFFLINE_FALLBACK = "offline_fallback"
     VALIDATION_MISSING = "validation_missing"
     ORTHOLOG_UNMAPPED = "ortholog_unmapped"
+    OPINIONS_DISAGREE = "opinions_disagree"
 
 
 class RankedGene(_Value):
@@ -120,6 +121,22 @@ class Evidence(_Value):
     margin: float = 0.0
 
 
+class Opinion(_Value):
+    """What one source says of a cluster.
+
+    Attributes:
+        source: ``markers``, a model, ``ULM``, ``reference``, or a column of obs.
+        label: in the source's words; None where it says nothing.
+        ontology_id: of the label; None where it is no name of the Cell Ontology.
+        share: of the cluster's cells that are labelled so; None where the cluster is judged as one.
+    """
+
+    source: str
+    label: str | None
+    ontology_id: str | None
+    share: float | None = None
+
+
 class Override(_Value):
     """A person's decision that replaced a label.
 
@@ -156,6 +173,7 @@ class Annotation(_Value):
         common_name: the label as biologists write it for short, such as ``CD4 T cell``.
         vocabulary_label: the name that the vocabulary of the run has for the label or for the nearest term above it,
             and ``Unknown or Novel`` as it is; None without a vocabulary, or where it lists no such term.
+        opinions: of several sources, where a reference, a column of labels or a consensus was asked for.
         override: the decision of a person, where one replaced the label.
     """
 
@@ -176,6 +194,7 @@ class Annotation(_Value):
     common_name: str | None = None
     confidence_score: float | None = None
     parent_label: str | None = None
+    opinions: tuple[Opinion, ...] = ()
     override: Override | None = None
     vocabulary_label: str | None = None
 
@@ -297,6 +316,7 @@ class DatasetReport(_Value):
         n_cells: 0 where only lists of markers were given.
         judged_column: of obs, whose labels were judged and not changed; None where the clusters were labelled.
         vocabulary: that names the labels; None where none was asked for.
+        opinions: what was heard beside the markers or the model, and whether it was joined.
     """
 
     annotations: tuple[Annotation, ...]
@@ -317,6 +337,7 @@ class DatasetReport(_Value):
     seed: int
     marker_database: MarkerDatabaseInfo
     vocabulary: VocabularyInfo | None = None
+    opinions: tuple[str, ...] = ()
     ontology_version: str
     agreement: Agreement | None
     versions: dict[str, str]

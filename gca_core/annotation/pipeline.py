@@ -30,6 +30,7 @@ from gca_core.annotation.labels.labelling import (
 from gca_core.annotation.labels.vocabulary import in_vocabulary, tell_unnamed
 from gca_core.annotation.models import Agreement, Annotation, ClusterMarkers, DatasetReport, ModelStats
 from gca_core.annotation.observed import observed, request_id
+from gca_core.annotation.opinions.join import hear, join, sources
 from gca_core.annotation.scoring.evidence import first_informative, weigh_expression, weigh_lists
 from gca_core.annotation.scoring.marker_model import Weighed
 from gca_core.annotation.scoring.parameters import DEPTH
@@ -96,6 +97,10 @@ def annotate(adata: AnnData, options: AnnotationOptions, inputs: Inputs) -> Outc
             min_overlap=options.min_overlap,
             force_unknown=options.force_unknown,
         )
+    if inputs.reference is not None or options.opinion_column is not None or options.consensus:
+        with watch.stage("opinions"):
+            others = hear(adata, ranked.groups, ranked.expression, ranked.knowledge, options, inputs.reference)
+            annotations = join(annotations, others, ranked.knowledge.ontology, consensus=options.consensus)
     annotations, overrides = apply_corrections(annotations, corrections)
     if vocabulary is not None:
         annotations = in_vocabulary(annotations, vocabulary)
@@ -135,6 +140,7 @@ def _check(adata: AnnData, options: AnnotationOptions) -> None:
             "this is a part of a backed AnnData, which takes no new columns; use the whole, or the part's to_memory()"
         )
     check_columns(adata, options.cluster_key, options.ontology_column or options.labels_key)
+    check_columns(adata, None, options.opinion_column)
 
 
 def _computed(adata: AnnData, options: AnnotationOptions, inputs: Inputs) -> Ranked:
@@ -273,6 +279,7 @@ def make_report(
         seed=options.seed,
         marker_database=inputs.markers.info,
         vocabulary=None if vocabulary is None else vocabulary.info,
+        opinions=sources(options, inputs.reference),
         ontology_version=ranked.knowledge.ontology.version,
         agreement=agreement,
         versions=package_versions(),

@@ -107,6 +107,7 @@ def opened(config: AnnotationConfig, *, corrected: bool = False, **models: Any) 
             config,
             marker_db=config.marker_db,
             vocabulary=config.vocabulary,
+            reference=config.reference if corrected else None,
             corrections=_corrections(config) if corrected else None,
             ranking_key=None if config.recompute_markers else "rank_genes_groups",
             **models,

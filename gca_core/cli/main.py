@@ -23,6 +23,7 @@ from gca_core.errors import GcaError
 # name: module, and help in the list; the module is imported when its command is called
 COMMANDS = {
     "annotate": ("annotation.annotate", "Label the clusters of a table of marker genes."),
+    "annotate-by-reference": ("annotation.annotate_by_reference", "Label cells by labelled cells of your own."),
     "review": ("annotation.review", "List flagged clusters, take decisions and keep them."),
     "schema": ("annotation.schema", "Print the JSON schema (draft 2020-12) of the report, or of another file."),
     "machine-profile": ("tools.machine_profile", "Write a profile of this machine, for training."),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,7 @@ from gca_core.annotation.adata.expression import Expression, read_expression
 from gca_core.annotation.adata.files import open_data
 from gca_core.annotation.adata.obs import as_groups, check_columns
 from gca_core.annotation.markers.database import MarkerDatabase
-from gca_core.errors import DataValidationError
+from gca_core.errors import ConfigurationError, DataValidationError
 from gca_core.knowledge.bundled.ontology import CellOntology
 from gca_core.matrix.ranking import rank_genes
 
@@ -24,12 +25,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# how a reference that comes from no file is called
+IN_MEMORY = "labelled cells"
 Array = npt.NDArray[np.float64]
 # fewest cells of a label, fewest shared genes, most genes that set a label apart, most cells of a label to learn from
 MIN_CELLS, MIN_GENES, N_GENES, MAX_CELLS = 10, 100, 50, 1_000
 # a cell gets a label if it is likelier than the others together, and not further from the label's centroid than all but
 # this share of the reference's own cells
-MIN_PROBABILITY, MAX_FAR = 0.5, 0.05
+MIN_PROBABILITY, MAX_FAR, MAX_SCALED = 0.5, 0.05, 10.0
 
 
 @dataclass(frozen=True)
@@ -37,16 +40,33 @@ class Reference:
     """Labelled cells that others are compared with.
 
     Attributes:
-        name: for reports.
+        name: for reports, with how many cells and labels were learned from.
         expression: of the labelled cells.
         labels: (n_cells,) of them, no missing ones.
-        species: of the cells.
     """
 
     name: str
     expression: Expression
     labels: pd.Series
-    species: str
+
+
+ReferenceInput: TypeAlias = "Reference | AnnData | str | os.PathLike[str] | None"
+
+
+def as_reference(
+    given: ReferenceInput, labels_key: str | None, markers: MarkerDatabase, *, species: str
+) -> Reference | None:
+    """The reference that a caller named; None stays None.
+
+    Raises:
+        ConfigurationError: the column of its labels isn't named.
+        DataValidationError: as :func:`read_reference`.
+    """
+    if given is None or isinstance(given, Reference):
+        return given
+    if labels_key is None:
+        raise ConfigurationError("a reference needs the column of its labels; name it as reference_labels")
+    return read_reference(given, labels_key, markers, species=species)
 
 
 def read_reference(
@@ -64,7 +84,7 @@ def read_reference(
     if isinstance(source, (str, os.PathLike)):
         with open_data(os.fspath(source), backed=False) as data:
             found = read_reference(data.adata, labels_key, markers, species=species)
-        return Reference(os.path.basename(os.fspath(source).rstrip("/")), found.expression, found.labels, species)
+        return replace(found, name=found.name.replace(IN_MEMORY, PurePosixPath(os.fspath(source)).name))
     check_columns(source, None, labels_key)
     labels = as_groups(source.obs[labels_key]).reset_index(drop=True)
     counts = labels.value_counts()
@@ -79,12 +99,11 @@ def read_reference(
     rng = np.random.default_rng(0)
     names = labels.astype(str).where(labels.notna())
     kept = np.sort(
-        np.concatenate(
-            [rng.permutation(np.flatnonzero(names == name))[:MAX_CELLS] for name in sorted(enough)]
-        )
+        np.concatenate([rng.permutation(np.flatnonzero(names == name))[:MAX_CELLS] for name in sorted(enough)])
     )
     expression = read_expression(source, markers, species=species).of_cells(kept)
-    return Reference("the labelled cells", expression, names.iloc[kept].astype("category"), species)
+    told = f"{IN_MEMORY}: {len(kept):,} cells, {len(enough)} labels of {labels_key}"
+    return Reference(told, expression, names.iloc[kept].astype("category"))
 
 
 def label_by_reference(expression: Expression, reference: Reference, ontology: CellOntology) -> pd.DataFrame:
@@ -116,8 +135,10 @@ def label_by_reference(expression: Expression, reference: Reference, ontology: C
     mean, spread = learnt.mean(axis=0), learnt.std(axis=0)
     spread = np.where(spread > 0, spread, 1.0)
     names, codes = list(labels.cat.categories), labels.cat.codes.to_numpy()
-    fitted = LogisticRegression(C=0.01, class_weight="balanced", max_iter=500).fit((learnt - mean) / spread, codes)
-    probability = fitted.predict_proba(np.clip((cells - mean) / spread, -10, 10))
+    # standardised by the reference: a foreign cell then correlates .12 with the nearest label, and a known one .5
+    learnt, cells = (np.clip((values - mean) / spread, -MAX_SCALED, MAX_SCALED) for values in (learnt, cells))
+    fitted = LogisticRegression(C=0.01, class_weight="balanced", max_iter=500).fit(learnt, codes)
+    probability = fitted.predict_proba(cells)
     best = probability.argmax(axis=1)
     centroids = np.stack([learnt[codes == i].mean(axis=0) for i in range(len(names))])
     limits = [np.quantile(_correlation(learnt[codes == i], centroids[i]), MAX_FAR) for i in range(len(names))]
@@ -148,4 +169,5 @@ def _correlation(cells: Array, centroid: Array) -> Array:
     """(n,) Pearson correlation of each cell with the centroid."""
     a, b = cells - cells.mean(axis=1, keepdims=True), centroid - centroid.mean()
     length = np.sqrt((a**2).sum(axis=1) * (b**2).sum())
-    return np.divide(a @ b, length, out=np.zeros(len(cells)), where=length > 0)
+    found: Array = np.divide(a @ b, length, out=np.zeros(len(cells)), where=length > 0)
+    return found

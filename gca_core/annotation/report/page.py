@@ -10,7 +10,7 @@ from gca_core.annotation.markers.delimited import safe_cell
 from gca_core.annotation.models import UNKNOWN, Annotation, DatasetReport, FlagReason, Status
 from gca_core.annotation.report.dot_plot import MAX_CLUSTERS
 from gca_core.annotation.report.palette import label_colours, shown_label
-from gca_core.annotation.report.words import flag_advice, flag_name
+from gca_core.annotation.report.words import flag_advice, flag_name, opinion_words
 from gca_core.pages import base64_text, render_page
 
 Cell = str | float | None
@@ -37,6 +37,7 @@ CSV_COLUMNS: dict[str, Callable[[Annotation], Cell]] = {
     "replaced_label": lambda a: "" if a.override is None else a.override.replaced,
     "review_note": lambda a: "" if a.override is None else a.override.note,
     "vocabulary_label": lambda a: a.vocabulary_label or "",
+    "opinions": lambda a: "; ".join(opinion_words(o) for o in a.opinions),
 }
 
 
@@ -65,6 +66,7 @@ def render_html(report: DatasetReport, figures: Mapping[str, bytes], *, title: s
         shown_label=shown_label,
         flag_name=flag_name,
         flag_advice=flag_advice,
+        opinion_words=opinion_words,
     )
 
 

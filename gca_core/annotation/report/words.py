@@ -1,6 +1,6 @@
 """What flags mean, in plain words."""
 
-from gca_core.annotation.models import FlagReason
+from gca_core.annotation.models import FlagReason, Opinion
 
 # what was seen, and what to look at
 FLAG_WORDS: dict[FlagReason, tuple[str, str]] = {
@@ -71,6 +71,11 @@ FLAG_WORDS: dict[FlagReason, tuple[str, str]] = {
         "Mouse genes were matched to human markers by their letters, and for many the documented counterpart has "
         "other letters or doesn't exist, so that too little sound evidence is left. Use a table with mouse markers.",
     ),
+    FlagReason.OPINIONS_DISAGREE: (
+        "opinions differ",
+        "The markers, the reference or another source say something else, or have no majority. The row lists what each "
+        "says.",
+    ),
 }
 
 
@@ -82,3 +87,9 @@ def flag_name(reason: FlagReason) -> str:
 def flag_advice(reason: FlagReason) -> str:
     """What a flag means and what to look at."""
     return FLAG_WORDS[reason][1]
+
+
+def opinion_words(opinion: Opinion) -> str:
+    """What a source says, with the share of cells that it says so of."""
+    share = "" if opinion.share is None or opinion.label is None else f" ({100 * opinion.share:.0f} % of cells)"
+    return f"{opinion.source}: {opinion.label or 'nothing'}{share}"

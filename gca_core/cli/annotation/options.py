@@ -20,6 +20,7 @@ SPELLING = {
     "min_overlap": ("--guardrail-min-overlap",),
     "force_unknown": ("--guardrail-force-unknown/--no-guardrail-force-unknown",),
     "umap": ("--umap/--no-umap",),
+    "consensus": ("--consensus/--no-consensus",),
     "overwrite": ("--overwrite/--no-overwrite",),
 }
 DEFAULTS = {
@@ -27,6 +28,7 @@ DEFAULTS = {
     "seed": "GCA_SEED, or 0",
     "force_unknown": "on",
     "umap": "umap",
+    "consensus": "no-consensus",
     "overwrite": "overwrite",
 }
 

@@ -69,9 +69,11 @@ def annotate(
         "request_id": found.request_id,
     }
     config = make_options(AnnotationConfig, values)
-    if validating and (given["model"] or config.corrections or config.vocabulary):
+    heard = config.reference or config.opinion_column or config.consensus
+    if validating and (given["model"] or config.corrections or config.vocabulary or heard):
         raise typer.BadParameter(
-            "validating asks no model, applies no corrections and names no labels anew; leave these options out"
+            "validating asks no model and no other source, applies no corrections and names no labels anew; "
+            "leave these options out"
         )
     models = {} if validating else options.models_of(found, **given)
     with options.at_work(found):

@@ -1,0 +1,170 @@
+"""What several sources say of the clusters, set beside the markers' labels or joined with them by majority."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import scipy.sparse as sp
+
+from gca_core.annotation.adata.expression import Expression
+from gca_core.annotation.adata.obs import as_groups
+from gca_core.annotation.config import AnnotationOptions
+from gca_core.annotation.labels.labelling import Knowledge
+from gca_core.annotation.labels.names import common_name
+from gca_core.annotation.llm.consensus import Vote, find_consensus
+from gca_core.annotation.models import UNKNOWN, Annotation, Confidence, FlagReason, Opinion, Status
+from gca_core.annotation.opinions.reference import Reference, label_by_reference
+from gca_core.errors import DataValidationError
+from gca_core.knowledge.bundled.ontology import CellOntology
+from gca_core.matrix.ranking import rank_genes
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+ULM = "ULM"
+REFERENCE = "reference"
+# fewest measured markers of a type, as decoupler has it
+MIN_TARGETS = 5
+
+
+def sources(options: AnnotationOptions, reference: Reference | None) -> tuple[str, ...]:
+    """What is heard beside the markers or the model, for the report."""
+    heard = [f"{ULM} on cells"] if options.consensus else []
+    heard += [] if reference is None else [reference.name]
+    heard += [] if options.opinion_column is None else [f"column {options.opinion_column}"]
+    joined = "joined by majority" if options.consensus else "beside the label"
+    return (*heard, joined) if heard else ()
+
+
+def hear(
+    adata: AnnData,
+    groups: pd.Series,
+    expression: Expression | None,
+    knowledge: Knowledge,
+    options: AnnotationOptions,
+    reference: Reference | None,
+) -> list[list[Opinion]]:
+    """What each source says, all but the markers or the model, of each cluster.
+
+    Raises:
+        DataValidationError: there is no expression to compare cells by, or too few genes are shared.
+    """
+    if expression is None and (reference is not None or options.consensus):
+        raise DataValidationError("a reference and ULM compare cells: store log-normalised values or counts, too")
+    heard = []
+    if options.consensus and expression is not None:
+        heard.append(_by_ulm(expression, groups, knowledge))
+    if reference is not None and expression is not None:
+        found = label_by_reference(expression, reference, knowledge.ontology)
+        heard.append(_of_clusters(REFERENCE, found["label"], groups, knowledge.ontology))
+    if options.opinion_column is not None:
+        labels = adata.obs[options.opinion_column]
+        heard.append(_of_clusters(options.opinion_column, labels, groups, knowledge.ontology))
+    return [list(opinions) for opinions in zip(*heard, strict=True)]
+
+
+def join(
+    annotations: Sequence[Annotation],
+    others: Sequence[Sequence[Opinion]],
+    ontology: CellOntology,
+    *,
+    consensus: bool,
+) -> list[Annotation]:
+    """The annotations with all opinions; where they are joined, with what more than half of them agree on.
+
+    A label stays where there is no majority. Flagged are clusters without one, and without ``consensus`` those of which
+    a source says something that is neither above nor below the label on the ontology.
+    """
+    return [_joined(a, opinions, ontology, consensus) for a, opinions in zip(annotations, others, strict=True)]
+
+
+def _joined(own: Annotation, others: Sequence[Opinion], ontology: CellOntology, consensus: bool) -> Annotation:
+    named = "markers" if own.annotator == "offline" else "model"
+    label = None if own.ontology_id is None else own.primary_label
+    first = Opinion(source=named, label=label, ontology_id=own.ontology_id)
+    opinions = (first, *others)
+    known = own.model_copy(update={"opinions": opinions})
+    if not consensus:
+        term = own.ontology_id
+        against = [o for o in others if o.ontology_id and term and not _on_one_line(o.ontology_id, term, ontology)]
+        return _disagreeing(known) if against else known
+    votes = [Vote(o.source, o.label or UNKNOWN, o.ontology_id) for o in opinions]
+    found = find_consensus(votes, ontology, lambda term: sum(o.ontology_id == term for o in opinions))
+    if not found.agreed or found.term is None:
+        return _disagreeing(known)
+    if found.term == own.ontology_id:
+        return known
+    told = f"{found.support} of {len(votes)} opinions agree on this label; that of the {named} is {own.primary_label}"
+    return known.model_copy(
+        update={
+            "primary_label": ontology.label(found.term),
+            "ontology_id": found.term,
+            "common_name": common_name(found.term),
+            "confidence": Confidence.MEDIUM if found.support == len(votes) else Confidence.LOW,
+            "proposed_label": None,
+            "caveats": (told, *own.caveats),
+        }
+    )
+
+
+def _disagreeing(annotation: Annotation) -> Annotation:
+    return annotation.model_copy(
+        update={
+            "confidence": Confidence.LOW,
+            "status": Status.FLAGGED,
+            "flag_reasons": (*annotation.flag_reasons, FlagReason.OPINIONS_DISAGREE),
+        }
+    )
+
+
+def _on_one_line(a: str, b: str, ontology: CellOntology) -> bool:
+    return ontology.is_a(a, b) or ontology.is_a(b, a)
+
+
+def _of_clusters(source: str, labels: pd.Series, groups: pd.Series, ontology: CellOntology) -> list[Opinion]:
+    """The commonest label of each cluster's cells; none where most of its cells have none."""
+    cells = as_groups(labels)
+    names, codes, of = list(cells.cat.categories), cells.cat.codes.to_numpy(), groups.cat.codes.to_numpy()
+    found = []
+    for i in range(len(groups.cat.categories)):
+        mine = codes[of == i]
+        counts = np.bincount(mine[mine >= 0], minlength=1)
+        if 2 * counts.sum() <= len(mine):
+            found.append(Opinion(source=source, label=None, ontology_id=None))
+            continue
+        label, share = str(names[counts.argmax()]), round(float(counts.max() / len(mine)), 4)
+        found.append(Opinion(source=source, label=label, ontology_id=ontology.resolve(label), share=share))
+    return found
+
+
+def _by_ulm(expression: Expression, groups: pd.Series, knowledge: Knowledge) -> list[Opinion]:
+    """The type whose univariate linear model stands out most in each cluster's cells, as decoupler has it."""
+    types = [t for t, near in zip(knowledge.model.types, knowledge.model.near, strict=True) if near]
+    at = {gene: j for j, gene in enumerate(expression.genes)}
+    listed = [[at[gene] for gene in t.positive if gene in at] for t in types]
+    measured = [i for i, genes in enumerate(listed) if len(genes) >= MIN_TARGETS]
+    rows = [j for i in measured for j in listed[i]]
+    columns = [k for k, i in enumerate(measured) for _ in listed[i]]
+    shape = (len(expression.genes), len(measured))
+    network = sp.csr_matrix((np.ones(len(rows)), (rows, columns)), shape=shape)
+    scores = np.vstack([slopes(chunk, network) for chunk in expression.values.chunks()])
+    names = [types[i].ontology_id for i in measured]
+    ranked = rank_genes(scores, names, groups, n_top=1, method="t-test_overestim_var")
+    best = [term if score > 0 else None for term, score in zip(ranked["gene"], ranked["score"], strict=True)]
+    labels = [None if term is None else knowledge.ontology.label(term) for term in best]
+    return [Opinion(source=ULM, label=a, ontology_id=b) for a, b in zip(labels, best, strict=True)]
+
+
+def slopes(values: sp.csr_matrix, network: sp.csr_matrix) -> npt.NDArray[np.float32]:
+    """(n, t) t values of the slope of each cell's expression (n, g) over membership in each list (g, t)."""
+    n = values.shape[1]
+    size, total = (np.asarray(m.sum(axis=0)).ravel() for m in (network, values.T))
+    square = np.asarray(values.multiply(values).sum(axis=1)).ravel()
+    shared = np.asarray((values @ network).todense()) - np.outer(total, size) / n
+    spread = np.outer(square - total**2 / n, size - size**2 / n)
+    r = np.divide(shared, np.sqrt(np.maximum(spread, 0)), out=np.zeros(shared.shape), where=spread > 0)
+    return np.asarray(r * np.sqrt((n - 2) / np.maximum(1 - r**2, 1e-12)), dtype=np.float32)
