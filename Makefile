@@ -97,6 +97,7 @@ bench-annotation: $(BENCH_STAMP) ## the annotation part of it: published cluster
 	@$(BIN)/python benchmarks/bench_annotation.py
 	@$(BIN)/python benchmarks/bench_annotation_speed.py
 	@$(BIN)/python benchmarks/bench_annotation_cpu.py
+	@$(BIN)/python benchmarks/bench_annotation_reference.py
 
 bench-latent: $(BENCH_STAMP) ## the latent part of it: cells, peers, time and memory
 	$(BIN)/python benchmarks/bench_latent.py

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, TypeAlias
@@ -30,6 +31,9 @@ IN_MEMORY = "labelled cells"
 Array = npt.NDArray[np.float64]
 # fewest cells of a label, fewest shared genes, most genes that set a label apart, most cells of a label to learn from
 MIN_CELLS, MIN_GENES, N_GENES, MAX_CELLS = 10, 100, 50, 1_000
+# genes that vary most among the cells to label, which count for how near they are: of islet cells beside a reference of
+# blood .21 got a label without these genes and .08 with 100 of them, of monocytes beside one without any .88 and .16
+N_VARIED = 200
 # a cell gets a label if it is likelier than the others together, and not further from the label's centroid than all but
 # this share of the reference's own cells
 MIN_PROBABILITY, MAX_FAR, MAX_SCALED = 0.5, 0.05, 10.0
@@ -125,31 +129,39 @@ def label_by_reference(expression: Expression, reference: Reference, ontology: C
         raise DataValidationError(
             f"the cells and the reference share {len(genes)} genes; expected {MIN_GENES} or more, of one species"
         )
-    known = reference.expression.of_genes(genes)
-    labels = reference.labels
-    ranked = rank_genes(known, genes, labels, n_top=N_GENES, method="t-test_overestim_var")
-    chosen = [gene for gene in genes if gene in set(ranked["gene"])]
+    labels, whole = reference.labels, reference.expression.of_genes(genes)
+    ranked = set(rank_genes(whole, genes, labels, n_top=N_GENES, method="t-test_overestim_var")["gene"])
+    chosen = sorted(ranked | set(_most_varied(expression, genes)))
+    telling = np.array([gene in ranked for gene in chosen])
     at = {gene: j for j, gene in enumerate(genes)}
-    learnt = known[:, [at[gene] for gene in chosen]].toarray().astype(np.float64)
-    cells = expression.of_genes(chosen).toarray().astype(np.float64)
-    mean, spread = learnt.mean(axis=0), learnt.std(axis=0)
+    known = whole[:, [at[gene] for gene in chosen]].toarray().astype(np.float64)
+    mean, spread = known.mean(axis=0), known.std(axis=0)
     spread = np.where(spread > 0, spread, 1.0)
+
+    def standardised(values: Array) -> Array:
+        scaled: Array = np.clip((values - mean) / spread, -MAX_SCALED, MAX_SCALED)
+        return scaled
+
+    known = standardised(known)
     names, codes = list(labels.cat.categories), labels.cat.codes.to_numpy()
-    # standardised by the reference: a foreign cell then correlates .12 with the nearest label, and a known one .5
-    learnt, cells = (np.clip((values - mean) / spread, -MAX_SCALED, MAX_SCALED) for values in (learnt, cells))
-    fitted = LogisticRegression(C=0.01, class_weight="balanced", max_iter=500).fit(learnt, codes)
-    probability = fitted.predict_proba(cells)
-    best = probability.argmax(axis=1)
-    centroids = np.stack([learnt[codes == i].mean(axis=0) for i in range(len(names))])
-    limits = [np.quantile(_correlation(learnt[codes == i], centroids[i]), MAX_FAR) for i in range(len(names))]
-    similarity = _to_own(cells, centroids, best)
-    sure = (probability.max(axis=1) >= MIN_PROBABILITY) & (similarity >= np.array(limits)[best])
-    terms = {name: ontology.resolve(name) for name in names}
+    fitted = LogisticRegression(C=0.01, class_weight="balanced", max_iter=500).fit(known[:, telling], codes)
+    centroids = np.stack([known[codes == i].mean(axis=0) for i in range(len(names))])
+    limits = np.array([np.quantile(_correlation(known[codes == i], centroids[i]), MAX_FAR) for i in range(len(names))])
+    position = {gene: j for j, gene in enumerate(expression.genes)}
+    columns, parts = [position[gene] for gene in chosen], []
+    for chunk in expression.values.chunks():
+        cells = standardised(chunk[:, columns].toarray())
+        chance = fitted.predict_proba(cells[:, telling])
+        best = chance.argmax(axis=1)
+        parts.append((best, chance.max(axis=1), _correlation(cells, centroids[best])))
+    best, probability, similarity = (np.concatenate(part) for part in zip(*parts, strict=True))
+    sure = (probability >= MIN_PROBABILITY) & (similarity >= limits[best])
+    terms = [ontology.resolve(name) for name in names]
     found = pd.DataFrame(
         {
             "label": [names[i] for i in best],
-            "ontology_id": [terms[names[i]] for i in best],
-            "probability": probability.max(axis=1),
+            "ontology_id": [terms[i] for i in best],
+            "probability": probability,
             "similarity": similarity,
             "proposed_label": [names[i] for i in best],
         }
@@ -158,16 +170,16 @@ def label_by_reference(expression: Expression, reference: Reference, ontology: C
     return found
 
 
-def _to_own(cells: Array, centroids: Array, best: npt.NDArray[np.int64]) -> Array:
-    similarity = np.zeros(len(cells))
-    for i in np.unique(best):
-        similarity[best == i] = _correlation(cells[best == i], centroids[i])
-    return similarity
+def _most_varied(expression: Expression, genes: Sequence[str]) -> list[str]:
+    """The genes, of some, that vary most among the cells: what a foreign cell expresses and no label does."""
+    codes = np.zeros(expression.n_cells, dtype=np.int64)
+    variance = dict(zip(expression.genes, expression.sums(codes, 1).inside().variance[0], strict=True))
+    return sorted(genes, key=lambda gene: (-variance[gene], gene))[:N_VARIED]
 
 
-def _correlation(cells: Array, centroid: Array) -> Array:
-    """(n,) Pearson correlation of each cell with the centroid."""
-    a, b = cells - cells.mean(axis=1, keepdims=True), centroid - centroid.mean()
-    length = np.sqrt((a**2).sum(axis=1) * (b**2).sum())
-    found: Array = np.divide(a @ b, length, out=np.zeros(len(cells)), where=length > 0)
+def _correlation(cells: Array, centroids: Array) -> Array:
+    """(n,) Pearson correlation of each cell with the centroid, or with its own of several."""
+    a, b = (values - values.mean(axis=-1, keepdims=True) for values in (cells, centroids))
+    length = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=-1))
+    found: Array = np.divide((a * b).sum(axis=1), length, out=np.zeros(len(cells)), where=length > 0)
     return found

@@ -4,7 +4,7 @@ import pytest
 import scipy.sparse as sp
 from typer.testing import CliRunner
 
-from gca_core.annotation import annotate_anndata, annotate_by_reference
+from gca_core.annotation import annotate_anndata, annotate_by_reference, load_marker_database
 from gca_core.annotation.models import Annotation, FlagReason, Opinion
 from gca_core.annotation.opinions.join import join, slopes
 from gca_core.annotation.report.page import render_csv, render_html
@@ -34,10 +34,13 @@ def test_cells_are_labelled_by_others_and_left_alone_where_their_type_is_absent(
     without = known[known.obs["cell_type"] != "B cell"].copy()
     foreign = annotate_by_reference(cells[truth == "B cell"].copy(), without, "cell_type")
     assert foreign["label"].isna().mean() > 0.7
+    few = [gene for gene in known.var_names if gene in load_marker_database().genes]
     with pytest.raises(DataValidationError, match=r"share .* genes"):
-        annotate_by_reference(cells, known[:, :60].copy(), "cell_type")
+        annotate_by_reference(cells, known[:, few[:60]].copy(), "cell_type")
 
 
+# decoupler compiles for half a minute
+@pytest.mark.slow
 def test_ulm_is_that_of_decoupler():
     decoupler = pytest.importorskip("decoupler")
     rng = np.random.default_rng(0)
