@@ -116,6 +116,11 @@ def test_every_option_of_an_annotation_can_be_templated(asked: list[SimpleNamesp
         "summary_csv": "a.csv",
         "html_report": "a.html",
         "overwrite": False,
+        "umap": False,
+        "reference": "atlas.h5ad",
+        "reference_labels": "cell_type",
+        "opinion_column": "other",
+        "consensus": True,
     }
     assert set(params) == set(AnnotationConfig.model_fields)
     task = rendered(params, **{name: f"{{{{ params.{name} }}}}" for name in params})
