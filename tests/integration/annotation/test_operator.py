@@ -116,7 +116,6 @@ def test_every_option_of_an_annotation_can_be_templated(asked: list[SimpleNamesp
         "summary_csv": "a.csv",
         "html_report": "a.html",
         "overwrite": False,
-        "umap": False,
         "reference": "atlas.h5ad",
         "reference_labels": "cell_type",
         "opinion_column": "other",
