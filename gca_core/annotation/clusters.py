@@ -38,6 +38,8 @@ def annotate_anndata(adata: AnnData, cluster_key: str | None, **keywords: Unpack
             - corrections: decisions of people, which replace labels; those that ``adata`` brings in ``uns`` count, too.
             - model: a chat model as ``provider:model``, or several that have to agree; their labels are judged by the
               same evidence. None works offline and calls nothing, whatever keys the environment holds.
+            - reference: labelled cells, in memory or a file, that are heard beside the markers by the labels in
+              ``reference_labels``.
             - llm_options: how the model is asked, its budget and the cache of its answers.
 
     Returns:
