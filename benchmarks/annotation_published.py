@@ -47,7 +47,7 @@ from gca_core.knowledge.bundled.ontology import load_ontology
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("GCA_BENCH_DATA", ROOT.parent / "shared" / "data"))
-MIN_AGREEMENT, MIN_RIGHT, MIN_COVERED, MIN_AREA, MIN_SHUFFLED, MAX_UNKNOWN = 0.54, 0.88, 0.40, 0.78, 0.80, 0.10
+MIN_AGREEMENT, MIN_RIGHT, MIN_COVERED, MIN_AREA, MIN_SHUFFLED, MAX_UNKNOWN = 0.54, 0.92, 0.45, 0.82, 0.80, 0.10
 PANGLAODB = DATA / "knowledge_reference" / "PanglaoDB_markers_27_Mar_2020.tsv"
 
 OURS, GUESS, PLAIN = (
