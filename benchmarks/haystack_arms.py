@@ -35,8 +35,9 @@ from gca_core.inference.job import run_job
 from gca_core.runs.state import StateRef
 
 CALLS = 20
-# every stop rule but the number of iterations is off, so that all arms have the same number of calls
-TO_THE_END = {"score_threshold": 10.0, "plateau_window": 10}
+# every stop rule but the number of iterations is off, so that all arms have the same number of calls; and a response
+# that other donors have is predicted, too
+TO_THE_END = {"score_threshold": 10.0, "plateau_window": 10, "predict_anyway": True}
 LOOP, ONE_ITERATION, DEFAULT_STOPS = "loop", "loop, one iteration", "loop, default stop rules"
 NO_FEEDBACK = "best of N without feedback"
 
