@@ -24,7 +24,7 @@ from manifest import update_manifest
 from gca_core.annotation.labels.single_cells import annotate_cells
 from gca_core.annotation.markers.load import load_marker_database
 from gca_core.knowledge.bundled.ontology import load_ontology
-from gca_core.matrix.anndata_io import write_elem
+from gca_core.matrix.files.anndata_io import write_elem
 from gca_core.matrix.places import require_counts
 
 TARGET = Path(__file__).resolve().parent.parent / "gca_core/datasets/data/kang2018_mini.h5ad"

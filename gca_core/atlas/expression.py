@@ -18,7 +18,7 @@ import scipy.sparse as sp
 
 from gca_core import io
 from gca_core.errors import StoreError
-from gca_core.matrix.anndata_io import read_elem
+from gca_core.matrix.files.anndata_io import read_elem
 
 CELLS_FILE = "cells.h5ad"
 GROUPS_FILE = "groups.h5ad"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from gca_core.config import require
 from gca_core.errors import DataValidationError, GcaError
 from gca_core.io import PathInput, as_path, local_copy
-from gca_core.matrix.hostile import refuse_foreign_data
+from gca_core.matrix.files.hostile import refuse_foreign_data
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,7 +80,7 @@ class CellFile:
 
     def entries(self, group: Literal["obsm", "uns"], wanted: Callable[[str, Any], bool]) -> dict[str, Any]:
         """The entries of a group whose name and stored element are wanted."""
-        from gca_core.matrix.anndata_io import read_elem
+        from gca_core.matrix.files.anndata_io import read_elem
 
         stored = self._root.get(group)
         return {key: read_elem(stored[key]) for key in _keys(stored) if wanted(key, stored[key])}
@@ -104,7 +104,7 @@ class CellFile:
 
     @cached_property
     def _whole(self) -> AnnData:
-        from gca_core.matrix.loom import read_loom
+        from gca_core.matrix.files.loom import read_loom
 
         if self.format == "loom":
             return self._told(lambda: read_loom(self.path, self.name))
@@ -142,7 +142,7 @@ class CellFile:
     def _readable(self, group: str, elements: Any, read: Callable[[Any], Any] | None = None) -> dict[str, Any]:
         import numpy as np
 
-        from gca_core.matrix.anndata_io import read_elem
+        from gca_core.matrix.files.anndata_io import read_elem
 
         found = {}
         for key, element in elements:
@@ -359,7 +359,7 @@ def _matrix(stored: Any, backed: bool) -> Any:
     import numpy as np
     import scipy.sparse as sp
 
-    from gca_core.matrix.anndata_io import read_elem, sparse_dataset
+    from gca_core.matrix.files.anndata_io import read_elem, sparse_dataset
 
     if stored is None or getattr(stored, "shape", 0) is None or stored.attrs.get("encoding-type") == "null":
         return None
@@ -404,7 +404,7 @@ def _table(element: Any, uns: Any, columns: Sequence[str] | None = None) -> pd.D
     """
     import pandas as pd
 
-    from gca_core.matrix.anndata_io import read_elem
+    from gca_core.matrix.files.anndata_io import read_elem
 
     names = [name for name in column_names(element) if columns is None or name in columns]
     found: dict[str, Any] = {}
@@ -446,7 +446,7 @@ def _categorical(codes: Any, stored: Any) -> Any:
     import numpy as np
     import pandas as pd
 
-    from gca_core.matrix.anndata_io import read_elem
+    from gca_core.matrix.files.anndata_io import read_elem
 
     if stored is None:
         return codes

@@ -7,7 +7,7 @@ from pathlib import Path
 from gca_core.errors import DataValidationError
 from gca_core.io import is_local, require_file, require_writable
 from gca_core.matrix.cells import column_names
-from gca_core.matrix.hostile import refuse_foreign_data
+from gca_core.matrix.files.hostile import refuse_foreign_data
 
 # matrices that are no layers
 PLACES = (None, "X", "raw")

@@ -22,7 +22,7 @@ from gca_core.inference.shift import ShiftPredictor
 from gca_core.latent.config import make_config
 from gca_core.latent.data.adapter import DataAdapter
 from gca_core.matrix.cells import open_cells
-from gca_core.matrix.hostile import refuse_foreign_data
+from gca_core.matrix.files.hostile import refuse_foreign_data
 from tests.helpers.latent_counts import counts_with_groups
 
 SECRET = b"password=hunter2;" * 40

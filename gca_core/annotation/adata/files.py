@@ -99,7 +99,7 @@ def _is_ranking(stored: Any) -> bool:
 
 def _add_columns(root: Any, adata: AnnData, columns: list[str]) -> None:
     """Write columns of ``obs`` into a file, and take out those that ``adata`` lacks; the others are left alone."""
-    from gca_core.matrix.anndata_io import write_elem
+    from gca_core.matrix.files.anndata_io import write_elem
 
     if "column-order" not in dict(root["obs"].attrs):
         # an older form, which is written anew
@@ -120,7 +120,7 @@ def _add_columns(root: Any, adata: AnnData, columns: list[str]) -> None:
 
 
 def _add_entries(root: Any, group: str, values: Mapping[str, Any]) -> None:
-    from gca_core.matrix.anndata_io import write_elem
+    from gca_core.matrix.files.anndata_io import write_elem
 
     if not values:
         return

@@ -25,7 +25,7 @@ from gca_core.atlas.ingest.checkpoint import IngestCheckpoint
 from gca_core.atlas.ingest.plan import IngestPlan
 from gca_core.atlas.ingest.source import BLOCK_ROWS, BLOCK_VALUES, THREADS, CountSource
 from gca_core.errors import DataValidationError, StoreError
-from gca_core.matrix.anndata_io import read_elem, write_elem
+from gca_core.matrix.files.anndata_io import read_elem, write_elem
 from gca_core.matrix.normalise import TARGET_SUM
 from gca_core.progress import report_progress
 from gca_core.threads import prefetch

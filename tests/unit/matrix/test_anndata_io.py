@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 import pytest
 
-from gca_core.matrix import anndata_io
+from gca_core.matrix.files import anndata_io
 
 NAMES = ("read_elem", "sparse_dataset", "write_elem")
 

@@ -8,8 +8,8 @@ import pytest
 import scipy.sparse as sp
 
 from gca_core.matrix import chunks, kinds
-from gca_core.matrix.anndata_io import sparse_dataset
 from gca_core.matrix.chunks import ChunkedMatrix
+from gca_core.matrix.files.anndata_io import sparse_dataset
 from gca_core.matrix.kinds import MatrixKind, classify_matrix
 from gca_core.matrix.normalise import log_normalise
 from gca_core.matrix.ranking import rank_genes
