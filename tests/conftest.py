@@ -43,6 +43,8 @@ os.environ |= {
     "GCA_CACHE_DIR": str(AIRFLOW_HOME / "cache"),
     "GCA_KEEP_PREDICTIONS": "false",
     "GCA_MACHINE_PROFILE": "none",
+    # read when gcsfs is imported, whoever does it first; else it asks Google what kind of bucket the loopback's is
+    "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",
     "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
 }
 

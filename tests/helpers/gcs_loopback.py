@@ -169,8 +169,6 @@ def gcs() -> Iterator[Bucket]:
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
     """An empty bucket at ``gs://lab``, served on this machine to the real client."""
-    # or it asks Google what kind of bucket this is
-    monkeypatch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
     with gcs() as served:
         monkeypatch.setitem(fsspec.config.conf, "gs", {"token": "anon", "endpoint_url": served.url})
         yield served
