@@ -104,6 +104,7 @@ def test_a_broken_file_is_named_and_the_others_are_there(run_dag: Any, cohort: P
     assert sorted(output(run, "annotate", "gca_report_uri")) == sorted(result["uris"]["html"] for result in results)
 
 
+@pytest.mark.slow
 def test_a_reviewer_labels_flagged_clusters_in_the_form(answering: Any, tmp_path: Path) -> None:
     cells = pbmc68k_reduced()[::2].copy()
     # clusters of anything, of which three are flagged

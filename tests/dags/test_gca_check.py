@@ -14,6 +14,7 @@ def test_a_whole_environment_is_green(run_dag: Any, gca_home: Path) -> None:
     assert not list((gca_home / "results").glob("gca-check-*"))
 
 
+@pytest.mark.slow
 def test_each_part_that_lacks_something_is_red_and_says_what(
     run_dag: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

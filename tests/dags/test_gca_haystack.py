@@ -211,6 +211,7 @@ def test_failures_of_single_candidates_leave_the_others(run_dag: Any, monkeypatc
     assert output(run, "haystack.finalize")[0]["best_candidate_id"] not in failed
 
 
+@pytest.mark.slow
 def test_a_step_that_fails_ends_the_run_as_failed_and_tells_why(
     run_dag: Any, monkeypatch: pytest.MonkeyPatch, box: Mailbox
 ) -> None:

@@ -37,6 +37,7 @@ def test_trains_scores_and_labels_new_cells(run_dag: Any, gca_home: Path) -> Non
     assert transferred["n_labelled"] + transferred["n_abstained"] == transferred["n_cells"] == 100
 
 
+@pytest.mark.slow
 def test_below_the_threshold_nothing_is_labelled(run_dag: Any, gca_home: Path) -> None:
     run = run_dag("gca_latent", epochs=1, min_macro_f1=1.0)
     expected = {name: ["success"] for name in TASKS} | {"transfer": ["skipped"]}

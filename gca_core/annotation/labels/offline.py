@@ -27,6 +27,7 @@ from gca_core.annotation.scoring.parameters import (
     NOTABLE,
     ON_ONE_LINE,
     RECOGNISED,
+    RECOGNISED_LIST,
     SAME,
     SUBTYPE,
     TOP_GENES,
@@ -174,7 +175,9 @@ def _finish(
 ) -> Annotation:
     term = model.types[answer.index].ontology_id
     label, found = ontology.label(term), _gather(answer.by, row, weighed, model)
-    recognised = answer.expected * _coherence(answer.by, row, weighed, model) >= RECOGNISED
+    recognised = answer.expected * _coherence(answer.by, row, weighed, model) >= (
+        RECOGNISED if weighed.by_expression else RECOGNISED_LIST
+    )
     rival = _foreign(answer.by, row, weighed, model)
     doubts = {
         FlagReason.NO_MARKERS_SUPPLIED: not cluster.genes,

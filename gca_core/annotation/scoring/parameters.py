@@ -27,8 +27,9 @@ NEAR = ((4, 0.15), (2, 0.35))
 
 # expected agreement from which confidence is High; it is Medium from that of a type above or below the right one
 HIGH = 0.99
-# below this product of expected agreement and coherence, over the ten strongest genes, a label doesn't stand
-RECOGNISED, TOP_GENES = 0.15, 10
+# below this product of expected agreement and coherence, over the ten strongest genes, a label doesn't stand: by
+# expression, and by a list; with 0.15 for both, a part of a type whose own genes mark nothing would be unknown
+RECOGNISED, RECOGNISED_LIST, TOP_GENES = 0.1, 0.15, 10
 # a cluster with fewer cells is never High
 FEW_CELLS = 10
 # an unrelated type makes a label doubtful if genes that the label lacks give it this share of the label's score; so do

@@ -20,7 +20,7 @@ SPELLING = {
     "min_overlap": ("--guardrail-min-overlap",),
     "force_unknown": ("--guardrail-force-unknown/--no-guardrail-force-unknown",),
     "umap": ("--umap/--no-umap",),
-    "consensus": ("--consensus/--no-consensus",),
+    "consensus": ("--consensus",),
     "overwrite": ("--overwrite/--no-overwrite",),
 }
 DEFAULTS = {
@@ -28,7 +28,7 @@ DEFAULTS = {
     "seed": "GCA_SEED, or 0",
     "force_unknown": "on",
     "umap": "umap",
-    "consensus": "no-consensus",
+    "consensus": "off",
     "overwrite": "overwrite",
 }
 

@@ -55,7 +55,9 @@ def names(path: Path) -> dict[str, str]:
     return {cluster: values.pop() for cluster, values in found.items()}
 
 
-@pytest.mark.parametrize(("name", "backed"), [("cells.h5ad", True), ("cells.zarr", False)])
+@pytest.mark.parametrize(
+    ("name", "backed"), [("cells.h5ad", True), pytest.param("cells.zarr", False, marks=pytest.mark.slow)]
+)
 def test_the_column_is_written_and_goes_with_the_next_annotation_without(folder, tmp_path, name, backed, caplog):
     with caplog.at_level(logging.WARNING, logger="gca_core.annotation.labels.vocabulary"):
         first = annotate(folder / name, tmp_path / "a", vocabulary=str(folder / "mine.csv"), backed=backed)
@@ -83,7 +85,7 @@ def test_report_and_tables_say_which_vocabulary_named_the_labels(folder, tmp_pat
     assert "broad: 42 names, sha256" in (tmp_path / "report.html").read_text()
 
 
-@pytest.mark.parametrize("name", ["cells.h5ad", "cells.zarr"])
+@pytest.mark.parametrize("name", ["cells.h5ad", pytest.param("cells.zarr", marks=pytest.mark.slow)])
 def test_a_review_names_what_it_corrects_though_the_table_is_gone(folder, tmp_path, name):
     table = tmp_path / "mine.csv"
     table.write_text(VOCABULARY)

@@ -48,6 +48,7 @@ def test_the_same_cells_model_and_seeds_are_predicted_once(
     assert not run("damaged")[1].cached
 
 
+@pytest.mark.slow
 def test_what_fails_is_not_kept_and_says_why_each_time(make_request: Any, tmp_path: Path) -> None:
     request = make_request(query_uri=str(tmp_path / "nowhere.h5ad"))
     for _ in range(2):

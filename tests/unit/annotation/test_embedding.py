@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 import scanpy as sc
 
 from gca_core.annotation.adata.embedding import principal_components
@@ -8,6 +9,7 @@ from gca_core.matrix.chunks import ChunkedMatrix
 from gca_core.matrix.normalise import log_normalise
 
 
+@pytest.mark.slow
 def test_the_components_are_those_of_scanpys_recipe():
     cells = kang2018_mini()[:400].copy()
     cells.X = log_normalise(cells.X)

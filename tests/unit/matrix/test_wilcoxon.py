@@ -65,6 +65,7 @@ def test_negative_values_are_refused():
         wilcoxon_scores(ChunkedMatrix(np.array([[1.0], [-1.0]])), [0, 1], 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["wilcoxon", "t-test", "t-test_overestim_var"])
 def test_genes_and_scores_are_those_of_scanpy(method):
     rng = np.random.default_rng(1)
