@@ -40,8 +40,9 @@ demo: $(STAMP) ## run the three example DAGs on real data and print what came ou
 test: $(STAMP) ## the tests, seven minutes on two cores
 	$(PYTEST) -m 'not slow' $(TWO) --ignore=tests/live --ignore=tests/release
 
+# the demo, which takes longest, comes first
 test-slow: $(STAMP) ## the slower suites
-	$(PYTEST) -m slow $(TWO) --ignore=tests/live --ignore=tests/release
+	$(PYTEST) -m slow $(TWO) tests/packaging tests/notebooks tests/dags tests/integration tests/unit
 
 test-live: $(STAMP) ## faults in an Airflow that really runs, its processes killed one by one
 	$(PYTEST) --timeout 1800 tests/live --ignore=tests/live/page $(LIVE)
