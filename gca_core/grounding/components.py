@@ -16,7 +16,7 @@ import numpy.typing as npt
 import scipy.sparse as sp
 from scipy.stats import rankdata
 
-from gca_core.grounding.enrichment import Mask, SetMatrix, rank_sums, univariate_model, weight_matrix
+from gca_core.grounding.enrichment import Mask, SetMatrix, rank_sums, weight_matrix
 from gca_core.grounding.knowledge import GroundingKnowledge
 from gca_core.grounding.models import (
     ActionKind,
@@ -27,6 +27,7 @@ from gca_core.grounding.models import (
     Suggestion,
 )
 from gca_core.knowledge.bundled.catalogue import Direction
+from gca_core.matrix.stats import univariate_model
 
 Array = npt.NDArray[np.float64]
 HALF_EFFECT = 1.0
@@ -162,7 +163,7 @@ def target_component(
         ]
     wanted = {f.name: sign_of(f.direction) for f in expectation.footprints if f.name in knowledge.footprints}
     weights = weight_matrix({name: knowledge.footprints[name] for name in wanted}, list(response.index))
-    activity = univariate_model(weights, response.lfc)[0]
+    (activity,) = univariate_model(weights, response.lfc)
     for (name, sign), t, n_genes in zip(wanted.items(), activity, np.diff(weights.indptr), strict=True):
         if n_genes < config.min_set_genes:
             continue

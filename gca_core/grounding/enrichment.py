@@ -146,27 +146,6 @@ def rank_sums(sets: SetMatrix, scores: Floats, background: Mask | None = None) -
     return z, np.asarray(2.0 * stats.norm.sf(np.abs(z)))
 
 
-def univariate_model(weights: sp.csr_matrix, scores: Floats) -> tuple[Floats, Floats]:
-    """Activity of each regulator: t of the slope of the scores over its weights, decoupler's ``ulm``.
-
-    Args:
-        weights: (n_regulators, n_genes) signed weights, 0 for genes that are none of its targets.
-        scores: (n_genes,).
-
-    Returns:
-        (n_regulators,) t, positive where the regulator is active, and (n_regulators,) two-sided p-values.
-    """
-    n = len(scores)
-    mean = np.asarray(weights.mean(axis=1)).ravel()
-    square = np.asarray(weights.multiply(weights).mean(axis=1)).ravel() - mean**2
-    covariance = (weights @ scores) / n - mean * scores.mean()
-    spread = np.sqrt(np.maximum(square, 0.0)) * scores.std()
-    r = np.clip(np.divide(covariance, spread, out=np.zeros_like(covariance), where=spread > 1e-12), -1.0, 1.0)
-    with np.errstate(divide="ignore"):
-        t = np.where(np.abs(r) < 1.0, r * np.sqrt(max(n - 2, 0) / np.maximum(1.0 - r**2, 1e-300)), np.sign(r) * 1e6)
-    return t, np.asarray(2.0 * stats.t.sf(np.abs(t), max(n - 2, 1)))
-
-
 def weight_matrix(weights: Mapping[str, Mapping[str, float]], genes: Sequence[str]) -> sp.csr_matrix:
     """(n_regulators, n_genes) of signed weights, in the order of the mapping."""
     place = {gene: i for i, gene in enumerate(genes)}

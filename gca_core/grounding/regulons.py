@@ -6,12 +6,14 @@ import csv
 import math
 
 import numpy as np
+from scipy import stats
 
 from gca_core import io
 from gca_core.errors import DataValidationError
-from gca_core.grounding.enrichment import read_gmt, univariate_model, weight_matrix
+from gca_core.grounding.enrichment import read_gmt, weight_matrix
 from gca_core.grounding.models import RegulatorActivity
 from gca_core.matrix.differential import DifferentialExpression, adjust
+from gca_core.matrix.stats import univariate_model
 
 SOURCE, TARGET, WEIGHT = ("source", "tf"), ("target", "gene"), ("weight", "mor")
 
@@ -58,7 +60,8 @@ def regulator_activity(
     weights = weight_matrix(regulons, found.genes)
     measured = np.diff(weights.indptr)
     kept = np.flatnonzero(measured >= min_targets)
-    t, p = univariate_model(weights[kept], found.lfc)
+    (t,) = univariate_model(weights[kept], found.lfc)
+    p = 2.0 * stats.t.sf(np.abs(t), max(len(found.lfc) - 2, 1))
     padj = adjust(p)
     names = list(regulons)
     order = sorted(range(len(kept)), key=lambda i: (p[i], -abs(t[i]), names[kept[i]]))

@@ -91,6 +91,34 @@ def group_sums(chunks: Iterable[sp.csr_matrix], codes: npt.ArrayLike, n_groups: 
     return GroupSums(*sums, np.bincount(groups, minlength=n_groups + 1).astype(np.int64))
 
 
+def univariate_model(weights: sp.csr_matrix, values: Floats | sp.csr_matrix) -> Floats:
+    """Activity of each regulator in each row of values: t of their slope over its weights, decoupler's ``ulm``.
+
+    Args:
+        weights: (n_regulators, n_genes) signed weights, 0 for genes that are none of its targets.
+        values: (n_genes,) or (n_rows, n_genes).
+
+    Returns:
+        (n_rows, n_regulators) t, one row for a vector; positive where the regulator is active.
+    """
+    n = weights.shape[1]
+    rows = sp.csr_matrix(values, dtype=np.float64)
+    (at, spread), (level, deviation) = _moments(weights), _moments(rows)
+    covariance = _dense(rows @ weights.T) / n - np.outer(level, at)
+    spreads = np.outer(deviation, spread)
+    r = np.clip(np.divide(covariance, spreads, out=np.zeros_like(covariance), where=spreads > 1e-12), -1.0, 1.0)
+    with np.errstate(divide="ignore"):
+        t = r * np.sqrt(max(n - 2, 0) / np.maximum(1.0 - r**2, 1e-300))
+    return np.where(np.abs(r) < 1.0, t, np.sign(r) * 1e6)
+
+
+def _moments(rows: sp.csr_matrix) -> tuple[Floats, Floats]:
+    """(n_rows,) means and standard deviations (n)."""
+    mean = np.asarray(rows.mean(axis=1)).ravel()
+    square = np.asarray(rows.multiply(rows).mean(axis=1)).ravel()
+    return mean, np.sqrt(np.maximum(square - mean**2, 0.0))
+
+
 def _statistics(total: Floats, square: Floats, positive: Floats, n_cells: npt.NDArray[np.int64]) -> GroupStatistics:
     divisor = np.maximum(n_cells, 1)[:, None]
     mean = total / divisor

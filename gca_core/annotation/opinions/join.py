@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import scipy.sparse as sp
 
@@ -21,6 +20,7 @@ from gca_core.annotation.opinions.reference import Reference, label_by_reference
 from gca_core.errors import DataValidationError
 from gca_core.knowledge.bundled.ontology import CellOntology
 from gca_core.matrix.ranking import rank_genes
+from gca_core.matrix.stats import univariate_model
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -147,24 +147,13 @@ def _by_ulm(expression: Expression, groups: pd.Series, knowledge: Knowledge) -> 
     at = {gene: j for j, gene in enumerate(expression.genes)}
     listed = [[at[gene] for gene in t.positive if gene in at] for t in types]
     measured = [i for i, genes in enumerate(listed) if len(genes) >= MIN_TARGETS]
-    rows = [j for i in measured for j in listed[i]]
-    columns = [k for k, i in enumerate(measured) for _ in listed[i]]
-    shape = (len(expression.genes), len(measured))
-    network = sp.csr_matrix((np.ones(len(rows)), (rows, columns)), shape=shape)
-    scores = np.vstack([slopes(chunk, network) for chunk in expression.values.chunks()])
+    columns = [j for i in measured for j in listed[i]]
+    rows = [k for k, i in enumerate(measured) for _ in listed[i]]
+    shape = (len(measured), len(expression.genes))
+    weights = sp.csr_matrix((np.ones(len(rows)), (rows, columns)), shape=shape)
+    scores = np.vstack([univariate_model(weights, chunk).astype(np.float32) for chunk in expression.values.chunks()])
     names = [types[i].ontology_id for i in measured]
     ranked = rank_genes(scores, names, groups, n_top=1, method="t-test_overestim_var")
     best = [term if score > 0 else None for term, score in zip(ranked["gene"], ranked["score"], strict=True)]
     labels = [None if term is None else knowledge.ontology.label(term) for term in best]
     return [Opinion(source=ULM, label=a, ontology_id=b) for a, b in zip(labels, best, strict=True)]
-
-
-def slopes(values: sp.csr_matrix, network: sp.csr_matrix) -> npt.NDArray[np.float32]:
-    """(n, t) t values of the slope of each cell's expression (n, g) over membership in each list (g, t)."""
-    n = values.shape[1]
-    size, total = (np.asarray(m.sum(axis=0)).ravel() for m in (network, values.T))
-    square = np.asarray(values.multiply(values).sum(axis=1)).ravel()
-    shared = np.asarray((values @ network).todense()) - np.outer(total, size) / n
-    spread = np.outer(square - total**2 / n, size - size**2 / n)
-    r = np.divide(shared, np.sqrt(np.maximum(spread, 0)), out=np.zeros(shared.shape), where=spread > 0)
-    return np.asarray(r * np.sqrt((n - 2) / np.maximum(1 - r**2, 1e-12)), dtype=np.float32)

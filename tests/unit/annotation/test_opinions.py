@@ -1,12 +1,11 @@
 import numpy as np
 import pandas as pd
 import pytest
-import scipy.sparse as sp
 from typer.testing import CliRunner
 
 from gca_core.annotation import annotate_anndata, annotate_by_reference, load_marker_database
 from gca_core.annotation.models import Annotation, FlagReason, Opinion
-from gca_core.annotation.opinions.join import join, slopes
+from gca_core.annotation.opinions.join import join
 from gca_core.annotation.report.page import render_csv, render_html
 from gca_core.cli.main import app
 from gca_core.datasets import kang2018_mini
@@ -37,18 +36,6 @@ def test_cells_are_labelled_by_others_and_left_alone_where_their_type_is_absent(
     few = [gene for gene in known.var_names if gene in load_marker_database().genes]
     with pytest.raises(DataValidationError, match=r"share .* genes"):
         annotate_by_reference(cells, known[:, few[:60]].copy(), "cell_type")
-
-
-# decoupler compiles for half a minute
-@pytest.mark.slow
-def test_ulm_is_that_of_decoupler():
-    decoupler = pytest.importorskip("decoupler")
-    rng = np.random.default_rng(0)
-    values = pd.DataFrame(rng.poisson(1.0, (20, 50)).astype(float), columns=[f"g{i}" for i in range(50)])
-    net = pd.DataFrame({"source": ["a"] * 6 + ["b"] * 8, "target": [f"g{i}" for i in range(14)], "weight": 1.0})
-    network = sp.csr_matrix((np.ones(14), (range(14), [0] * 6 + [1] * 8)), shape=(50, 2))
-    expected, _ = decoupler.mt.ulm(values, net)
-    assert slopes(sp.csr_matrix(values), network) == pytest.approx(expected.to_numpy(), abs=1e-3)
 
 
 @pytest.mark.parametrize(

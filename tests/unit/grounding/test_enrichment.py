@@ -11,8 +11,6 @@ from gca_core.grounding.enrichment import (
     over_representation,
     rank_sums,
     read_gmt,
-    univariate_model,
-    weight_matrix,
 )
 
 GENES = [f"g{i}" for i in range(60)]
@@ -50,19 +48,6 @@ def test_tests_are_those_of_the_definitions(sets, seed, measured):
         peer = stats.mannwhitneyu(inside, outside, use_continuity=False, method="asymptotic")
         assert ranked_p[i] == pytest.approx(peer.pvalue)
         assert np.sign(z[i]) == np.sign(peer.statistic - len(inside) * len(outside) / 2)
-
-
-def test_the_univariate_model_is_a_regression():
-    rng = np.random.default_rng(0)
-    scores = rng.normal(size=60)
-    weights = {"up": {g: 1.0 + i for i, g in enumerate(GENES[:20])}, "mixed": {"g3": -2.0, "g50": 1.0, "nowhere": 9.0}}
-    t, p = univariate_model(weight_matrix(weights, GENES), scores)
-    for i, own in enumerate(weights.values()):
-        fit = stats.linregress([own.get(g, 0.0) for g in GENES], scores)
-        assert t[i] == pytest.approx(fit.slope / fit.stderr)
-        assert p[i] == pytest.approx(fit.pvalue)
-    t, p = univariate_model(weight_matrix({"none": {}, **weights}, GENES), np.zeros(60))
-    assert (t == 0).all()
 
 
 def test_strength_needs_rank_and_size(sets):

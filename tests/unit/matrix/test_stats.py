@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from scipy import stats
 
 from gca_core.errors import DataValidationError
-from gca_core.matrix.stats import group_sums
+from gca_core.matrix.stats import group_sums, univariate_model
 
 
 def test_statistics_equal_those_of_numpy():
@@ -36,3 +37,19 @@ def test_the_input_is_not_changed():
 def test_codes_that_do_not_fit_are_refused(codes):
     with pytest.raises(DataValidationError):
         group_sums([sp.csr_matrix(np.ones((2, 2)))], codes, 2)
+
+
+@pytest.mark.parametrize("n_rows", [None, 5])
+def test_the_univariate_model_is_a_regression(n_rows):
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=60) if n_rows is None else rng.poisson(0.5, size=(n_rows, 60)).astype(np.float32)
+    weights = np.zeros((3, 60))
+    weights[1, :20], weights[2, [3, 50]] = 1.0 + np.arange(20), (-2.0, 1.0)
+    rows = np.atleast_2d(values)
+    t = univariate_model(sp.csr_matrix(weights), values if n_rows is None else sp.csr_matrix(values))
+    assert t.shape == (len(rows), 3) and (t[:, 0] == 0).all()
+    for i, row in enumerate(rows):
+        for k in (1, 2):
+            fit = stats.linregress(weights[k], row)
+            assert t[i, k] == pytest.approx(fit.slope / fit.stderr, rel=1e-6)
+    assert (univariate_model(sp.csr_matrix(weights), np.zeros(60)) == 0).all()
