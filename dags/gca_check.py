@@ -90,8 +90,10 @@ def gca_check() -> None:
         uri = io.join_uri(load_settings().results_root(), f"gca-check-{uuid4().hex}.txt")
         with io.reaching(uri):
             io.write_text(uri, "a check")
-            io.read_text(uri)
-            io.as_path(uri).unlink()
+            try:
+                io.read_text(uri)
+            finally:
+                io.as_path(uri).unlink()
         return str(load_settings().results_root())
 
     # [END howto_check_results]

@@ -14,7 +14,7 @@ from gca_core.store import embedded, layout
 from gca_core.store.redact import make_dsn, parse_dsn
 from tests.conftest import REPOSITORY
 from tests.helpers.batch_loopback import storage_of
-from tests.helpers.gcs_loopback import gcs
+from tests.helpers.gcs_loopback import Bucket, gcs
 from tests.release.conftest import run
 
 DOCKER = REPOSITORY / "docker"
@@ -23,7 +23,13 @@ SERVICES = COMPOSE["services"]
 
 
 @pytest.fixture
-def environment(process_home: Path, tmp_path: Path) -> Iterator[dict[str, str]]:
+def bucket() -> Iterator[Bucket]:
+    with gcs() as served:
+        yield served
+
+
+@pytest.fixture
+def environment(bucket: Bucket, process_home: Path, tmp_path: Path) -> dict[str, str]:
     """What compose.yaml sets, with the addresses of this machine."""
     server = parse_dsn(embedded.start(process_home).dsn())
     password = layout.read_credentials(process_home)["postgres"]
@@ -32,23 +38,21 @@ def environment(process_home: Path, tmp_path: Path) -> Iterator[dict[str, str]]:
         for name in ("airflow", "gca"):
             connection.execute(f"create database {name}_image")
     place = f"{layout.SUPERUSER}:{password}@/airflow_image?host={login['host']}&port={login['port']}"
-    with gcs() as bucket:
-        yield {
-            **{name: str(value) for name, value in SERVICES["scheduler"]["environment"].items()},
-            **storage_of(bucket.url),
-            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"postgresql+psycopg://{place}",
-            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC": f"postgresql+psycopg://{place}",
-            "AIRFLOW_HOME": str(tmp_path / "airflow"),
-            "GCA_ATLAS_DSN": make_dsn(**(login | {"dbname": "gca_image"})),
-            "GCA_HOME": str(tmp_path / "airflow" / "gca"),
-            "GCA_RESULTS_URI": "gs://lab/results",
-        }
-        assert "results/gca_annotate/summary.json" in bucket.objects
+    return {
+        **{name: str(value) for name, value in SERVICES["scheduler"]["environment"].items()},
+        **storage_of(bucket.url),
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"postgresql+psycopg://{place}",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC": f"postgresql+psycopg://{place}",
+        "AIRFLOW_HOME": str(tmp_path / "airflow"),
+        "GCA_ATLAS_DSN": make_dsn(**(login | {"dbname": "gca_image"})),
+        "GCA_HOME": str(tmp_path / "airflow" / "gca"),
+        "GCA_RESULTS_URI": "gs://lab/results",
+    }
 
 
 @pytest.mark.slow
 def test_what_the_image_installs_prepares_its_servers_and_runs_a_dag(
-    with_extras: Path, environment: dict[str, Any], tmp_path: Path
+    with_extras: Path, environment: dict[str, Any], bucket: Bucket, tmp_path: Path
 ) -> None:
     environment["PATH"] = f"{with_extras.parent}:/usr/bin:/bin"
     prepare = Path(shutil.copy(DOCKER / "airflow" / "prepare.sh", tmp_path))
@@ -56,6 +60,7 @@ def test_what_the_image_installs_prepares_its_servers_and_runs_a_dag(
         run(prepare, folder=tmp_path, **environment)
     run(with_extras.with_name("gca"), "examples", "copy", tmp_path / "airflow" / "dags", **environment)
     run(with_extras.with_name("airflow"), "dags", "test", "gca_annotate", folder=tmp_path, **environment)
+    assert "results/gca_annotate/summary.json" in bucket.objects
 
 
 def test_compose_starts_every_part_of_airflow_after_what_it_needs() -> None:
