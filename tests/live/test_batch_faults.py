@@ -93,9 +93,11 @@ def test_a_triggerer_told_to_stop_amid_a_cancel_ends_it_first(airflow, batch, be
     airflow.wait(lambda: ": RUNNING" in airflow.log(run), "the triggerer to watch it", run)
     batch.fail_next("CancelJob", 503, times=2)
     airflow.mark_run(run, "failed")
+    # one asked for a job of a test before may come late
+    airflow.wait(lambda: "the task has ended" in airflow.log(run), "the triggerer to know it", run)
     airflow.wait(lambda: len(batch._faults) < 2, "the service to be asked", run)
     airflow.restart("triggerer", signal.SIGTERM)
-    assert states(batch) == ["CANCELLED"]
+    assert states(batch) == ["CANCELLED"], airflow.log(run)
 
 
 def test_a_teardown_cancels_the_job_of_a_run_marked_while_no_triggerer_is_there(airflow, batch, begin) -> None:
