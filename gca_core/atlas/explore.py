@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from gca_core.atlas.models import CellGroup
 from gca_core.errors import StoreError
+from gca_core.store.migrations import check_current
 from gca_core.store.pool import pooled, retried
 from gca_core.store.redact import redact
 
@@ -95,7 +96,7 @@ class Explorer:
     """
 
     def __init__(self, dsn: str) -> None:
-        self._dsn = dsn
+        self._dsn, self._checked = dsn, False
 
     def overview(self) -> Overview:
         """Counts of everything."""
@@ -146,6 +147,9 @@ class Explorer:
     def _rows(self, query: str, values: Mapping[str, Any]) -> list[dict[str, Any]]:
         def once() -> list[dict[str, Any]]:
             with pooled(self._dsn) as connection, connection.cursor(row_factory=dict_row) as cursor:
+                if not self._checked:
+                    check_current(connection)
+                    self._checked = True
                 return cursor.execute(query.encode(), values).fetchall()
 
         try:

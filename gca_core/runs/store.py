@@ -3,7 +3,7 @@
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -14,6 +14,7 @@ from psycopg.types.json import Jsonb
 from gca_core.errors import StoreError
 from gca_core.runs.models import Claim, IterationRow, RunPhase, RunRow, RunStatus, StoredIteration
 from gca_core.store.connect import connect
+from gca_core.store.migrations import check_current
 from gca_core.store.pool import pooled
 
 log = logging.getLogger(__name__)
@@ -96,7 +97,8 @@ where run_id = %(run_id)s
 class RunStore:
     """Records of runs and their iterations.
 
-    Each call is one transaction on a connection of its own, so one object can serve several threads.
+    Each call is one transaction on a connection of its own, so one object can serve several threads. The first one
+    checks that the schema is that of this version.
 
     Args:
         dsn: a connection string whose login may write runs (roles app and admin).
@@ -104,7 +106,7 @@ class RunStore:
     """
 
     def __init__(self, dsn: str, *, pool: bool = False) -> None:
-        self._dsn, self._pool = dsn, pool
+        self._dsn, self._pool, self._checked = dsn, pool, False
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
@@ -311,8 +313,13 @@ class RunStore:
             cursor = _execute(connection, query, values)
             return [dict_row(cursor)(found) for found in cursor.fetchall()]
 
-    def _transaction(self) -> AbstractContextManager[psycopg.Connection]:
-        return pooled(self._dsn) if self._pool else connect(self._dsn)
+    @contextmanager
+    def _transaction(self) -> Iterator[psycopg.Connection]:
+        with pooled(self._dsn) if self._pool else connect(self._dsn) as connection:
+            if not self._checked:
+                check_current(connection)
+                self._checked = True
+            yield connection
 
 
 def _values(row: RunRow) -> dict[str, Any]:

@@ -58,15 +58,31 @@ def require_current(dsn: str) -> None:
     Raises:
         StoreError: it is older or newer; says what to do.
     """
-    found, expected = current_version(dsn), available()[-1][0]
+    with connect(dsn, autocommit=True) as connection:
+        check_current(connection)
+
+
+def check_current(connection: psycopg.Connection) -> None:
+    """:func:`require_current` on an open connection."""
+    expected, where = available()[-1][0], describe(connection.info.dsn)
+    try:
+        found = _version(connection)
+    except psycopg.Error as error:
+        raise StoreError(
+            f"the schema of the database ({where}) can't be read: {' '.join(str(error).split())}"
+        ) from None
     if found < expected:
         raise StoreError(
-            f"the database ({describe(dsn)}) has schema version {found}, and {expected} is needed; "
+            f"the database ({where}) has schema version {found}, and {expected} is needed; "
             "run 'gca atlas init' with a login that may create tables"
         )
+    _refuse_newer(found, expected, where)
+
+
+def _refuse_newer(found: int, expected: int, where: str) -> None:
     if found > expected:
         raise StoreError(
-            f"the database ({describe(dsn)}) has schema version {found}, newer than the {expected} that this version "
+            f"the database ({where}) has schema version {found}, newer than the {expected} that this version "
             "knows; upgrade airflow-provider-gca"
         )
 
@@ -78,7 +94,7 @@ def migrate(dsn: str) -> int:
     a login: the server's administrator gives them one). Otherwise this login does everything.
 
     Raises:
-        StoreError: the server can't be reached, lacks pgvector, or this login may not change it.
+        StoreError: the server can't be reached, lacks pgvector, or this login may not change it; its schema is newer.
     """
     steps = available()
     with connect(dsn, autocommit=True) as connection:
@@ -102,6 +118,7 @@ def _apply(dsn: str, connection: psycopg.Connection, steps: list[tuple[int, str,
         # what who may only read can't take
         holder.execute("lock table schema_version in share update exclusive mode")
         done = _version(connection)
+        _refuse_newer(done, steps[-1][0], describe(dsn))
         for number, name, text in steps:
             if number <= done:
                 continue

@@ -18,7 +18,7 @@ def resolve_dsn(settings: Settings, role: Role = "app") -> str:
 
     Raises:
         ConfigurationError: profile ``prod`` without a DSN, or one that isn't a connection string.
-        StoreError: the embedded server can't be started.
+        StoreError: the embedded server can't be started, or a newer version of this package has used it.
     """
     if settings.atlas_dsn is not None:
         dsn = settings.atlas_dsn.get_secret_value()
@@ -30,7 +30,7 @@ def resolve_dsn(settings: Settings, role: Role = "app") -> str:
         )
     server = embedded.start(settings.home)
     admin = server.dsn("admin")
-    if migrations.current_version(admin) < migrations.available()[-1][0]:
+    if migrations.current_version(admin) != migrations.available()[-1][0]:
         migrations.migrate(admin)
     return server.dsn(role)
 

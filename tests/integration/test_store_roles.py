@@ -8,7 +8,8 @@ import psycopg
 import pytest
 from pydantic import SecretStr
 
-from gca_core.atlas import Atlas
+from gca_core.atlas import Atlas, open_atlas
+from gca_core.atlas.explore import Explorer
 from gca_core.config import Settings, load_settings
 from gca_core.errors import ConfigurationError, StoreError
 from gca_core.runs.store import RunStore
@@ -166,16 +167,47 @@ def test_a_database_of_an_older_version_keeps_what_it_holds(empty_database, monk
         connection.execute("delete from datasets")
 
 
+USES = {
+    "atlas": lambda dsn: open_atlas(dsn=dsn),
+    "runs": lambda dsn: RunStore(dsn).list_runs(),
+    "page": lambda dsn: (RunStore(dsn, pool=True).count_runs(), Explorer(dsn).overview()),
+    "write": lambda dsn: RunStore(dsn).fault("a", "b"),
+}
+
+
 def test_a_server_without_the_schema_or_with_a_newer_one_is_refused(empty_database: str) -> None:
-    for action in (require_current, lambda dsn: RunStore(dsn).list_runs()):
+    for use in USES.values():
         with pytest.raises(StoreError, match="gca atlas init"):
-            action(empty_database)
+            use(empty_database)
     migrate(empty_database)
-    require_current(empty_database)
+    for use in USES.values():
+        use(empty_database)
     with connect(empty_database) as connection:
         connection.execute("insert into schema_version (version, name, sha256) values (9999, 'later', '')")
+        # a right that the later version took
+        connection.execute("revoke insert on runs from gca_app")
+    before = granted(empty_database)
+    for use in (*USES.values(), migrate):
+        with pytest.raises(StoreError, match=r"newer than the \d+ that this version knows; upgrade"):
+            use(empty_database)
+    assert granted(empty_database) == before
+    close_pools()
+
+
+def granted(dsn: str) -> list[tuple[object, ...]]:
+    """The rights of all roles."""
+    with connect(dsn) as connection:
+        query = "select * from information_schema.role_table_grants where table_schema = 'public' order by 1, 2, 5, 6"
+        return connection.execute(query.encode()).fetchall()
+
+
+@pytest.mark.slow
+def test_an_embedded_server_that_a_newer_version_used_is_refused(fresh_home: Path) -> None:
+    settings = load_settings(home=fresh_home)
+    with connect(resolve_dsn(settings, "admin")) as connection:
+        connection.execute("insert into schema_version (version, name, sha256) values (9999, 'later', '')")
     with pytest.raises(StoreError, match="newer"):
-        require_current(empty_database)
+        resolve_dsn(settings)
 
 
 def test_a_login_without_rights_degrades_with_a_clear_word(empty_database: str, superuser_dsn: str) -> None:
