@@ -8,7 +8,7 @@ STACK_STAMP := .venv-stack/.installed
 BROWSER_STAMP := $(VENV)/.installed-browser
 RELEASE_STAMP := $(VENV)/.installed-release
 AXE := build/axe-core/package/axe.min.js
-EXTRAS := scanpy,vae,haystack,embedded,google,openai,observability
+EXTRAS := scanpy,vae,haystack,embedded,google,openai,observability,ui
 # groups are known to pip from 25.1 on; constraints.txt has a newer one
 INSTALL := PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/python -m pip install -q --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest

@@ -25,6 +25,7 @@ COMMANDS = {
     "annotate": ("annotation.annotate", "Label the clusters of a table of marker genes."),
     "annotate-by-reference": ("annotation.annotate_by_reference", "Label cells by labelled cells of your own."),
     "review": ("annotation.review", "List flagged clusters, take decisions and keep them."),
+    "dashboard": ("annotation.dashboard", "Look at an annotated file in the browser, and decide on its labels."),
     "schema": ("annotation.schema", "Print the JSON schema (draft 2020-12) of the report, or of another file."),
     "machine-profile": ("tools.machine_profile", "Write a profile of this machine, for training."),
     "scanpy": ("annotation.scanpy", "Label the clusters of an AnnData file, or judge labels that are there."),

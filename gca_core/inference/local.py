@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 DEFAULT_TIMEOUT = 1800.0
 GRACE_SECONDS = 5.0
 _LAST_LINES = 5
-_FOR_GCS = ("GOOGLE_APPLICATION_CREDENTIALS", "CLOUDSDK_CONFIG", "GOOGLE_CLOUD_PROJECT")
+FOR_GCS = ("GOOGLE_APPLICATION_CREDENTIALS", "CLOUDSDK_CONFIG", "GOOGLE_CLOUD_PROJECT")
 
 
 def write_job(requests: Sequence[InferenceRequest], job_uri: str, *, job_id: str | None = None) -> JobFile:
@@ -189,7 +189,7 @@ def run_local_job(
 
 def _environment(requests: Sequence[InferenceRequest]) -> dict[str, str]:
     uris = [uri for r in requests for uri in (r.prompt_uri, r.query_uri, r.control_uri, r.output_uri)]
-    environment = child_environment(*(_FOR_GCS if any(uri.startswith("gs://") for uri in uris) else ()))
+    environment = child_environment(*(FOR_GCS if any(uri.startswith("gs://") for uri in uris) else ()))
     package_parent = str(Path(gca_core.__file__).resolve().parent.parent)
     paths = [package_parent, *filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))]
     return environment | {"PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)), "PYTHONUNBUFFERED": "1"}

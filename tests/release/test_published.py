@@ -21,7 +21,7 @@ from tests.release.conftest import install, run
 
 NAME = "airflow-provider-gca"
 EXTRAS = {"scanpy", "vae", "haystack", "embedded", "gcs", "google", "openai", "anthropic", "gemini", "observability"}
-EXTRAS |= {"api", "all", "stack"}
+EXTRAS |= {"api", "all", "stack", "ui"}
 
 
 @pytest.fixture(scope="module")

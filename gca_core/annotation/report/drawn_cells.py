@@ -76,15 +76,15 @@ def drawn_cells(
         log.info("computing a UMAP")
         coordinates = (graph or cell_graph(expression, seed)).umap(seed)
         return DrawnCells(coordinates, computed_for_all=True)
-    positions = _sample(groups, seed)
+    positions = chosen_cells(groups, seed)
     log.info("computing a UMAP of %d of %d cells", len(positions), len(groups))
     coordinates = cell_graph(expression.of_cells(positions), seed).umap(seed)
     note = f": {len(positions):,} of {len(groups):,} cells drawn"
     return DrawnCells(coordinates, positions, note=note)
 
 
-def _sample(groups: pd.Series, seed: int) -> npt.NDArray[np.int64]:
-    """Ascending positions of cells drawn at random, with some of every cluster."""
+def chosen_cells(groups: pd.Series, seed: int) -> npt.NDArray[np.int64]:
+    """Ascending positions of 20,000 cells drawn at random, with some of every cluster."""
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(groups))
     codes = groups.cat.codes.to_numpy()[order]

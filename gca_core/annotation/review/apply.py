@@ -117,7 +117,7 @@ def _plans(queue: Queue, decisions: Sequence[Decision]) -> list[_Plan]:
     plans = [_plan(run, by_run.get(run.name, [])) for run in queue.runs]
     for plan in plans:
         if plan.differs:
-            _annotated_file(plan.run)
+            annotated_file(plan.run)
     return plans
 
 
@@ -169,8 +169,12 @@ def _corrected(report: DatasetReport, corrections: Corrections) -> DatasetReport
     return report.model_copy(update={"annotations": found, "stats": stats})
 
 
-def _annotated_file(run: Run) -> str | None:
-    """The annotated cells of a run; None where it is of lists of markers."""
+def annotated_file(run: Run) -> str | None:
+    """The annotated cells of a run, as path or URI; None where it is of lists of markers.
+
+    Raises:
+        DataValidationError: they are not beside the report.
+    """
     if not run.report.n_cells:
         return None
     found = next((path for name in ANNOTATED if as_path(path := f"{run.folder}/{name}").exists()), None)
@@ -188,7 +192,7 @@ def _label_again(plan: _Plan) -> None:
     from gca_core.annotation.report.uns_record import kept_drawn, kept_markers, kept_source
     from gca_core.annotation.run import write_folder
 
-    folder, cells = plan.run.folder, _annotated_file(plan.run)
+    folder, cells = plan.run.folder, annotated_file(plan.run)
     if cells is None:
         write_folder(folder, plan.report, None, source=as_path(folder).name, corrections=plan.corrections)
         return

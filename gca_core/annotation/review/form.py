@@ -69,7 +69,7 @@ def cluster_questions(where: PathInput | Sequence[PathInput], *, at_most: int) -
     entries = sorted(collect_review(where).entries, key=lambda e: (-(e.annotation.n_cells or 0), e.key))
     if len(entries) > at_most:
         log.warning("%d clusters are flagged; the %d largest are asked about", len(entries), at_most)
-    return [_question(entry) for entry in entries[:at_most]]
+    return [cluster_question(entry) for entry in entries[:at_most]]
 
 
 def apply_answers(answers: Sequence[ClusterAnswer], where: PathInput, folder: str) -> AppliedAnswers:
@@ -109,7 +109,8 @@ def apply_answers(answers: Sequence[ClusterAnswer], where: PathInput, folder: st
     return AppliedAnswers(applied=applied, refused=tuple(refused), flagged=flagged)
 
 
-def _question(entry: Entry) -> ClusterQuestion:
+def cluster_question(entry: Entry) -> ClusterQuestion:
+    """A cluster as a question."""
     a = entry.annotation
     facts = {
         "label": a.primary_label,

@@ -89,6 +89,21 @@ def collect_review(where: PathInput | Sequence[PathInput], *, everything: bool =
     return Queue(root, runs, tuple(wanted))
 
 
+def single_run(where: PathInput) -> Run:
+    """The one annotation that a folder holds, or that a file is a result of.
+
+    Raises:
+        DataValidationError: nothing is there, a report can't be read, or there are several.
+    """
+    runs = collect_review(where).runs
+    if len(runs) > 1:
+        raise DataValidationError(
+            f"{str(where)!r} holds the results of {len(runs)} runs: {', '.join(repr(run.name) for run in runs[:5])}; "
+            "name the folder of one"
+        )
+    return runs[0]
+
+
 def _reports(place: PathInput) -> list[str]:
     """The reports that a place stands for: those under a folder, or the one that is or lies beside a file."""
     path = as_path(place)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ import typer
 from gca_core.cli import failures
 from gca_core.cli.terminal import progress_shown
 from gca_core.config import Settings, load_settings
+from gca_core.errors import ConfigurationError
 
 # fields that the command line writes in another way than --their-name
 SPELLING = {
@@ -46,6 +48,14 @@ AssetsHome = Annotated[
         rich_help_panel="Evidence",
     ),
 ]
+
+
+def reviewer(who: str | None) -> str:
+    """The name given, or that of the user of this system."""
+    try:
+        return who or getpass.getuser()
+    except (KeyError, OSError):
+        raise ConfigurationError("this system names no user; say who decided, with --who or GCA_REVIEWER") from None
 
 
 def settings(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gca_core.cli import failures
+from gca_core.cli.annotation.options import reviewer
 
 if TYPE_CHECKING:
     from gca_core.annotation.review.queue import Queue
@@ -76,15 +77,9 @@ def _found(queue: Queue, *, everything: bool) -> str:
 
 
 def _apply(table: str, where: list[str], who: str | None, *, free_labels: bool) -> None:
-    import getpass
-
     from gca_core.annotation.review.apply import apply_review
-    from gca_core.errors import ConfigurationError
 
-    try:
-        name = who or getpass.getuser()
-    except (KeyError, OSError):
-        raise ConfigurationError("this system names no user; say who decided, with --who or GCA_REVIEWER") from None
+    name = reviewer(who)
     outcome = apply_review(table, where, who=name, free_labels=free_labels)
     new = sum(outcome.applied.values())
     typer.echo(
