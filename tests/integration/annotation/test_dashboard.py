@@ -126,7 +126,7 @@ def test_a_decision_goes_into_cells_report_and_corrections(opened, results):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("label", "told"),
-    [("no such cell", "is no name of a Cell Ontology term"), (" ", "the label is empty"), ("x" * 600, "close: ")],
+    [("no such cell", "is no name of a Cell Ontology term"), (" ", "the label is empty")],
 )
 def test_a_label_that_is_none_changes_nothing_and_is_told(opened, results, label, told):
     before = contents(results)
