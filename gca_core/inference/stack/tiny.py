@@ -51,7 +51,7 @@ class TinyWorld:
 
     def __post_init__(self) -> None:
         rng = np.random.default_rng(self.seed)
-        n_programs, size = 6, 20
+        n_programs, size = 6, self.n_genes // 10
         types = rng.normal(0, 1.0, self.n_genes) + rng.normal(0, 0.6, (self.n_types, self.n_genes))
         programs = np.zeros((n_programs, self.n_genes))
         for k, genes in enumerate(np.split(rng.permutation(self.n_genes)[: n_programs * size], n_programs)):

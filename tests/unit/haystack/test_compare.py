@@ -1,8 +1,8 @@
 """A prediction beside measured cells."""
 
 import json
-from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import anndata as ad
 import numpy as np
@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from gca_core.cli.main import app
 from gca_core.errors import DataValidationError
+from gca_core.haystack.results import compare
 from gca_core.haystack.results.compare import INSTALL, Truth, compare_run, compare_with_truth
 
 N = 40
@@ -52,10 +53,13 @@ def test_a_perfect_prediction_agrees_with_the_truth(tmp_path: Path, genes: list[
     assert compared.pearson_lfc == pytest.approx(1.0, abs=0.01) and compared.de_overlap_50 >= 0.8
     assert (compared.n_true_cells, compared.n_control_cells) == (N, N)
     assert compared.n_de_shared >= 5 and compared.direction_agreement >= 0.9 and compared.n_perturbations == 2
-    if find_spec("cell_eval"):
-        assert compared.discrimination == 1.0
-    else:
-        assert compared.discrimination is None and compared.discrimination_note == INSTALL
+    assert compared.discrimination == 1.0
+
+
+def test_without_cell_eval_a_comparison_says_what_discrimination_needs(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(compare, "find_spec", lambda name: None)
+    compared = compare_run(result_in(tmp_path, cells()), truth_in(tmp_path, cells()))
+    assert compared.discrimination is None and compared.discrimination_note == INSTALL
 
 
 def test_another_response_agrees_less_and_cells_of_the_type_alone_count(tmp_path: Path) -> None:
