@@ -1,11 +1,11 @@
-"""Small checkpoints for the columns and rows of STACK: simulated responses in the genes and resting types of an atlas.
+"""Small checkpoints for what is said of STACK: simulated responses in the genes and resting types of an atlas.
 
-Run with ``PYTHONPATH=. .venv-stack/bin/python benchmarks/tiny_checkpoint.py kang FOLDER``, or with ``simulated`` for the
-atlas of :mod:`haystack_simulated`. The programs and responses that it learns from are drawn anew, so that it never saw a
+Run with ``PYTHONPATH=. .venv-stack/bin/python benchmarks/tiny_checkpoint.py kang FOLDER``, or ``simulated`` for the atlas
+of :mod:`haystack_simulated`. The programs and responses that it learns from are drawn anew, so that it never saw a
 perturbed cell of what it is judged on.
 
 1. kang: 200 genes, those of Hallmark's immune sets that Kang's control cells express most; the four largest types.
-2. simulated: all genes of the atlas; its four first types.
+2. simulated: all genes of the atlas; its first four types.
 """
 
 import sys
