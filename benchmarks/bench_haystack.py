@@ -10,6 +10,9 @@ Run with ``make bench-haystack``, or ``python benchmarks/bench_haystack.py --qui
 2, 3 and Kang need ../shared/data or GCA_BENCH_DATA and are skipped, saying so, where it is absent. Nothing is tuned
 here, and the truth is opened after the choice. ``--held-back`` runs the configuration of the simulator that is kept for
 the end. The backend is ``shift``: the mean response of the chosen cells, worked into the query cells.
+
+``--checkpoint FOLDER`` asks some of 1 of ``stack`` instead, with a small checkpoint (``tiny_checkpoint.py simulated``);
+arc-stack has to be importable, for example by ``PYTHONPATH=.venv-stack/lib/python3.11/site-packages``.
 """
 
 from __future__ import annotations
@@ -48,10 +51,15 @@ THRESHOLD = IterationConfig().score_threshold
 # questions of each setting; of each regime, in the simulated one
 FULL = {"simulated": 8, "drugs": 79, "cytokines": 22, "kang": 8, "bundled": 8}
 QUICK = {"simulated": 1, "drugs": 6, "cytokines": 2, "kang": 1, "bundled": 1}
+STACK, STACK_QUESTIONS = "stack", 2
+# arms without a prompt, so without a model
+NO_PROMPT = {"mean shift of all types", "type's mean response", "nearest type", "reference", "oracle, one prompt"}
 FIGURES = ["Pearson", "overlap of 50", "discrimination"]
 
 
-def simulated(settings: Settings, context: HaystackContext, config: Config, n: int) -> Iterator[Case]:
+def simulated(
+    settings: Settings, context: HaystackContext, config: Config, n: int, bounds: IterationConfig | None = None
+) -> Iterator[Case]:
     """``n`` questions of each regime."""
     world = World(config)
     cells = world.atlas()
@@ -65,7 +73,19 @@ def simulated(settings: Settings, context: HaystackContext, config: Config, n: i
             truths[asked] = np.array([world.truth(name, asked, 100) for name in world.perturbations])
         place = world.perturbations.index(question.perturbation)
         truth = Truth(truths[asked][place], truths[asked], place)
-        yield case_of(question, truth, context, "simulated", measured=True)
+        yield case_of(question, truth, context, "simulated", measured=True, config=bounds)
+
+
+def of_stack(folder: str) -> IterationConfig:
+    """Bounds of a loop that asks a small checkpoint."""
+    return IterationConfig(
+        backend="stack",
+        checkpoint=f"{folder}/model.ckpt",
+        gene_list_uri=f"{folder}/genes.json",
+        query_cells=128,
+        prompt_cells=256,
+        diffusion_steps=2,
+    )
 
 
 def drugs(context: HaystackContext, n: int) -> Iterator[Case]:
@@ -138,7 +158,9 @@ def with_atlas(context: HaystackContext, atlas: VectorAtlas) -> HaystackContext:
     return HaystackContext(context.settings, context.ontology, context.catalogue, atlas)
 
 
-def ask_all(name: str, sizes: dict[str, int], config: Config, part: int, parts: int) -> tuple[Table, Table]:
+def ask_all(
+    name: str, sizes: dict[str, int], config: Config, part: int, parts: int, checkpoint: str | None = None
+) -> tuple[Table, Table]:
     """Figures by question and arm, and what is to be said of each question's run; every ``parts``-th question.
 
     It has a home and a database of its own, so that several can be at work.
@@ -151,7 +173,7 @@ def ask_all(name: str, sizes: dict[str, int], config: Config, part: int, parts: 
         os.environ["GCA_CACHE_DIR"] = str(home / "cache")
         settings = load_settings(home=home)
         context = open_context(settings)
-        for number, case in enumerate(cases_of(name, sizes[name], settings, context, config)):
+        for number, case in enumerate(cases_of(name, sizes, settings, context, config, checkpoint)):
             if number % parts != part:
                 continue
             rng = np.random.default_rng([SEED, number])
@@ -173,8 +195,18 @@ def ask_all(name: str, sizes: dict[str, int], config: Config, part: int, parts: 
     return pd.DataFrame(rows), pd.DataFrame(runs)
 
 
-def cases_of(name: str, n: int, settings: Settings, context: HaystackContext, config: Config) -> Iterator[Case]:
+def cases_of(
+    name: str,
+    sizes: dict[str, int],
+    settings: Settings,
+    context: HaystackContext,
+    config: Config,
+    checkpoint: str | None,
+) -> Iterator[Case]:
     """The questions of a setting."""
+    if name == STACK and checkpoint is not None:
+        return simulated(settings, context, config, STACK_QUESTIONS, of_stack(checkpoint))
+    n = sizes[name]
     if name == "simulated":
         return simulated(settings, context, config, n)
     if name == "drugs":
@@ -233,9 +265,10 @@ def show(name: str, rows: pd.DataFrame, runs: pd.DataFrame, backend: str) -> Non
         loop = own[own["arm"] == LOOP].set_index("question")["U"]
         for arm, found in own.groupby("arm", sort=False):
             ahead = loop - found.set_index("question")["U"]
+            ran = "shift" if backend == STACK and arm in NO_PROMPT else backend
             figures = " | ".join(f"{value:.3f}" for value in found[FIGURES].mean()).replace("nan", "-")
             print(
-                f"| {arm} | {backend} | {found['calls'].mean():.1f} | {(found['calls'] > 0).sum()} | {figures} "
+                f"| {arm} | {ran} | {found['calls'].mean():.1f} | {(found['calls'] > 0).sum()} | {figures} "
                 f"| {interval(found['U'].to_numpy())} | {'' if arm == LOOP else interval(ahead.to_numpy())} |"
             )
     print(f"\n{name}, runs to their end:")
@@ -262,21 +295,22 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a few questions of each kind")
     parser.add_argument("--held-back", action="store_true", help="the simulator's configuration kept for the end")
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--checkpoint", metavar="FOLDER", help="model.ckpt and genes.json: asks stack alone")
     options = parser.parse_args()
     config, sizes = HELD_BACK if options.held_back else MAIN, QUICK if options.quick else FULL
-    parts = options.processes
+    parts, settings = options.processes, [STACK] if options.checkpoint else options.settings
     began = time.monotonic()
     with ProcessPoolExecutor(parts, mp_context=get_context("spawn")) as workers:
         asked = [
-            [workers.submit(ask_all, name, sizes, config, part, parts) for part in range(parts)]
-            for name in options.settings
+            [workers.submit(ask_all, name, sizes, config, part, parts, options.checkpoint) for part in range(parts)]
+            for name in settings
         ]
-        for name, answers in zip(options.settings, asked, strict=True):
+        for name, answers in zip(settings, asked, strict=True):
             rows, runs = (pd.concat(tables) for tables in zip(*(each.result() for each in answers), strict=True))
             if len(rows):
                 rows, runs = (table.sort_values("question", kind="stable") for table in (rows, runs))
-                title = config.name if name == "simulated" else name
-                show(title, rows, runs, "none, vectors" if name == "drugs" else "shift")
+                title = config.name if name in ("simulated", STACK) else name
+                show(title, rows, runs, {"drugs": "none, vectors", STACK: STACK}.get(name, "shift"))
     print(f"\n{time.monotonic() - began:.0f} s")
 
 

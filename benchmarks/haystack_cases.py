@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import NamedTuple
 
 import anndata as ad
@@ -41,9 +42,11 @@ from gca_core.haystack.models import (
     StructuredQuery,
 )
 from gca_core.haystack.prompts.from_reference import Guide, guide_for
+from gca_core.haystack.prompts.materialise import write_candidate, write_jobs, write_query
 from gca_core.haystack.reference import AtlasReference
 from gca_core.haystack.steps import compare_with, expected_of, measure_by
 from gca_core.haystack.understand import understand
+from gca_core.inference.job import run_job
 from gca_core.inference.prediction import LOG, change, differential_change, read_prediction
 from gca_core.inference.resample import draw, solve_rates
 from gca_core.matrix.compare import de_overlap, pearson
@@ -249,6 +252,7 @@ class Case:
         realise: from a mean response to predicted cells and their control; None where there are no cells.
         measured: what the atlas itself has for an answer, where the truth is another measurement.
         vectors: the measured responses, where there are no cells.
+        by_model: from a prompt to predicted cells and their control, where a model predicts.
     """
 
     question: Question
@@ -261,6 +265,7 @@ class Case:
     realise: Callable[[Array], Pair] | None
     measured: Array | None = None
     vectors: AtlasReference | None = None
+    by_model: Callable[[PromptCandidate], Pair] | None = None
     _tried: dict[str, Tried] = field(default_factory=dict)
 
     @property
@@ -298,7 +303,7 @@ class Case:
         key = candidate.candidate_id
         if key not in self._tried:
             shift = np.average([self.changes[g] for g in candidate.cell_group_ids], axis=0, weights=candidate.weights)
-            cells = None if self.realise is None else self.realise(shift)
+            cells = self.by_model(candidate) if self.by_model else self.realise and self.realise(shift)
             changes, found = (shift, None) if cells is None else (change(*cells), tested(*cells))
             score = self.score(changes, found)
             status = EvaluationStatus.UNGROUNDABLE if score.score is None else EvaluationStatus.SCORED
@@ -366,7 +371,8 @@ def case_of(
     )
     own = np.mean(list(changes_of(atlas, hidden)[0].values()), axis=0) if hidden else None
     realise = realiser(atlas, dataset, question.cell_type_id, config)
-    return Case(question, query, context, config, genes, truth, changes, realise, own)
+    by_model = None if config.checkpoint is None else jobs_of(atlas, config, context.settings.home / "prompts")
+    return Case(question, query, context, config, genes, truth, changes, realise, own, by_model=by_model)
 
 
 def changes_of(atlas: Atlas, groups: Sequence[CellGroup]) -> tuple[dict[str, Array], list[str]]:
@@ -375,6 +381,20 @@ def changes_of(atlas: Atlas, groups: Sequence[CellGroup]) -> tuple[dict[str, Arr
     treated, genes = atlas.group_means([group.group_id for group in paired])
     untreated, _ = atlas.group_means([str(group.control_group_id) for group in paired])
     return dict(zip([group.group_id for group in paired], treated - untreated, strict=True)), genes
+
+
+def jobs_of(atlas: Atlas, config: IterationConfig, folder: Path) -> Callable[[PromptCandidate], Pair]:
+    """What a model predicts from a prompt, by the job that the loop would send."""
+
+    def predict(candidate: PromptCandidate) -> Pair:
+        work = str(folder)
+        query = write_query(atlas, candidate.query_group_ids, work, config)
+        (job,) = write_jobs([write_candidate(atlas, candidate, work, query, config)], work, config)
+        (result,) = run_job(job.job_uri).results
+        assert result.prediction_uri is not None, result.error
+        return read_prediction(result.prediction_uri, query)
+
+    return predict
 
 
 def realiser(atlas: Atlas, dataset: str, cell_type_id: str, config: IterationConfig) -> Callable[[Array], Pair]:

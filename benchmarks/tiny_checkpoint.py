@@ -1,6 +1,6 @@
 """Small checkpoints for what is said of STACK: simulated responses in the genes and resting types of an atlas.
 
-Run with ``PYTHONPATH=. .venv-stack/bin/python benchmarks/tiny_checkpoint.py kang FOLDER``, or ``simulated`` for the atlas
+Run with ``PYTHONPATH=. .venv-stack/bin/python benchmarks/tiny_checkpoint.py kang FOLDER``, or ``simulated`` for that
 of :mod:`haystack_simulated`. The programs and responses that it learns from are drawn anew, so that it never saw a
 perturbed cell of what it is judged on.
 
