@@ -46,6 +46,7 @@ def search_literature(
     if not genes:
         return Literature(reason="no gene is differentially expressed")
     found = []
+    answers, cached = online.answers(Source.PUBMED)
     agent = _any(perturbation[:MAX_NAMES])
     for gene, direction in genes:
         both = f"{_quoted(gene)} AND {agent}"
@@ -67,7 +68,8 @@ def search_literature(
         found.append(GeneEvidence(gene=gene, direction=direction, **counts))
     told = any(evidence.publications for evidence in found)
     reason = "" if told else f"PubMed names none of {len(found)} genes with the perturbation"
-    return Literature(evidence=tuple(found), reason=reason)
+    now, now_cached = online.answers(Source.PUBMED)
+    return Literature(evidence=tuple(found), reason=reason, answers=now - answers, answers_cached=now_cached - cached)
 
 
 def _any(names: Sequence[str]) -> str:

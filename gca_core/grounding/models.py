@@ -149,10 +149,12 @@ class GeneEvidence(BaseModel, frozen=True):
 
 
 class Literature(BaseModel, frozen=True):
-    """The evidence by gene, or why there is none."""
+    """The evidence by gene, or why there is none, with the number of answers, and of those that came from the cache."""
 
     evidence: tuple[GeneEvidence, ...] = ()
     reason: str = ""
+    answers: int = 0
+    answers_cached: int = 0
 
 
 class GroundingScore(BaseModel, frozen=True):

@@ -250,7 +250,8 @@ class CandidateEvaluation(BaseModel, frozen=True):
     """One candidate, its prediction and how grounded that is.
 
     ``agreement`` is the Pearson correlation of the predicted change with the reference response; None where the atlas
-    gives none. ``expected`` is the accuracy to expect of it; None where the atlas has too few pairs to say.
+    gives none. ``expected`` is the accuracy to expect of it; None where the atlas has too few pairs to say. ``cached``
+    says whether the prediction was made before, ``literature_cached`` how many of PubMed's answers were.
     """
 
     candidate: PromptCandidate
@@ -266,6 +267,8 @@ class CandidateEvaluation(BaseModel, frozen=True):
     backend: str = ""
     model: str = ""
     cached: bool = False
+    literature_answers: int = 0
+    literature_cached: int = 0
     error: str | None = None
 
     @property

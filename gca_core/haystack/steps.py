@@ -347,6 +347,8 @@ def evaluate(state: StateRef, iteration: int, result: InferenceResult, context: 
         backend=result.backend,
         model=result.model,
         cached=result.cached,
+        literature_answers=literature.answers,
+        literature_cached=literature.answers_cached,
     )
 
 

@@ -14,7 +14,7 @@ from gca_core import io
 PARTICULAR = frozenset(
     {
         "run_id", "results_uri", "prediction_uri", "query_uri", "state_uri", "h5ad_uri", "html_uri", "markdown_uri",
-        "json_uri", "duration_seconds", "cached", "error",
+        "json_uri", "duration_seconds", "cached", "error", "literature_answers", "literature_cached",
     }
 )  # fmt: skip
 

@@ -102,6 +102,8 @@ def _texts(f: Findings) -> dict[str, Any]:
         "fates": fates(f.run, f.best),
         "caveats": caveats(f.run, f.outputs, f.baseline, f.reference),
         "n_cached": sum(evaluation.cached for evaluation in f.run.evaluations()),
+        "n_answers": sum(evaluation.literature_answers for evaluation in f.run.evaluations()),
+        "n_answers_cached": sum(evaluation.literature_cached for evaluation in f.run.evaluations()),
         "links": f.links[:LISTED_LINKS],
         "n_links": len(f.links),
         "regulators": f.regulators[:LISTED_FACTORS],

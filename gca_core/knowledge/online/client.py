@@ -65,7 +65,7 @@ class ServiceClient:
     """Calls one service.
 
     The state (limit, circuit breaker) lives as long as the object; the connections only as long as a call, so that
-    it can be used from one event loop after another.
+    it can be used from one event loop after another. ``n_answers`` and ``n_from_cache`` count what it gave so far.
 
     Args:
         source: the service.
@@ -94,6 +94,7 @@ class ServiceClient:
         kept = cache or FileCache(settings.cache_folder() / source.value)
         self._cache = kept if service.stored and self._max_age_s > 0 else None
         self._sleep = sleep
+        self.n_answers = self.n_from_cache = 0
         self._jitter = random.Random()  # noqa: S311
 
     async def get_json(
@@ -153,9 +154,12 @@ class ServiceClient:
         kept = self._cache and self._cache.get(request.key, max_age_s=self._max_age_s)
         if kept:
             try:
-                return read(kept.content.decode())
+                value = read(kept.content.decode())
             except ValueError:
                 log.debug("a cached answer of %s can't be read; it is asked again", self.source)
+            else:
+                self.n_answers, self.n_from_cache = self.n_answers + 1, self.n_from_cache + 1
+                return value
         if not self._breaker.allows():
             raise ExternalAPIError(f"{self.source} failed several times in a row and is left alone for a while")
         try:
@@ -167,6 +171,7 @@ class ServiceClient:
             self._breaker.failed()
             raise
         self._breaker.succeeded()
+        self.n_answers += 1
         if self._cache is not None and found.body is not None:
             self._cache.put(request.key, found.body.encode())
         return found.value

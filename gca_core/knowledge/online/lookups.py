@@ -86,6 +86,11 @@ class OnlineKnowledge:
         """KEGG pathways of a gene; the snapshot has none."""
         return await self._ask(Source.KEGG, lambda client: kegg_pathways(client, gene), tuple)
 
+    def answers(self, source: Source) -> tuple[int, int]:
+        """Answers of a service so far, and how many of them came from the cache."""
+        client = self._clients.get(source)
+        return (client.n_answers, client.n_from_cache) if client else (0, 0)
+
     async def _ask(
         self, source: Source, ask: Callable[[ServiceClient], Awaitable[T | None]], otherwise: Callable[[], T]
     ) -> Lookup[T]:

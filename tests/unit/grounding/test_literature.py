@@ -29,8 +29,10 @@ def test_counts_by_gene_are_asked_once_and_kept(tmp_path: Path) -> None:
     with serve(counts) as pubmed:
         found = search_literature(GENES, names, "monocyte", online(tmp_path, pubmed.url))
         asked = len(pubmed.calls)
-        assert search_literature(GENES, names, "monocyte", online(tmp_path, pubmed.url)) == found
+        again = search_literature(GENES, names, "monocyte", online(tmp_path, pubmed.url))
         assert len(pubmed.calls) == asked == 9
+    assert (again.evidence, again.reason) == (found.evidence, found.reason)
+    assert (found.answers, found.answers_cached, again.answers, again.answers_cached) == (9, 0, 9, 9)
     fields = {"publications": 90, "in_cell_type": 30, "supporting": 12, "contradicting": 1}
     assert found.evidence[0] == GeneEvidence(gene="ISG15", direction="up", **fields)
     assert found.evidence[2] == GeneEvidence(gene="NOBODY1", direction="down")

@@ -103,6 +103,19 @@ def test_each_candidate_is_told_what_it_was_taken_or_left_for(run_with) -> None:
     assert "less well grounded (6.0 against 8.0)" in fates(worse, best_of(worse.evaluations()))["c-1"]
 
 
+def test_what_came_from_a_cache_is_said_and_is_no_part_of_the_canonical_log(run_with) -> None:
+    run = run_with(8.0)
+    (record,) = run.iterations
+    kept = {"cached": True, "literature_answers": 9, "literature_cached": 4}
+    again = record.model_copy(update={"evaluations": (record.evaluations[0].model_copy(update=kept),)})
+    known = run.model_copy(update={"iterations": (again,)})
+    for report in (render_report(findings(known)), render_report_markdown(findings(known))):
+        assert "1 of 1 predictions were made before and come from the cache" in report
+        assert "4 of 9 answers of PubMed come from the cache" in report
+    assert "come from the cache" not in render_report(findings(run))
+    assert make_log(run=run)["canonical"] == make_log(run=known)["canonical"]
+
+
 def test_the_canonical_log_is_that_of_every_run_of_a_question(run_with) -> None:
     one = run_with(8.0)
     done = one.evaluations()[0].model_copy(update={"prediction_uri": "file:///elsewhere", "duration_seconds": 9.0})
