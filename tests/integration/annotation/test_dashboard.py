@@ -23,7 +23,7 @@ from gca_core.annotation.models import DatasetReport
 from gca_core.annotation.report import drawn_cells
 from gca_core.cli.main import main
 from gca_core.datasets import pbmc68k_reduced
-from gca_core.io import write_json
+from gca_core.io import as_path, write_json
 from tests.helpers.live_airflow import free_port
 
 APP = f"{pages.__path__[0]}/app.py"
@@ -55,8 +55,8 @@ def results(annotated, tmp_path) -> Path:
 def opened(monkeypatch):
     """A page on results, as a browser would have it."""
 
-    def opened(results: Path, who: str = "Ada") -> AppTest:
-        monkeypatch.setattr(sys, "argv", [APP, str(results / "report.json"), who])
+    def opened(results: Path | str, who: str = "Ada") -> AppTest:
+        monkeypatch.setattr(sys, "argv", [APP, f"{results}/report.json", who])
         page = AppTest.from_file(APP, default_timeout=60).run()
         assert not page.exception
         return page
@@ -195,6 +195,17 @@ def test_of_many_cells_some_of_every_cluster_are_drawn(opened, results, monkeypa
     drawn = opened(results).session_state["cells"]
     assert len(drawn) == 400
     assert set(drawn["annotation"]) == set(range(11))
+
+
+@pytest.mark.slow
+def test_results_in_a_bucket_are_decided_on_like_others(opened, results, bucket):
+    for path in results.iterdir():
+        if path.is_file():
+            as_path(f"gs://lab/run/{path.name}").write_bytes(path.read_bytes())
+    page = decide(opened("gs://lab/run"), 0, "B cell")
+    assert [message.value for message in page.success] == ["Written into the results:"]
+    (correction,) = load_corrections(f"gs://lab/run/{CORRECTIONS_FILE}").corrections
+    assert (correction.label, correction.who) == ("B cell", "Ada")
 
 
 @pytest.mark.slow

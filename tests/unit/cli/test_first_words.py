@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-HEAVY = {"scanpy", "anndata", "torch", "matplotlib", "pandas", "scipy", "sklearn", "zarr", "psycopg"}
+HEAVY = {"scanpy", "anndata", "torch", "matplotlib", "pandas", "scipy", "sklearn", "zarr", "psycopg", "streamlit"}
 SCRIPT = """
 import json, os, sys
 from gca_core.cli.main import main
@@ -37,6 +37,7 @@ CASES = [
     (("scanpy", "validate", "{}/cells.h5ad", "--label-column", "nope"), "no label column 'nope'"),
     (("annotate", "{}/none.csv"), "none.csv' does not exist"),
     (("annotate", "--nope"), "No such option"),
+    (("dashboard", "{}/none.h5ad"), "none.h5ad' does not exist"),
     (("vae", "train", "{}/none.h5ad"), "none.h5ad' does not exist"),
     (("vae", "train", "{}/cells.h5ad", "--batch-column", "nope"), "no batch column 'nope'"),
     (("vae", "map", "{}/run", "{}/cells.h5ad"), "run/model' does not exist"),
