@@ -71,7 +71,7 @@ class Settings(BaseSettings):
     llm_api_key: SecretStr | None = None
     request_id: str | None = None
     embeddings: str | None = None
-    seed: int = Field(default=DEFAULT_SEED, ge=0)
+    seed: int = Field(default=DEFAULT_SEED, ge=0, lt=2**32)
     runs_retention_days: int | None = Field(default=None, ge=1)
     keep_predictions: bool = True
     page_dag_id: str = "gca_haystack_ask"

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, computed_field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, computed_field, model_validator
 
 from gca_core.atlas.explore import Overview
 from gca_core.haystack.results.digest import Digest
 from gca_core.runs.models import RunPhase, RunStatus
 
-MAX_QUESTION, MAX_NAME = 2000, 200
+MAX_QUESTION, MAX_NAME, MAX_ID = 2000, 200, 250
 PAGE, MAX_PAGE = 20, 100
+# PostgreSQL keeps no NUL
+TEXT = r"^[^\x00]*$"
 
 
 class Fault(BaseModel):
@@ -69,25 +71,46 @@ class Metadata(BaseModel):
     limits: Limits
 
 
+def _whole(value: Any) -> Any:
+    """In JSON 7.0 is an integer too."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Whole = Annotated[int, BeforeValidator(_whole)]
+
+
+def _asked(*given: str) -> dict[str, Any]:
+    names = ("question", "cell_type", "perturbation")
+    return {
+        "required": list(given),
+        "properties": {name: {"type": "string" if name in given else "null"} for name in names},
+    }
+
+
 class RunRequest(BaseModel):
     """A question, or a cell type and a perturbation; what is left out is as the DAG has it."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        json_schema_extra={"oneOf": [_asked("question"), _asked("cell_type", "perturbation")]},
+    )
 
-    question: str | None = Field(None, min_length=10, max_length=MAX_QUESTION)
-    cell_type: str | None = Field(None, min_length=1, max_length=MAX_NAME)
-    perturbation: str | None = Field(None, min_length=1, max_length=MAX_NAME)
-    kind: str | None = Field(None, min_length=1, max_length=100)
-    dataset: str | None = Field(None, min_length=1, max_length=MAX_NAME)
-    max_iterations: int | None = Field(None, ge=1, le=10)
+    question: str | None = Field(None, min_length=10, max_length=MAX_QUESTION, pattern=TEXT)
+    cell_type: str | None = Field(None, min_length=1, max_length=MAX_NAME, pattern=TEXT)
+    perturbation: str | None = Field(None, min_length=1, max_length=MAX_NAME, pattern=TEXT)
+    kind: str | None = Field(None, min_length=1, max_length=100, pattern=TEXT)
+    dataset: str | None = Field(None, min_length=1, max_length=MAX_NAME, pattern=TEXT)
+    max_iterations: Whole | None = Field(None, ge=1, le=10)
     score_threshold: float | None = Field(None, ge=1, le=10)
-    seed: int | None = Field(None, ge=0)
+    seed: Whole | None = Field(None, ge=0, lt=2**32)
     budget_seconds: float | None = Field(None, gt=0)
     predict_anyway: bool | None = None
-    gca_llm_conn_id: str | None = Field(None, max_length=MAX_NAME)
-    llm_model: str | None = Field(None, max_length=MAX_NAME)
+    gca_llm_conn_id: str | None = Field(None, max_length=MAX_NAME, pattern=TEXT)
+    llm_model: str | None = Field(None, max_length=MAX_NAME, pattern=TEXT)
     feedback: bool | None = None
-    notify: str | None = Field(None, max_length=1000)
+    notify: str | None = Field(None, max_length=1000, pattern=TEXT)
 
     @model_validator(mode="after")
     def _asked_in_one_way(self) -> Self:

@@ -153,7 +153,7 @@ class IterationConfig(BaseModel, frozen=True, extra="forbid"):
     plateau_window: int = Field(default=3, ge=1)
     min_improvement: float = Field(default=1.0, ge=0)
     max_evaluations: int | None = Field(default=None, ge=1)
-    budget_seconds: float | None = Field(default=None, gt=0)
+    budget_seconds: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     candidates_per_iteration: int = Field(default=4, ge=1, le=MAX_CANDIDATES)
     candidates_per_job: int = Field(default=MAX_CANDIDATES, ge=1)
     ontology_distance: int = Field(default=2, ge=0)
@@ -177,7 +177,7 @@ class IterationConfig(BaseModel, frozen=True, extra="forbid"):
     max_model_calls: int = Field(default=8, ge=0, le=50)
     max_model_tokens: int = Field(default=500_000, ge=1)
     max_model_seconds: float = Field(default=300.0, gt=0)
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**32)
     prediction_seeds: int = Field(default=1, ge=1, le=10)
     nonce: str = ""
     predict_anyway: bool = False

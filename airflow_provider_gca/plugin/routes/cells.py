@@ -7,12 +7,14 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from airflow_provider_gca.hooks.atlas import AtlasHook
-from airflow_provider_gca.plugin.models import MAX_NAME, MAX_PAGE, MAX_QUESTION, PAGE, Prompt, Prompts
+from airflow_provider_gca.plugin.models import MAX_NAME, MAX_PAGE, MAX_QUESTION, PAGE, TEXT, Prompt, Prompts
 from airflow_provider_gca.plugin.records import explorer
 from gca_core.atlas.explore import GroupPage
 
 router = APIRouter(tags=["cells"])
-Word = Annotated[str | None, Query(max_length=MAX_NAME, description="A part of a name or synonym, or an id.")]
+Word = Annotated[
+    str | None, Query(max_length=MAX_NAME, pattern=TEXT, description="A part of a name or synonym, or an id.")
+]
 
 
 @router.get("/cells")
@@ -32,8 +34,8 @@ def cells(
 
 @router.get("/cells/prompts")
 def prompts(
-    question: Annotated[str, Query(min_length=10, max_length=MAX_QUESTION)],
-    dataset: Annotated[str | None, Query(max_length=MAX_NAME)] = None,
+    question: Annotated[str, Query(min_length=10, max_length=MAX_QUESTION, pattern=TEXT)],
+    dataset: Annotated[str | None, Query(max_length=MAX_NAME, pattern=TEXT)] = None,
 ) -> Prompts:
     """The prompts that a question would begin with; nothing is predicted."""
     from gca_core.haystack.models import IterationConfig

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, HTTPException, Query, Request
+from fastapi import APIRouter, HTTPException, Path, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response, StreamingResponse
 
@@ -19,9 +19,11 @@ from airflow_provider_gca.plugin.door import Allowance
 from airflow_provider_gca.plugin.files import send_file
 from airflow_provider_gca.plugin.host import ask_airflow
 from airflow_provider_gca.plugin.models import (
+    MAX_ID,
     MAX_NAME,
     MAX_PAGE,
     PAGE,
+    TEXT,
     Result,
     Run,
     RunPage,
@@ -44,6 +46,8 @@ RUNS_PER_MINUTE = 10.0
 LOOK_SECONDS, PING_SECONDS, STREAM_SECONDS = 1.0, 15.0, 600.0
 MAX_STREAMS = 8
 router = APIRouter(tags=["runs"])
+RunId = Annotated[str, Path(min_length=1, max_length=MAX_ID, pattern=TEXT)]
+Kind = Annotated[str, Path(min_length=1, max_length=MAX_NAME, pattern=TEXT)]
 _starts = Allowance(RUNS_PER_MINUTE / 60, RUNS_PER_MINUTE)
 _streams: Counter[str] = Counter()
 
@@ -90,8 +94,10 @@ def runs(
     request: Request,
     user: CurrentUser,
     status: RunStatus | None = None,
-    text: Annotated[str | None, Query(max_length=MAX_NAME, description="In the question or the id.")] = None,
-    by: Annotated[str | None, Query(max_length=MAX_NAME, description="Who asked.")] = None,
+    text: Annotated[
+        str | None, Query(max_length=MAX_NAME, pattern=TEXT, description="In the question or the id.")
+    ] = None,
+    by: Annotated[str | None, Query(max_length=MAX_NAME, pattern=TEXT, description="Who asked.")] = None,
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = PAGE,
     offset: Annotated[int, Query(ge=0, le=1_000_000)] = 0,
 ) -> RunPage:
@@ -106,13 +112,13 @@ def runs(
 
 
 @router.get("/runs/{run_id}")
-def run(request: Request, user: CurrentUser, run_id: str) -> Run:
+def run(request: Request, user: CurrentUser, run_id: RunId) -> Run:
     """How a run stands."""
     return _run(request, require_run(user, run_id), run_store().iterations(run_id))
 
 
 @router.get("/runs/{run_id}/result")
-def result(request: Request, user: CurrentUser, run_id: str) -> Result:
+def result(request: Request, user: CurrentUser, run_id: RunId) -> Result:
     """What a run came to; 409 while it goes on, or where it ended without a result."""
     row = require_run(user, run_id)
     if "json" not in row.outputs:
@@ -128,7 +134,7 @@ def result(request: Request, user: CurrentUser, run_id: str) -> Result:
 
 
 @router.get("/runs/{run_id}/files/{kind}")
-def file(user: CurrentUser, run_id: str, kind: str) -> Response:
+def file(user: CurrentUser, run_id: RunId, kind: Kind) -> Response:
     """A file of the result: ``html`` to look at, ``markdown``, ``json`` and ``h5ad`` to keep."""
     uri = require_run(user, run_id).outputs.get(kind)
     if uri is None:
@@ -137,7 +143,7 @@ def file(user: CurrentUser, run_id: str, kind: str) -> Response:
 
 
 @router.post("/runs/{run_id}/cancel")
-async def cancel(request: Request, user: CurrentUser, run_id: str) -> Run:
+async def cancel(request: Request, user: CurrentUser, run_id: RunId) -> Run:
     """End a run by Airflow's own API: its DAG run is marked as failed, which ends its tasks and jobs."""
     row = await run_in_threadpool(require_run, user, run_id)
     await run_in_threadpool(require_dag, user, "PUT", row.dag_id or page_dag_id())
@@ -150,7 +156,7 @@ async def cancel(request: Request, user: CurrentUser, run_id: str) -> Run:
 
 
 @router.get("/runs/{run_id}/events", response_class=StreamingResponse)
-async def events(request: Request, user: CurrentUser, run_id: str) -> StreamingResponse:
+async def events(request: Request, user: CurrentUser, run_id: RunId) -> StreamingResponse:
     """The run as server-sent events: ``run`` whenever something changed, ``end`` when nothing more will."""
     await run_in_threadpool(require_run, user, run_id)
     name = str(user.get_id())

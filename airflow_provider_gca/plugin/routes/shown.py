@@ -10,10 +10,11 @@ from fastapi.responses import Response
 
 from airflow_provider_gca.plugin.files import send_file
 from airflow_provider_gca.plugin.host import ask_airflow
+from airflow_provider_gca.plugin.models import MAX_ID
 from airflow_provider_gca.utils.place import is_shown, uri_key
 
 router = APIRouter(tags=["results"])
-Id = Annotated[str, Query(min_length=1, max_length=250)]
+Id = Annotated[str, Query(min_length=1, max_length=MAX_ID)]
 
 
 @router.get("/results")
@@ -22,7 +23,7 @@ async def shown(
     dag_id: Id,
     dag_run_id: Id,
     task_id: Id,
-    map_index: Annotated[int, Query(ge=-1)] = -1,
+    map_index: Annotated[int, Query(ge=-1, lt=2**31)] = -1,
     kind: Literal["report", "figure"] = "report",
 ) -> Response:
     """The report or figure that a task recorded, for those whom Airflow shows the task's XComs."""
