@@ -365,11 +365,21 @@ def read_json(uri: PathInput, *, what: str = "file") -> Any:
         DataValidationError: the file is missing, too large or too deep, or not JSON.
     """
     try:
-        return json.loads(read_text(uri, what=what))
-    except json.JSONDecodeError as error:
+        return parse_json(read_text(uri, what=what))
+    except ValueError as error:
         raise DataValidationError(f"the {what} {str(uri)!r} is not valid JSON: {error}") from None
+
+
+def parse_json(text: str) -> Any:
+    """The value of a JSON text of a stranger.
+
+    Raises:
+        ValueError: it is no JSON, too deep, or has a number of thousands of digits.
+    """
+    try:
+        return json.loads(text)
     except RecursionError:
-        raise DataValidationError(f"the {what} {str(uri)!r} is not valid JSON: it is nested too deeply") from None
+        raise ValueError("it is nested too deeply") from None
 
 
 def read_yaml(uri: PathInput, *, what: str = "file") -> Any:

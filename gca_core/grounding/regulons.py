@@ -31,13 +31,16 @@ def read_regulons(uri: str) -> dict[str, dict[str, float]]:
     text = io.read_text(uri, what="regulon table")
     lines = text.splitlines()
     separator = "\t" if "\t" in (lines[0] if lines else "") else ","
-    rows = csv.reader(lines, delimiter=separator)
-    head = [name.strip().casefold() for name in next(rows, [])]
+    try:
+        rows = list(csv.reader(lines, delimiter=separator))
+    except csv.Error as error:
+        raise DataValidationError(f"{uri} is no table: {error}") from None
+    head = [name.strip().casefold() for name in rows[0]] if rows else []
     at = [next((head.index(name) for name in names if name in head), None) for names in (SOURCE, TARGET, WEIGHT)]
     if at[0] is None or at[1] is None:
         return {name: dict.fromkeys(sorted(genes), 1.0) for name, genes in read_gmt(uri).items()}
     found: dict[str, dict[str, float]] = {}
-    for number, row in enumerate(rows, start=2):
+    for number, row in enumerate(rows[1:], start=2):
         if not any(cell.strip() for cell in row):
             continue
         try:

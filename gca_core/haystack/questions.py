@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Sequence
 from io import StringIO
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from gca_core.errors import DataValidationError, complaints
 from gca_core.haystack.models import IterationConfig
-from gca_core.io import content_hash, join_uri, read_text, write_text
+from gca_core.io import content_hash, join_uri, parse_json, read_text, write_text
 from gca_core.pages import render_page
 
 if TYPE_CHECKING:
@@ -173,7 +172,7 @@ def _taken(row: RunRow, field: str, name: str) -> float:
 
 def _json(text: str) -> list[dict[str, Any]]:
     try:
-        rows = json.loads(text)
+        rows = parse_json(text)
     except ValueError as error:
         raise DataValidationError(f"the list of questions is no JSON: {error}") from None
     found = [{"question": row} if isinstance(row, str) else row for row in rows]
@@ -186,17 +185,18 @@ def _csv(text: str) -> list[dict[str, Any]]:
     if "\0" in text:
         raise DataValidationError("the list of questions holds binary data; save it as CSV in UTF-8, or as JSON")
     reader = csv.DictReader(StringIO(text, newline=""), strict=True)
-    names = [name.strip() for name in reader.fieldnames or ()]
+    try:
+        names = [name.strip() for name in reader.fieldnames or ()]
+        rows = [{name.strip(): (value or "").strip() for name, value in row.items() if name} for row in reader]
+    except csv.Error as error:
+        raise DataValidationError(f"the list of questions is no table: {error}") from None
     unknown = sorted(set(names) - set(Question.model_fields))
     if unknown or not set(names) & {"question", "cell_type"}:
         raise DataValidationError(
             f"the list of questions has the columns {', '.join(names) or 'none'}; expected question, or cell_type and "
             "perturbation, and where wanted id, kind and dataset"
         )
-    try:
-        return [{name.strip(): (value or "").strip() for name, value in row.items() if name} for row in reader]
-    except csv.Error as error:
-        raise DataValidationError(f"the list of questions is no table: {error}") from None
+    return rows
 
 
 def _cell(value: Any) -> str:

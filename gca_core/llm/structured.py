@@ -89,7 +89,8 @@ def find_json(text: str) -> list[Any]:
         try:
             data, end = _DECODER.raw_decode(text, opening.start())
             found.append(data)
-        except json.JSONDecodeError:
+        except ValueError:
+            # also of a number of thousands of digits
             end = opening.end()
         except RecursionError:
             # a thousand levels that were read in vain

@@ -43,10 +43,10 @@ def read_markers(data: bytes, *, name: str, species: str = "human") -> ParsedTab
         return _resolved(_gmt(text, name), name, species, ontology)
     first = text.split("\n", 1)[0]
     reader = csv.DictReader(StringIO(text, newline=""), delimiter="\t" if "\t" in first else ",")
-    header = [column.strip() for column in reader.fieldnames or []]
-    if {"cell_type", "gene_symbol"} <= set(header):
-        return ParsedTable(parse_markers(text, species=species, ontology=ontology))
     try:
+        header = [column.strip() for column in reader.fieldnames or []]
+        if {"cell_type", "gene_symbol"} <= set(header):
+            return ParsedTable(parse_markers(text, species=species, ontology=ontology))
         table_rows = [{(k or "").strip(): v or "" for k, v in row.items() if isinstance(v, str)} for row in reader]
     except csv.Error as error:
         raise MarkerDatabaseError(f"the marker database {name!r} is no table: {error}") from None

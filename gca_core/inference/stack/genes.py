@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -37,8 +38,8 @@ def read_gene_list(uri: str) -> tuple[str, ...]:
     text = io.read_text(uri, what="gene list")
     if text.lstrip().startswith("["):
         try:
-            found = json.loads(text)
-        except json.JSONDecodeError as error:
+            found = io.parse_json(text)
+        except ValueError as error:
             raise DataValidationError(f"the gene list {uri!r} is no JSON: {error}") from None
     else:
         found = [line.strip() for line in text.splitlines() if line.strip()]
@@ -55,7 +56,7 @@ def checked(genes: object, name: str) -> tuple[str, ...]:
         raise DataValidationError(f'the gene list {name!r} is no list of gene symbols; expected e.g. ["CD3E", "LYZ"]')
     capitals = tuple(gene.upper() for gene in genes)
     if len(set(capitals)) < len(capitals):
-        twice = sorted({gene for gene in capitals if capitals.count(gene) > 1})[:3]
+        twice = sorted(gene for gene, n in Counter(capitals).items() if n > 1)[:3]
         raise DataValidationError(f"the gene list {name!r} holds genes twice: {', '.join(twice)}")
     return capitals
 

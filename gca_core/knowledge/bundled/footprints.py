@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from functools import cache
 from types import MappingProxyType
 
-from gca_core.knowledge.bundled.files import data_file
+from gca_core.knowledge.bundled.files import reading
 
 
 @cache
@@ -15,7 +15,7 @@ def load_footprints() -> Mapping[str, Mapping[str, float]]:
     Source: Schubert et al., Nature Communications 2018; the 200 genes with the smallest p-value per pathway.
     """
     footprints: dict[str, dict[str, float]] = {}
-    with gzip.open(data_file("progeny.tsv.gz"), "rt", encoding="utf-8") as source:
+    with reading("progeny.tsv.gz") as (path,), gzip.open(path, "rt", encoding="utf-8") as source:
         for line in source:
             pathway, gene, weight = line.rstrip("\n").split("\t")
             footprints.setdefault(pathway, {})[gene] = float(weight)

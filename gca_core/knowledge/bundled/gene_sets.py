@@ -7,7 +7,7 @@ from itertools import accumulate
 from types import MappingProxyType
 
 from gca_core.errors import ConfigurationError, DataValidationError
-from gca_core.knowledge.bundled.files import data_file
+from gca_core.knowledge.bundled.files import reading
 from gca_core.knowledge.bundled.footprints import load_footprints
 
 COLLECTIONS = ("hallmark", "reactome")
@@ -32,7 +32,7 @@ def load_gene_sets(collection: str) -> Mapping[str, frozenset[str]]:
             f"there is no gene-set collection {collection!r}; bundled are {', '.join((*COLLECTIONS, GO_BP))}"
         )
     sets: dict[str, frozenset[str]] = {}
-    with gzip.open(data_file(f"{collection}.tsv.gz"), "rt", encoding="utf-8") as source:
+    with reading(f"{collection}.tsv.gz") as (path,), gzip.open(path, "rt", encoding="utf-8") as source:
         for line in source:
             name, _, genes = line.rstrip("\n").split("\t")
             sets[name] = frozenset(genes.split())
@@ -60,15 +60,12 @@ def load_go_bp() -> Mapping[str, frozenset[str]]:
     The names carry their id, as in ``response to type I interferon (GO:0034340)``. The file holds the genes
     once, and per set a line of name and member places; each place after the first is the gap to the one before.
     """
-    with gzip.open(data_file("go_bp.tsv.gz"), "rt", encoding="utf-8") as source:
+    with reading("go_bp.tsv.gz") as (path,), gzip.open(path, "rt", encoding="utf-8") as source:
         genes = source.readline().split()
         sets = {}
         for line in source:
             name, gaps = line.rstrip("\n").split("\t")
-            try:
-                sets[name] = frozenset(map(genes.__getitem__, accumulate(map(int, gaps.split()))))
-            except IndexError:
-                raise DataValidationError("the bundled GO file is damaged; install the package again") from None
+            sets[name] = frozenset(map(genes.__getitem__, accumulate(map(int, gaps.split()))))
     return MappingProxyType(sets)
 
 
@@ -78,7 +75,7 @@ def set_ids(collection: str) -> Mapping[str, str]:
     if collection == GO_BP:
         return MappingProxyType({name: name[name.rindex("(GO:") + 1 : -1] for name in load_go_bp()})
     load_gene_sets(collection)
-    with gzip.open(data_file(f"{collection}.tsv.gz"), "rt", encoding="utf-8") as source:
+    with reading(f"{collection}.tsv.gz") as (path,), gzip.open(path, "rt", encoding="utf-8") as source:
         rows = [line.split("\t", 2)[:2] for line in source]
     return MappingProxyType({name: identifier for name, identifier in rows if identifier})
 
@@ -105,7 +102,7 @@ def sets_of_gene(collection: str) -> Mapping[str, tuple[str, ...]]:
 @cache
 def known_symbols() -> frozenset[str]:
     """Every human gene symbol that a bundled gene set or footprint holds."""
-    with gzip.open(data_file("go_bp.tsv.gz"), "rt", encoding="utf-8") as source:
+    with reading("go_bp.tsv.gz") as (path,), gzip.open(path, "rt", encoding="utf-8") as source:
         of_go = source.readline().split()
     sets = (genes for collection in COLLECTIONS for genes in load_gene_sets(collection).values())
     return frozenset(of_go).union(*sets, *load_footprints().values())

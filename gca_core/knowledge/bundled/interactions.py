@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 from gca_core import io
 from gca_core.errors import DataValidationError
-from gca_core.knowledge.bundled.files import data_file
+from gca_core.knowledge.bundled.files import reading
 from gca_core.knowledge.bundled.gene_sets import load_gene_sets
 
 NETWORK_COLLECTION = "reactome"
@@ -109,9 +109,9 @@ class InteractionGraph:
 @cache
 def load_ligand_receptors() -> tuple[LigandReceptor, ...]:
     """The bundled pairs, by ligand and receptor."""
-    with gzip.open(data_file("ligand_receptor.tsv.gz"), "rt", encoding="utf-8") as source:
+    with reading("ligand_receptor.tsv.gz") as (path,), gzip.open(path, "rt", encoding="utf-8") as source:
         rows = [line.rstrip("\n").split("\t") for line in source]
-    return tuple(LigandReceptor(ligand=tuple(a.split("_")), receptor=tuple(b.split("_"))) for a, b in rows)
+        return tuple(LigandReceptor(ligand=tuple(a.split("_")), receptor=tuple(b.split("_"))) for a, b in rows)
 
 
 @cache

@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import Any
 
 from gca_core.errors import DataValidationError
-from gca_core.knowledge.bundled.files import data_file
+from gca_core.knowledge.bundled.files import reading
 
 _IDENTIFIER = re.compile(r"CL[:_](\d{7})", re.IGNORECASE)
 _WORD = re.compile(r"[^\W_]+")
@@ -187,10 +187,11 @@ class CellOntology:
 @functools.cache
 def load_ontology() -> CellOntology:
     """The bundled Cell Ontology, read once per process."""
-    data: dict[str, Any] = json.loads(gzip.decompress(data_file("cell_ontology.json.gz").read_bytes()))
-    lines = data_file("cell_ontology_aliases.tsv").read_text(encoding="utf-8").splitlines()
-    aliases = [(row["alias"], row["ontology_id"]) for row in csv.DictReader(lines, delimiter="\t")]
-    return CellOntology(data["version"], data["terms"], data["replaced"], aliases)
+    with reading("cell_ontology.json.gz", "cell_ontology_aliases.tsv") as (packed, table):
+        data: dict[str, Any] = json.loads(gzip.decompress(packed.read_bytes()))
+        lines = table.read_text(encoding="utf-8").splitlines()
+        aliases = [(row["alias"], row["ontology_id"]) for row in csv.DictReader(lines, delimiter="\t")]
+        return CellOntology(data["version"], data["terms"], data["replaced"], aliases)
 
 
 def unique_index(pairs: Iterable[tuple[str, str]], key: Any) -> dict[str, str]:

@@ -13,7 +13,7 @@ from functools import cache, cached_property
 from types import MappingProxyType
 
 from gca_core.errors import DataValidationError
-from gca_core.knowledge.bundled.files import data_file
+from gca_core.knowledge.bundled.files import reading
 from gca_core.knowledge.bundled.ontology import name_key, plain_key, unique_index
 
 _IDENTIFIER = re.compile(r"UBERON[:_](\d{7})", re.IGNORECASE)
@@ -115,10 +115,11 @@ class Tissues:
 @cache
 def load_tissues() -> Tissues:
     """The bundled UBERON, read once per process."""
-    data = json.loads(gzip.decompress(data_file("tissues.json.gz").read_bytes()))
-    with data_file("tissue_aliases.tsv").open(encoding="utf-8", newline="") as source:
-        aliases = {row["alias"]: row["ontology_id"] for row in csv.DictReader(source, delimiter="\t")}
-    return Tissues(data["version"], data["terms"], data["replaced"], aliases)
+    with reading("tissues.json.gz", "tissue_aliases.tsv") as (packed, table):
+        data = json.loads(gzip.decompress(packed.read_bytes()))
+        with table.open(encoding="utf-8", newline="") as source:
+            aliases = {row["alias"]: row["ontology_id"] for row in csv.DictReader(source, delimiter="\t")}
+        return Tissues(data["version"], data["terms"], data["replaced"], aliases)
 
 
 def resolve_tissue(text: str) -> str | None:

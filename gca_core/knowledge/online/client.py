@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import random
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -14,7 +13,7 @@ from gca_core.cache import FileCache
 from gca_core.config import require
 from gca_core.errors import ExternalAPIError
 from gca_core.http import parse_retry_after
-from gca_core.io import content_hash
+from gca_core.io import content_hash, parse_json
 from gca_core.knowledge.online.limits import CircuitBreaker, RateLimit
 from gca_core.knowledge.online.settings import SERVICES, OnlineSettings, Source
 
@@ -112,7 +111,7 @@ class ServiceClient:
             ExternalAPIError: the service gave no usable answer after all attempts, or is being left alone.
         """
         return await self._call(
-            self._request("GET", path, params, missing=missing), lambda text: read(json.loads(text))
+            self._request("GET", path, params, missing=missing), lambda text: read(parse_json(text))
         )
 
     async def get_text(self, path: str, read: Callable[[str], T]) -> T | None:
@@ -137,7 +136,7 @@ class ServiceClient:
         Raises:
             ExternalAPIError: as for :meth:`get_json`.
         """
-        return await self._call(self._request("POST", path, form, secret), lambda text: read(json.loads(text)))
+        return await self._call(self._request("POST", path, form, secret), lambda text: read(parse_json(text)))
 
     def _request(
         self,
