@@ -7,6 +7,7 @@ BENCH_STAMP := $(VENV)/.installed-bench
 STACK_STAMP := .venv-stack/.installed
 BROWSER_STAMP := $(VENV)/.installed-browser
 RELEASE_STAMP := $(VENV)/.installed-release
+FUZZ_STAMP := $(VENV)/.installed-fuzz
 AXE := build/axe-core/package/axe.min.js
 EXTRAS := scanpy,vae,haystack,embedded,google,openai,observability,ui
 # groups are known to pip from 25.1 on; constraints.txt has a newer one
@@ -18,7 +19,7 @@ TWO := -n 2 --dist loadfile --no-loadscope-reorder
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-live test-page test-stack lint format bench bench-annotation bench-latent bench-atlas bench-inference bench-responses bench-grounding bench-haystack docs build packaging-check release-check constraints clean
+.PHONY: help setup demo test test-slow test-live test-page test-stack fuzz lint format bench bench-annotation bench-latent bench-atlas bench-inference bench-responses bench-grounding bench-haystack docs build packaging-check release-check constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -76,11 +77,21 @@ test-stack: $(STAMP) $(STACK_STAMP) ## the tests of the backend stack, on a smal
 	OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR) .venv-stack/bin/python -P -m pytest -c tests/stack/pytest.ini tests/stack
 	STACK_PYTHON=$(CURDIR)/.venv-stack/bin/python $(PYTEST) tests/integration/inference/test_batch_stack.py
 
-lint: $(STAMP) ## ruff, mypy --strict and the import contracts
+$(FUZZ_STAMP): $(STAMP)
+	@$(INSTALL) --group fuzz 2> >(grep -v '^WARNING: Location' >&2)
+	@touch $@
+
+# what is found lies beside the corpora in build/fuzz
+fuzz: $(FUZZ_STAMP) ## each parser for FUZZ_SECONDS, 60 by default, fed with bytes by Atheris
+	@for parser in $$($(BIN)/python -c 'from tests.fuzz.parsers import PARSERS; print(*PARSERS)'); do echo "== $$parser"; \
+		$(BIN)/python -m tests.fuzz $$parser -max_total_time=$(or $(FUZZ_SECONDS),60) -print_final_stats=1 || exit 1; done
+
+lint: $(STAMP) ## ruff, mypy --strict, the import contracts and bandit
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy -n 2
 	$(BIN)/lint-imports
+	$(BIN)/bandit -q -ll -c pyproject.toml -r gca_core airflow_provider_gca dags scripts
 
 format: $(STAMP) ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
@@ -141,7 +152,7 @@ constraints: ## resolve constraints.txt anew, for Python 3.11 to 3.13
 	@test -x build/uv/bin/uv || { $(PYTHON) -m venv build/uv && build/uv/bin/pip install -q uv; }
 	@printf '%s\n' torch==2.13.0 'anndata>=0.12.19' > build/pins.txt
 	@{ echo "# every transitive dependency of every extra and group, for Python 3.11 to 3.13; made by 'make constraints'"; \
-		build/uv/bin/uv pip compile pyproject.toml --all-extras $(addprefix --group ,dev bench browser release) --universal --python-version 3.11 \
+		build/uv/bin/uv pip compile pyproject.toml --all-extras $(addprefix --group ,dev bench browser fuzz release) --universal --python-version 3.11 \
 		--no-header --no-annotate --no-emit-index-url --constraint build/pins.txt -q; } > build/constraints.txt
 	@mv build/constraints.txt constraints.txt
 

@@ -34,7 +34,7 @@ from gca_core.errors import StoreError
 SUPERUSER = "postgres"
 ROLES = ("gca_admin", "gca_app", "gca_agent")
 SYSTEM_USER = "gca-postgres"
-ROOT_FOLDERS = (Path("/var/lib/gca"), Path("/var/tmp/gca"))  # noqa: S108 - a root-owned folder, mode 0755
+ROOT_FOLDERS = (Path("/var/lib/gca"), Path("/var/tmp/gca"))  # noqa: S108 - a root-owned folder, mode 0755  # nosec B108
 # 107 bytes less "/.s.PGSQL.5432"
 MAX_SOCKET_DIR = 90
 LOCK_SECONDS = 180.0
@@ -396,7 +396,7 @@ def _socket_dir(instance: Path) -> Path:
         return wanted
     name = f"gca-{os.geteuid()}-{hashlib.sha256(os.fsencode(instance)).hexdigest()[:12]}"
     short = Path(tempfile.gettempdir()) / name
-    return short if len(os.fsencode(short)) <= MAX_SOCKET_DIR else Path("/tmp") / name  # noqa: S108 - checked below
+    return short if len(os.fsencode(short)) <= MAX_SOCKET_DIR else Path("/tmp") / name  # noqa: S108 - checked  # nosec B108
 
 
 def own_folder(path: Path, user: str | None = None, mode: int = 0o700) -> None:
