@@ -14,10 +14,8 @@ import math
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from unittest.mock import patch
 
 import numpy as np
 import numpy.typing as npt
@@ -42,7 +40,6 @@ from gca_core.annotation.markers.database import MarkerDatabase, symbol_aliases
 from gca_core.annotation.markers.load import load_marker_database
 from gca_core.annotation.models import UNKNOWN, Annotation, Confidence
 from gca_core.annotation.report.palette import shown_label
-from gca_core.annotation.scoring import marker_model
 from gca_core.knowledge.bundled.ontology import load_ontology
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -130,8 +127,6 @@ def bench_published() -> None:
             for arm in (OURS, GUESS, PLAIN) if look_up == "name" else ():
                 written = [words(answer) for answer in arms[arm]]
                 print(f"  {arm + ', in ' + name:<62}{_agreements(rule, clusters, written).mean():.3f}")
-    by_id = LabelTable(folder, load_ontology(), by="id")
-    bench_terms(clusters, by_id, _agreements(by_id, clusters, arms[PLAIN]))
     print_calibration(table, half, [a for a, c in zip(ours, clusters, strict=True) if c.reporting])
     print_bounds(table, clusters, ours)
 
@@ -166,36 +161,6 @@ def paired(differences: Array, n: int = 4000) -> str:
     drawn = np.random.default_rng(0).integers(0, len(differences), (n, len(differences)))
     low, high = np.percentile(differences[drawn].mean(axis=1), [2.5, 97.5])
     return f"{differences.mean():+.3f} [{low:+.3f}, {high:+.3f}]"
-
-
-def bench_terms(clusters: Sequence[PublishedCluster], table: LabelTable, plain: Array) -> None:
-    """What each term of the score gains, and the two factors chosen on four fifths and scored on the fifth."""
-    database = load_marker_database()
-
-    def guesses(**changed: object) -> Array:
-        marker_model._model.cache_clear()
-        with ExitStack() as stack:
-            for name, value in changed.items():
-                stack.enter_context(patch.object(marker_model, name, value))
-            return _agreements(table, clusters, [best_guess(a) for a in annotate_published(clusters, database)])
-
-    whole = guesses()
-    print("gain of each term of the score in mean agreement, looked up by id")
-    for name, off in (
-        ("FOREIGN_TISSUE", 1.0),
-        ("INHERITED", 0.0),
-        ("genes_that_go_together", lambda _: ()),
-    ):
-        print(f"  {name:<24}{paired(whole - guesses(**{name: off}))}")
-    grid = [guesses(FOREIGN_TISSUE=f, INHERITED=i) for f in (1.0, 0.85, 0.7, 0.5) for i in (0.0, 0.3)]
-    marker_model._model.cache_clear()
-    fold = np.random.default_rng(0).integers(0, 5, len(clusters))
-    unseen = np.zeros(len(clusters))
-    for k in range(5):
-        unseen[fold == k] = max(grid, key=lambda row, k=k: float(row[fold != k].mean()))[fold == k]
-    print(
-        f"  both factors cross-validated: {unseen.mean():.3f}, ahead of the plain overlap by {paired(unseen - plain)}"
-    )
 
 
 def _arms(clusters: Sequence[PublishedCluster], ours: Sequence[Annotation]) -> dict[str, list[str]]:

@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 from annotation_peers import bench_mixtures, bench_peers
 from annotation_published import bench_published, overlap_markers
+from annotation_terms import bench_terms
 
 from gca_core.annotation import annotate_anndata, annotate_cells, load_marker_database
 from gca_core.annotation.adata.embedding import cell_graph
@@ -169,6 +170,7 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING)
     warnings.simplefilter("ignore")
     bench_published()
+    bench_terms()
     kang, facs, baron = read(KANG), read(FACS), read(BARON)
     print("single cells, eight types of blood")
     if kang is not None:

@@ -17,6 +17,7 @@ from gca_core.annotation.adata.obs import (
     read_groups,
     write_columns,
 )
+from gca_core.annotation.adata.ranking import StoredRanking, rank_clusters, stored_markers, stored_ranking
 from gca_core.annotation.config import AnnotationOptions
 from gca_core.annotation.inputs import Inputs
 from gca_core.annotation.labels.agreement import measure_agreement
@@ -34,7 +35,6 @@ from gca_core.annotation.opinions.join import hear, join, sources
 from gca_core.annotation.scoring.evidence import first_informative, weigh_expression, weigh_lists
 from gca_core.annotation.scoring.marker_model import Weighed
 from gca_core.annotation.scoring.parameters import DEPTH
-from gca_core.annotation.scoring.ranking import StoredRanking, rank_clusters, stored_markers, stored_ranking
 from gca_core.errors import DataValidationError
 from gca_core.matrix.neighbours import NeighbourGraph
 
@@ -99,7 +99,15 @@ def annotate(adata: AnnData, options: AnnotationOptions, inputs: Inputs) -> Outc
         )
     if inputs.reference is not None or options.opinion_column is not None or options.consensus:
         with watch.stage("opinions"):
-            others = hear(adata, ranked.groups, ranked.expression, ranked.knowledge, options, inputs.reference)
+            by_markers = None
+            if options.consensus and inputs.annotator is not None:
+                least = options.min_overlap
+                by_markers, _ = label_clusters(
+                    ranked.clusters, ranked.weighed, ranked.knowledge, None, min_overlap=least
+                )
+            others = hear(
+                adata, ranked.groups, ranked.expression, ranked.knowledge, options, inputs.reference, by_markers
+            )
             annotations = join(annotations, others, ranked.knowledge.ontology, consensus=options.consensus)
     annotations, overrides = apply_corrections(annotations, corrections)
     if vocabulary is not None:
@@ -279,7 +287,7 @@ def make_report(
         seed=options.seed,
         marker_database=inputs.markers.info,
         vocabulary=None if vocabulary is None else vocabulary.info,
-        opinions=sources(options, inputs.reference),
+        opinions=sources(options, inputs.reference, by_model=annotator is not None),
         ontology_version=ranked.knowledge.ontology.version,
         agreement=agreement,
         versions=package_versions(),

@@ -463,6 +463,28 @@ def test_one_model_of_a_consensus_may_be_down(ask: Ask, name_types: Namer) -> No
     assert all("1 of 2 models gave no answer" in a.caveats[0] for a in report.annotations)
 
 
+def test_markers_ulm_and_a_column_outvote_a_model_in_a_consensus(blood, serve, name_types, tmp_path):
+    def respond(request: Request, _: int) -> Answer:
+        return say([word | {"label": "hepatocyte", "ontology_id": ""} for word in name_types(request)])
+
+    server = serve(respond)
+    blood.obs["mine"] = blood.obs["truth"].astype(str).map(lambda name: MIXTURE.get(name, name))
+    report = annotate(
+        blood,
+        "truth",
+        model=config_for(server),
+        llm_options=options_in(tmp_path),
+        opinion_column="mine",
+        consensus=True,
+    )
+    assert report.opinions == ("markers", "ULM on cells", "column mine", "joined by majority")
+    for a in report.annotations:
+        assert [o.source for o in a.opinions] == ["model", "markers", "ULM", "mine"]
+        assert a.opinions[0].label in ("hepatocyte", None)
+        assert a.ontology_id == MIXTURE[a.cluster], a
+        assert "of 4 opinions agree on this label; that of the model is" in a.caveats[0]
+
+
 def test_prompts_go_to_no_tracing_service(blood, serve, name_types, tmp_path, monkeypatch):
     tracer = serve(lambda *_: Answer())
     server = serve(lambda request, _: say(name_types(request)))

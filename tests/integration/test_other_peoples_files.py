@@ -18,7 +18,7 @@ from scipy.io import mmwrite
 
 from gca_core.annotation.adata.expression import read_expression
 from gca_core.annotation.adata.files import open_data
-from gca_core.annotation.scoring.ranking import stored_markers, stored_ranking
+from gca_core.annotation.adata.ranking import stored_markers, stored_ranking
 from gca_core.atlas.ingest.source import CountSource, read_header
 from gca_core.errors import ConfigurationError, DataValidationError
 from gca_core.latent.config import make_config

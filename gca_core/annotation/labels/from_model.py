@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from gca_core.annotation.labels.offline import annotate_clusters, judge_label
+from gca_core.annotation.labels.offline import annotate_cluster, judge_label
 from gca_core.annotation.llm.annotator import Setting, ask_model
 from gca_core.annotation.llm.answer_cache import AnswerCache, cache_folder
 from gca_core.annotation.llm.consensus import Consensus, Vote, find_consensus
@@ -112,10 +112,9 @@ class LlmAnnotator:
         started, before = time.perf_counter(), self._meter.usage
         setting = Setting(species, tissue, marker_database)
         outcomes = [ask_model(clusters, c, setting, self.options, self._cache) for c in self.clients]
-        offline = annotate_clusters(clusters, weighed, model, ontology, min_overlap=min_overlap)
         judge = _Judge(model, ontology, min_overlap, weighed)
         labelled = [
-            judge.label(i, cluster, offline[i], [(o.model, o.answers[i], o.failures[i]) for o in outcomes])
+            judge.label(i, cluster, [(o.model, o.answers[i], o.failures[i]) for o in outcomes])
             for i, cluster in enumerate(clusters)
         ]
         spent, seconds = self._meter.usage.since(before), time.perf_counter() - started
@@ -165,22 +164,23 @@ class _Judge:
         self,
         i: int,
         cluster: ClusterMarkers,
-        offline: Annotation,
         said: Sequence[tuple[str, ClusterAnswer | None, str | None]],
     ) -> Annotation:
         """The label of one cluster from what each model said about it, or why one said nothing."""
         given = [(name, answer) for name, answer, _ in said if answer is not None]
         if not given:
-            return _fallback(offline, "; ".join(dict.fromkeys(why for _, _, why in said if why)))
+            return _fallback(self._offline(i, cluster), "; ".join(dict.fromkeys(why for _, _, why in said if why)))
         words = [read_word(answer, self.ontology) for _, answer in given]
         if len(said) == 1:
-            return self._one(i, cluster, offline, given[0][1], words[0])
-        return self._several(i, cluster, offline, given, words, n_asked=len(said))
+            return self._one(i, cluster, given[0][1], words[0])
+        return self._several(i, cluster, given, words, n_asked=len(said))
 
-    def _one(
-        self, i: int, cluster: ClusterMarkers, offline: Annotation, answer: ClusterAnswer, word: Word
-    ) -> Annotation:
-        judged = self._judged(i, cluster, offline, word)
+    def _offline(self, i: int, cluster: ClusterMarkers) -> Annotation:
+        """The label by the evidence alone; only where it is asked for, since that is much of what judging takes."""
+        return annotate_cluster(cluster, i, self.weighed, self.model, self.ontology, min_overlap=self.min_overlap)
+
+    def _one(self, i: int, cluster: ClusterMarkers, answer: ClusterAnswer, word: Word) -> Annotation:
+        judged = self._judged(i, cluster, word)
         unknown = judged.ontology_id is None
         flags = tuple(dict.fromkeys((*judged.flag_reasons, *word.flags)))
         sure = Confidence.LOW if word.flags else answer.confidence
@@ -192,7 +192,7 @@ class _Judge:
                 "status": Status.FLAGGED if flags else Status.SUPPORTED,
                 "flag_reasons": flags,
                 "rationale": f"{said}evidence: {judged.rationale}",
-                "proposed_label": (offline.proposed_label or _known(offline))
+                "proposed_label": _nearest(self._offline(i, cluster))
                 if word.abstained
                 else (word.label if unknown else None),
                 "caveats": (
@@ -206,10 +206,10 @@ class _Judge:
             }
         )
 
-    def _judged(self, i: int, cluster: ClusterMarkers, offline: Annotation, word: Word) -> Annotation:
+    def _judged(self, i: int, cluster: ClusterMarkers, word: Word) -> Annotation:
         if word.term is None:
             update = {"primary_label": UNKNOWN, "ontology_id": None, "confidence": Confidence.LOW, "flag_reasons": ()}
-            return offline.model_copy(update=update)
+            return self._offline(i, cluster).model_copy(update=update)
         judged = judge_label(
             cluster,
             word.term,
@@ -221,7 +221,7 @@ class _Judge:
         )
         if judged is not None:
             return judged
-        label = self.ontology.label(word.term)
+        label, offline = self.ontology.label(word.term), self._offline(i, cluster)
         return offline.model_copy(
             update={
                 "primary_label": label,
@@ -238,7 +238,6 @@ class _Judge:
         self,
         i: int,
         cluster: ClusterMarkers,
-        offline: Annotation,
         given: Sequence[tuple[str, ClusterAnswer]],
         words: Sequence[Word],
         *,
@@ -247,7 +246,7 @@ class _Judge:
         votes = [Vote(name, word.label, word.term) for (name, _), word in zip(given, words, strict=True)]
         found = find_consensus(votes, self.ontology, lambda term: self._score(term, i))
         answer, word = self._speaker(found, given, words)
-        result = self._one(i, cluster, offline, answer, word)
+        result = self._one(i, cluster, answer, word)
         said = "; ".join(f"{vote.model}: {vote.label}" for vote in votes)
         silent = f"; {n_asked - len(votes)} of {n_asked} models gave no answer" if len(votes) < n_asked else ""
         caveats = (f"{found.support} of {len(votes)} models agree ({said}){silent}", *result.caveats)
@@ -324,5 +323,6 @@ def _fallback(offline: Annotation, why: str) -> Annotation:
     )
 
 
-def _known(annotation: Annotation) -> str | None:
-    return None if annotation.ontology_id is None else annotation.primary_label
+def _nearest(annotation: Annotation) -> str | None:
+    """The label, or the one behind ``Unknown or Novel``."""
+    return annotation.proposed_label or (None if annotation.ontology_id is None else annotation.primary_label)

@@ -28,9 +28,8 @@ from gca_core.annotation.scoring.parameters import (
     ON_ONE_LINE,
     RECOGNISED,
     RECOGNISED_LIST,
-    SAME,
     SUBTYPE,
-    TOP_GENES,
+    TOP_N_MARKERS,
 )
 from gca_core.errors import ConfigurationError
 from gca_core.knowledge.bundled.ontology import CellOntology
@@ -76,9 +75,22 @@ def annotate_clusters(
     if min_overlap < 1:
         raise ConfigurationError(f"min_overlap is {min_overlap}; expected at least one marker")
     return [
-        _finish(cluster, row, _choose(row, weighed, model), weighed, model, ontology, min_overlap)
+        annotate_cluster(cluster, row, weighed, model, ontology, min_overlap=min_overlap)
         for row, cluster in enumerate(clusters)
     ]
+
+
+def annotate_cluster(
+    cluster: ClusterMarkers,
+    row: int,
+    weighed: Weighed,
+    model: MarkerModel,
+    ontology: CellOntology,
+    *,
+    min_overlap: int = MIN_OVERLAP,
+) -> Annotation:
+    """The label of the cluster in one row of ``weighed``; see :func:`annotate_clusters`."""
+    return _finish(cluster, row, _choose(row, weighed, model), weighed, model, ontology, min_overlap)
 
 
 def judge_label(
@@ -109,7 +121,7 @@ def judge_label(
         return None
     judging = model.types[index].ontology_id
     below = np.array([ontology.is_a(t.ontology_id, judging) for t in model.types])
-    expected = float(weighed.odds[row] @ np.where(below, SAME, model.agreement[index]))
+    expected = float(weighed.odds[row] @ np.where(below, 1.0, model.agreement[index]))
     judged = _finish(cluster, row, _Answer(index, expected, index), weighed, model, ontology, min_overlap)
     if judging == term:
         return judged
@@ -150,9 +162,9 @@ def _choose(row: int, weighed: Weighed, model: MarkerModel) -> _Answer:
 
 def _subtype(index: int, evidence: Array, model: MarkerModel) -> int:
     """The subtype that its defining genes tell from the type and from all other subtypes, or the type itself."""
-    gains = ((model.weights * evidence) * model.defining).sum(axis=1)
     below = [i for i in range(len(model.types)) if i != index and index in model.line(i) and model.near[i]]
-    best = max(below, key=lambda i: float(gains[i]), default=index)
+    gains = dict(zip(below, (model.weights[below] * model.defining[below]) @ evidence, strict=True))
+    best = max(below, key=lambda i: gains[i], default=index)
     others = [gains[i] for i in below if best not in model.line(i) and i not in model.line(best)]
     if best == index or gains[best] < SUBTYPE or max(others, default=0.0) > DOUBT * gains[best]:
         return index
@@ -221,11 +233,11 @@ def _confidence(answer: _Answer, flags: Sequence[FlagReason], *, defined: bool) 
 
 
 def _coherence(index: int, row: int, weighed: Weighed, model: MarkerModel) -> float:
-    """The share of the strongest genes, ten at most, that mark the answer or its best subtype, or a type above."""
+    """The share of the strongest genes, twenty at most, that mark the answer or its best subtype, or a type above."""
     evidence, scores = weighed.evidence[row], weighed.scores[row]
     below = [i for i in range(len(model.types)) if i != index and index in model.line(i)]
     line = model.line(max(below, key=lambda i: float(scores[i]), default=index))
-    strongest = [j for j in np.argsort(-evidence, kind="stable")[:TOP_GENES] if evidence[j] > 0]
+    strongest = [j for j in np.argsort(-evidence, kind="stable")[: TOP_N_MARKERS // 2] if evidence[j] > 0]
     return float(model.listed[line][:, strongest].any(axis=0).mean()) if strongest else 0.0
 
 
@@ -244,8 +256,8 @@ def _gather(index: int, row: int, weighed: Weighed, model: MarkerModel) -> Evide
     rest = scores[model.agreement[index] < ON_ONE_LINE]
     missing = model.defining[index] & ~weighed.seen[row]
     return Evidence(
-        supporting=_genes(model.weights * evidence, evidence, model.line(index), model),
-        contradicting=_genes(-model.against * evidence, evidence, [index], model),
+        supporting=_genes(model.weights, evidence, model.line(index), model),
+        contradicting=_genes(model.against, evidence, [index], model, sign=-1.0),
         missing=tuple(model.genes[j] for j in np.flatnonzero(missing)),
         support=round(float(model.weights[index] @ evidence), 4),
         contradiction=round(float(against.sum()), 4),
@@ -254,12 +266,15 @@ def _gather(index: int, row: int, weighed: Weighed, model: MarkerModel) -> Evide
     )
 
 
-def _genes(parts: Array, evidence: Array, line: Sequence[int], model: MarkerModel) -> tuple[GeneEvidence, ...]:
+def _genes(
+    weights: Array, evidence: Array, line: Sequence[int], model: MarkerModel, *, sign: float = 1.0
+) -> tuple[GeneEvidence, ...]:
     """The genes with a part in the score of the first type of the line that lists them."""
     rows: dict[str, GeneEvidence] = {}
     for i in line:
-        for j in np.flatnonzero((parts[i] != 0) & (evidence >= NOTABLE) & (model.listed[i] | (parts[i] < 0))):
-            gene, weight = model.genes[j], round(float(parts[i, j]), 4)
+        parts = sign * weights[i] * evidence
+        for j in np.flatnonzero((parts != 0) & (evidence >= NOTABLE) & (model.listed[i] | (parts < 0))):
+            gene, weight = model.genes[j], round(float(parts[j]), 4)
             rows.setdefault(gene, GeneEvidence(gene=gene, weight=weight, marks=model.types[i].label))
     return tuple(sorted(rows.values(), key=lambda r: (-abs(r.weight), r.gene)))
 

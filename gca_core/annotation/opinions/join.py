@@ -25,15 +25,15 @@ from gca_core.matrix.stats import univariate_model
 if TYPE_CHECKING:
     from anndata import AnnData
 
-ULM = "ULM"
-REFERENCE = "reference"
+MARKERS, ULM, REFERENCE = "markers", "ULM", "reference"
 # fewest measured markers of a type, as decoupler has it
 MIN_TARGETS = 5
 
 
-def sources(options: AnnotationOptions, reference: Reference | None) -> tuple[str, ...]:
+def sources(options: AnnotationOptions, reference: Reference | None, *, by_model: bool) -> tuple[str, ...]:
     """What is heard beside the markers or the model, for the report."""
-    heard = [f"{ULM} on cells"] if options.consensus else []
+    heard = [MARKERS] if options.consensus and by_model else []
+    heard += [f"{ULM} on cells"] if options.consensus else []
     heard += [] if reference is None else [reference.name]
     heard += [] if options.opinion_column is None else [f"column {options.opinion_column}"]
     joined = "joined by majority" if options.consensus else "beside the label"
@@ -47,15 +47,19 @@ def hear(
     knowledge: Knowledge,
     options: AnnotationOptions,
     reference: Reference | None,
+    by_markers: Sequence[Annotation] | None = None,
 ) -> list[list[Opinion]]:
-    """What each source says, all but the markers or the model, of each cluster.
+    """What each source says, all but the one whose labels are there already, of each cluster.
+
+    Args:
+        by_markers: the markers' labels, where those that are there are a model's; None hears no markers.
 
     Raises:
         DataValidationError: there is no expression to compare cells by, or too few genes are shared.
     """
     if expression is None and (reference is not None or options.consensus):
         raise DataValidationError("a reference and ULM compare cells: store log-normalised values or counts, too")
-    heard = []
+    heard = [] if by_markers is None else [[_opinion(MARKERS, a) for a in by_markers]]
     if options.consensus and expression is not None:
         heard.append(_by_ulm(expression, groups, knowledge))
     if reference is not None and expression is not None:
@@ -83,10 +87,8 @@ def join(
 
 
 def _joined(own: Annotation, others: Sequence[Opinion], ontology: CellOntology, consensus: bool) -> Annotation:
-    named = "markers" if own.annotator == "offline" else "model"
-    label = None if own.ontology_id is None else own.primary_label
-    first = Opinion(source=named, label=label, ontology_id=own.ontology_id)
-    opinions = (first, *others)
+    named = MARKERS if own.annotator == "offline" else "model"
+    opinions = (_opinion(named, own), *others)
     known = own.model_copy(update={"opinions": opinions})
     if not consensus:
         term = own.ontology_id
@@ -109,6 +111,11 @@ def _joined(own: Annotation, others: Sequence[Opinion], ontology: CellOntology, 
             "caveats": (told, *own.caveats),
         }
     )
+
+
+def _opinion(source: str, annotation: Annotation) -> Opinion:
+    label = None if annotation.ontology_id is None else annotation.primary_label
+    return Opinion(source=source, label=label, ontology_id=annotation.ontology_id)
 
 
 def _disagreeing(annotation: Annotation) -> Annotation:

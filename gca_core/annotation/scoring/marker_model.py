@@ -12,14 +12,7 @@ import numpy.typing as npt
 from gca_core.annotation.markers.database import CellTypeMarkers, MarkerDatabase
 from gca_core.annotation.markers.gene_programs import genes_that_go_together
 from gca_core.annotation.markers.tissues import found_in
-from gca_core.annotation.scoring.parameters import (
-    DEFINING,
-    FOREIGN_TISSUE,
-    INHERITED,
-    NEAR,
-    ON_ONE_LINE,
-    SAME,
-)
+from gca_core.annotation.scoring.parameters import FOREIGN_TISSUE, INHERITED, ON_ONE_LINE
 from gca_core.knowledge.bundled.ontology import CellOntology
 
 Array = npt.NDArray[np.float64]
@@ -37,10 +30,10 @@ class MarkerModel:
         weights: (t, g) evidence score times log((1 + t) / number of types that list the gene), of a type's markers, and
             a share of it of those of the types above.
         against: (t, g) the same of the genes that speak against it, alone.
-        defining: (t, g) whether the gene is among the type's strongest markers.
+        defining: (t, g) whether the gene is among the type's strongest markers: in the upper half of its scores.
         needed: of each type the genes of which one has to be seen, measured or not: those that define it and a type
             above, as CD8A and CD8B do any CD8 T cell, or else all that define it.
-        agreement: (t, t) of two types on the ontology, 0 to 1.
+        agreement: (t, t) of two types on the ontology: 1 for the same, 0.5 if one lies above the other, else 0.
         parents: of each type the nearest one above it, if there is any.
         near: (t,) whether the tissue is known to hold the type.
         together: genes that are on or off as one, by their positions.
@@ -117,7 +110,7 @@ class Weighed:
 def build_model(
     database: MarkerDatabase, genes: Sequence[str] | None, ontology: CellOntology, *, tissue: str | None = None
 ) -> MarkerModel:
-    """Matrices of ``database`` over the measured ``genes``; None means that all were. O(t^2 a + t g) for a ancestors.
+    """Matrices of ``database`` over the measured ``genes``; None means that all were. O(t^2 + t g).
 
     The last two are kept, since the clusters of a file, and often those of the next one, need the same; don't change
     their arrays.
@@ -145,7 +138,7 @@ def _model(database: MarkerDatabase, genes: frozenset[str], ontology: CellOntolo
         while parent is not None:
             inherited[i] = np.maximum(inherited[i], INHERITED * weights[parent])
             parent = parents[parent]
-    defining = [frozenset(g for g, s in t.positive.items() if s >= DEFINING * max(t.positive.values())) for t in types]
+    defining = [_strongest(cell_type.positive) for cell_type in types]
     needed = defining.copy()
     for i, parent in enumerate(parents):
         while parent is not None:
@@ -167,23 +160,19 @@ def _model(database: MarkerDatabase, genes: frozenset[str], ontology: CellOntolo
     )
 
 
+def _strongest(markers: dict[str, float]) -> frozenset[str]:
+    least = (min(markers.values(), default=0.0) + max(markers.values(), default=0.0)) / 2
+    return frozenset(gene for gene, score in markers.items() if score >= least)
+
+
 @lru_cache(maxsize=2)
 def _related(database: MarkerDatabase, ontology: CellOntology) -> tuple[Array, tuple[int | None, ...]]:
     """Agreement (t, t) of the types, and the nearest type above each."""
-    lines = [{t.ontology_id: 0} | dict(ontology.ancestors(t.ontology_id)) for t in database.types]
-    column = {term: j for j, term in enumerate(dict.fromkeys(term for line in lines for term in line))}
-    steps = np.full((len(lines), len(column)), np.iinfo(np.int16).max, dtype=np.int16)
-    for i, line in enumerate(lines):
-        steps[i, [column[term] for term in line]] = list(line.values())
-    up = steps[:, [column[t.ontology_id] for t in database.types]]
-    agreement = np.zeros(up.shape)
-    within = [(steps <= k).astype(np.float32) for k in range(max(n for n, _ in NEAR) + 1)]
-    for n, value in NEAR:
-        agreement[sum(within[k] @ within[n - k].T for k in range(n + 1)) > 0] = value
-    above = (up > 0) & (up < np.iinfo(np.int16).max)
-    agreement[above | above.T] = ON_ONE_LINE
-    np.fill_diagonal(agreement, SAME)
-    nearest = [
-        min(((up[i, j], int(j)) for j in np.flatnonzero(row)), default=(0, None))[1] for i, row in enumerate(above)
-    ]
-    return agreement, tuple(nearest)
+    place = {t.ontology_id: i for i, t in enumerate(database.types)}
+    agreement, parents = np.eye(len(place)), []
+    for i, term in enumerate(place):
+        above = sorted((n, place[a]) for a, n in ontology.ancestors(term).items() if a in place)
+        parents.append(above[0][1] if above else None)
+        for _, j in above:
+            agreement[i, j] = agreement[j, i] = ON_ONE_LINE
+    return agreement, tuple(parents)
