@@ -9,14 +9,14 @@ TOP_N_MARKERS, MIN_OVERLAP = 40, 2
 # how many times more genes are ranked than looked at, since some are passed over
 DEPTH = 3
 
-# share of its score that a type keeps where the tissue isn't known to hold it: +0.023, on cells +0.070 accuracy
+# share of its score that a type keeps where the tissue isn't known to hold it: +0.030, on cells +0.072 accuracy
 FOREIGN_TISSUE = 0.7
-# share of its weight with which a marker of a type above counts: +0.011, on cells +0.021 accuracy and +0.056 macro-F1
+# share of its weight with which a marker of a type above counts: +0.007, on cells +0.023 accuracy and +0.039 macro-F1
 INHERITED = 0.3
 # share of a cluster's cells from which a gene counts as seen: by definition; nothing is gained or lost beyond noise
 SEEN = 0.05
 
-# on cells, a subtype is named if its defining genes give it this much: +0.030 exact
+# on cells, a subtype is named if its defining genes give it this much: +0.034 exact
 SUBTYPE = 3.0
 
 # agreement of two types of which one lies above the other
