@@ -33,3 +33,10 @@ def test_any_bytes_give_a_value_or_a_word(name: str) -> None:
             assert str(error).strip()
 
     tried()
+
+
+@pytest.mark.parametrize("end", [b"Human\n", b"Human,B cell\n", b",,,,,,,\n"])
+def test_rows_of_other_programs_tables_that_end_too_soon_are_left_out(end: bytes) -> None:
+    parse, seeds = PARSERS["marker_table"]
+    for seed in seeds[1:]:
+        parse(seed + end.replace(b",", b"\t" if b"\t" in seed else b","))

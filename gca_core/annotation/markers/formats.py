@@ -33,7 +33,7 @@ def read_markers(data: bytes, *, name: str, species: str = "human") -> ParsedTab
     if data[:2] == b"PK":
         table = read_sheet(data, what=name)
         header = [cell.strip() for cell in table[0]] if table else []
-        rows = [dict(zip(header, cells, strict=False)) for cells in table[1:]]
+        rows = [dict.fromkeys(header, "") | dict(zip(header, cells, strict=False)) for cells in table[1:]]
         return _convert(header, rows, name, species, ontology)
     try:
         text = data.decode("utf-8-sig")
@@ -47,7 +47,7 @@ def read_markers(data: bytes, *, name: str, species: str = "human") -> ParsedTab
         header = [column.strip() for column in reader.fieldnames or []]
         if {"cell_type", "gene_symbol"} <= set(header):
             return ParsedTable(parse_markers(text, species=species, ontology=ontology))
-        table_rows = [{(k or "").strip(): v or "" for k, v in row.items() if isinstance(v, str)} for row in reader]
+        table_rows = [{k.strip(): v or "" for k, v in row.items() if k is not None} for row in reader]
     except csv.Error as error:
         raise MarkerDatabaseError(f"the marker database {name!r} is no table: {error}") from None
     return _convert(header, table_rows, name, species, ontology)
