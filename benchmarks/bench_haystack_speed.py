@@ -23,14 +23,14 @@ ASKED = {
     "cell_type": TYPE,
     "perturbation": PERTURBATION,
     "dataset": "simulated",
-    "config": {"max_iterations": 5, "candidates_per_iteration": 4, "score_threshold": 10.0, "plateau_window": 10},
+    "config": {"candidates_per_iteration": 4, "score_threshold": 10.0, "plateau_window": 10},
 }
 IN_ONE_PROCESS = f"""
 import sys
 from gca_core.haystack.models import IterationConfig
 from gca_core.haystack.run import run_haystack
 asked = {ASKED!r}
-asked["config"] = IterationConfig(**asked["config"])
+asked["config"] = IterationConfig(**asked["config"], max_iterations=5)
 run_haystack(**asked, results_uri=sys.argv[1])
 """
 DAG = f"""
@@ -75,7 +75,7 @@ def came_of(results: Path) -> tuple[str, int, int]:
     """Hash of a run's canonical log, its iterations, and its predictions."""
     (log,) = results.glob("*_log.json")
     found: Any = io.read_json(str(log), what="log")
-    iterations = found["canonical"]["iterations"]
+    iterations = found["canonical"]["run"]["iterations"]
     return found["canonical_sha256"], len(iterations), sum(len(each["evaluations"]) for each in iterations)
 
 
