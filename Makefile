@@ -128,8 +128,9 @@ bench-inference: $(STAMP) ## shift's time and memory, Kang 2018, and what the op
 bench-responses: $(STAMP) ## the atlas's own estimate of a response and its forecast, each known pair left out
 	$(BIN)/python benchmarks/bench_responses.py
 
-bench-grounding: $(BENCH_STAMP) ## differential expression, enrichment and the score: time, beside scanpy, gseapy and decoupler
+bench-grounding: $(BENCH_STAMP) ## differential expression, enrichment, the score and whole runs: time, beside scanpy, gseapy and decoupler
 	@$(BIN)/python benchmarks/bench_grounding.py
+	@$(BIN)/python benchmarks/bench_haystack_speed.py
 
 docs: $(STAMP) ## build the documentation into site/
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet && echo "the documentation is in site/"
