@@ -15,6 +15,7 @@ from gca_core.knowledge.bundled.gene_sets import parse_gmt
 from gca_core.knowledge.bundled.ontology import CellOntology, load_ontology
 
 Row = dict[str, str]
+MAX_NAMED = 5
 _REQUIRED = ("cell_type", "gene_symbol")
 _GENES = re.compile(r"[,;\s]+")
 _SPECIES = {"human": "Hs", "mouse": "Mm"}
@@ -66,7 +67,7 @@ def parse_markers(text: str, *, species: str = "human", ontology: CellOntology |
     try:
         _check_header(reader.fieldnames or [])
         for row in reader:
-            marker = _parse_row(row, ontology)
+            marker = _parse_row(row, ontology, suggest=len(faults) < MAX_NAMED)
             if isinstance(marker, str):
                 faults.append(f"line {reader.line_num}: {marker}")
             elif marker.species.casefold() == species.casefold():
@@ -74,8 +75,8 @@ def parse_markers(text: str, *, species: str = "human", ontology: CellOntology |
     except csv.Error as error:
         faults.append(f"line {reader.line_num}: {error}")
     if faults:
-        more = f" and {len(faults) - 5} more" if len(faults) > 5 else ""
-        raise MarkerDatabaseError(f"the marker table has faulty rows: {'; '.join(faults[:5])}{more}")
+        more = f" and {len(faults) - MAX_NAMED} more" if len(faults) > MAX_NAMED else ""
+        raise MarkerDatabaseError(f"the marker table has faulty rows: {'; '.join(faults[:MAX_NAMED])}{more}")
     return markers
 
 
@@ -92,12 +93,12 @@ def _check_header(names: Sequence[str]) -> None:
         )
 
 
-def _parse_row(row: dict[str, str | None], ontology: CellOntology) -> Marker | str:
+def _parse_row(row: dict[str, str | None], ontology: CellOntology, *, suggest: bool) -> Marker | str:
     given = {name: value for name in COLUMNS if (value := (row.get(name) or "").strip())}
     name = given.get("ontology_id") or given.get("cell_type", "")
     term = ontology.resolve(name)
     if name and term is None:
-        close = ", ".join(ontology.suggest(given.get("cell_type", name)))
+        close = ", ".join(ontology.suggest(given.get("cell_type", name))) if suggest else ""
         return f"{name!r} is no Cell Ontology term" + (f"; close: {close}" if close else "")
     if term is not None:
         given |= {"ontology_id": term, "cell_type": ontology.label(term)}

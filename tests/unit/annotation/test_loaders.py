@@ -1,3 +1,4 @@
+import time
 import zipfile
 
 import openpyxl
@@ -143,3 +144,11 @@ def test_the_commands_build_list_and_describe(tmp_path):
     assert "hepatocyte" not in listed.stdout
     assert '"species": "mouse"' in run(app, ["markers", "info", str(built), "--species", "mouse"]).stdout
     assert "363 human cell types" in run(app, ["markers", "validate", str(built)]).stdout
+
+
+def test_a_table_full_of_unknown_names_is_refused_at_once():
+    rows = "".join(f"strange cell number {i},MS4A1\n" for i in range(2000))
+    begun = time.process_time()
+    with pytest.raises(MarkerDatabaseError, match=r"strange cell number 4'.* and 1995 more"):
+        read_markers(f"cell_type,gene_symbol\n{rows}".encode(), name="a.csv")
+    assert time.process_time() - begun < 2
