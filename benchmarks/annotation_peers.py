@@ -8,9 +8,10 @@ the cluster against the rest (t-test), as decoupler's tutorials label clusters; 
 the clusters' genes, with the type that scores highest, or whose markers its 100 top genes hold more often than by
 chance, by the least p-value. ORA on each cell is left out, as it takes minutes.
 
-Two figures per data set, over cells: accuracy counts a label as right that is the authors' type, or lies above or
-below it on the Cell Ontology; macro-F1 is over the authors' types, with each label mapped up to the authors' type it
-is, or lies below, and to none of them otherwise. ``Unknown or Novel`` is wrong by both, which the peers never answer.
+Over cells: which share is right, related, wrong or unknown, and two figures. Accuracy counts a label as right that is
+the authors' type, or lies above or below it on the Cell Ontology; macro-F1 is over the authors' types, with each label
+mapped up to the authors' type it is, or lies below, and to none of them otherwise. ``Unknown or Novel`` is wrong by
+both, which the peers never answer.
 Intervals are 95 % of a paired bootstrap over clusters.
 
 As a check on the annotator alone, cells drawn at random from a whole data set are put into a cluster of their own,
@@ -199,6 +200,16 @@ def figures(outcome: Outcome, method: str, weights: Array) -> tuple[Array, Array
     return accuracy, (np.array(scores) * counted).sum(axis=0) / np.maximum(counted.sum(axis=0), 1)
 
 
+def shares(outcome: Outcome, method: str) -> tuple[float, float, float, float]:
+    """Shares of cells whose label is the authors' type, lies above or below it, is wrong, or is unknown."""
+    found = np.zeros(4)
+    for label, row in zip(outcome.labels[method], outcome.counts, strict=True):
+        for kind, n in zip(outcome.types, row, strict=True):
+            found[3 if label is None else 0 if label == kind else 1 if related(label, kind) else 2] += n
+    right, near, wrong, unknown = (found / found.sum()).tolist()
+    return right, near, wrong, unknown
+
+
 def draws(n: int, rng: np.random.Generator) -> Array:
     """(b + 1, n) how often each cluster is drawn: first each once, then with replacement."""
     return np.vstack([np.ones(n), rng.multinomial(n, np.full(n, 1.0 / n), size=N_BOOTSTRAP)])
@@ -254,9 +265,10 @@ def bench_mixtures() -> None:
 
 def print_set(cell_set: CellSet, outcome: Outcome, found: Mapping[str, Array]) -> None:
     """Print the figures of each method on one data set."""
-    print(f"{cell_set.name}: {int(outcome.counts.sum())} cells, {len(outcome.counts)} clusters")
-    for method, (accuracy, f1) in found.items():
-        print(f"  {method:<16}accuracy {accuracy[0]:.3f}  macro-F1 {f1[0]:.3f}", end="")
+    print(f"{cell_set.name}: {int(outcome.counts.sum())} cells, {len(outcome.counts)} clusters", flush=True)
+    for method, (_, f1) in found.items():
+        each = " ".join(f"{share:.3f}" for share in shares(outcome, method))
+        print(f"  {method:<16}right, related, wrong, unknown {each}  macro-F1 {f1[0]:.3f}", end="")
         if method != ANNOTATOR:
             more_accurate, more_f1 = found[ANNOTATOR] - found[method]
             print(f"  ahead by {interval(more_accurate)} and {interval(more_f1)}", end="")

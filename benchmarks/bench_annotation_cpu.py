@@ -57,6 +57,8 @@ if who == "ours":
 else:
     from illico import asymptotic_wilcoxon
     cells = cells if cells.raw is None else cells.raw.to_adata()
+    if not backed:
+        cells.X.sort_indices()
     same = {"tie_correct": False, "use_continuity": False, "return_as_scanpy": True}
     asymptotic_wilcoxon(cells, is_log1p=True, group_keys=key, n_threads=2, **same)
 """

@@ -11,11 +11,13 @@ import logging
 import os
 import warnings
 from pathlib import Path
+from typing import Any
 
 import anndata as ad
 import pandas as pd
 
-from gca_core.annotation import annotate_by_reference
+from gca_core.annotation import annotate_anndata, annotate_by_reference
+from gca_core.annotation.models import FlagReason
 from gca_core.knowledge.bundled.ontology import load_ontology
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -46,6 +48,29 @@ def foreign(title: str, reference: ad.AnnData, cells: ad.AnnData) -> None:
     print(f"{title:44s} {100 * found['label'].isna().mean():8.1f} % of {len(found):,} abstained", flush=True)
 
 
+def consensus(title: str, reference: ad.AnnData, cells: ad.AnnData) -> None:
+    """Print what the markers' labels of Leiden clusters are worth alone and joined with others."""
+    cells, ontology = cells.copy(), load_ontology()
+    truth = cells.obs["cell_type"].astype(str).map(ontology.resolve)
+    annotate_anndata(cells, None, tissue="blood")
+    given: dict[str, Any] = {"reference": reference, "reference_labels": "cell_type"}
+    arms = {"markers": {}, "and ULM": {"consensus": True}, "and reference": given | {"consensus": True}}
+    for what, options in arms.items():
+        report = annotate_anndata(cells, "gptca_cluster", prefix="joined_", tissue="blood", **options)
+        terms = {a.cluster: a.ontology_id for a in report.annotations}
+        doubted = {a.cluster for a in report.annotations if FlagReason.OPINIONS_DISAGREE in a.flag_reasons}
+        clusters = cells.obs["gptca_cluster"].astype(str)
+        pairs = list(zip(clusters.map(terms), truth, clusters.isin(doubted), strict=True))
+        on_line = [bool(a and b) and (ontology.is_a(a, b) or ontology.is_a(b, a)) for a, b, _ in pairs]
+        right = sum(a == b for a, b, _ in pairs) / len(pairs)
+        agreed = [near for near, (_, _, doubt) in zip(on_line, pairs, strict=True) if not doubt]
+        print(
+            f"{title + ', ' + what:52s} {100 * right:6.1f} % {100 * (sum(on_line) / len(pairs) - right):6.1f} % "
+            f"{100 * (1 - len(agreed) / len(pairs)):6.1f} % {100 * sum(agreed) / max(len(agreed), 1):6.1f} %",
+            flush=True,
+        )
+
+
 def main() -> None:
     """Print all rows."""
     warnings.simplefilter("ignore")
@@ -68,6 +93,11 @@ def main() -> None:
     human = islets[islets.obs["Batch"].astype(str).str.contains("human", case=False)].copy()
     foreign("Kang's blood on islets of the pancreas", control, human)
     foreign("FACS-sorted lymphocytes on islets", facs, human)
+    print(f"{'':52s} {'right':>8s} {'related':>8s} {'flagged':>8s} {'right or related of the others':>8s}")
+    for name in ("101", "107", "1015"):
+        consensus(f"Kang, donor {name}", kang[donor != name].copy(), kang[donor == name].copy())
+    consensus("Kang, stimulated", control, stim)
+    consensus("FACS-sorted", control, facs)
     for name in sorted(set(types)):
         cells = stim[(stim.obs["cell_type"] == name).to_numpy()].copy()
         foreign(f"Kang without {name}, on these", control[(control.obs["cell_type"] != name).to_numpy()].copy(), cells)
