@@ -94,6 +94,22 @@ def test_siblings_lower_the_confidence_and_low_is_flagged_and_unknown_shows_what
     assert (thin.primary_label, thin.proposed_label, thin.parent_label) == (UNKNOWN, "B cell", "lymphocyte")
 
 
+def test_types_that_no_defining_gene_tells_apart_are_never_named_at_high_by_what_they_share():
+    ontology, types = load_ontology(), load_marker_database().types
+    own = {t.ontology_id: {g for g, score in t.positive.items() if score == 1} for t in types}
+    alike = [
+        (a, b)
+        for i, a in enumerate(types)
+        for b in types[:i]
+        if own[a.ontology_id] <= b.positive.keys() and own[b.ontology_id] <= a.positive.keys()
+        if not ontology.is_a(a.ontology_id, b.ontology_id) and not ontology.is_a(b.ontology_id, a.ontology_id)
+    ]
+    shared = {f"{a.label} or {b.label}": [g for g in a.positive if g in b.positive] for a, b in alike}
+    found = annotate_from_markers(shared).annotations
+    assert 0 < len(found) <= 18
+    assert [a.cluster for a in found if a.confidence is Confidence.HIGH] == []
+
+
 def test_a_tissue_is_refused_by_a_table_that_names_none_and_says_so(tmp_path):
     table = tmp_path / "mine.csv"
     table.write_text("cell_type,gene_symbol,role\nB cell,CD79A,positive\nB cell,MS4A1,positive\n")
