@@ -81,6 +81,7 @@ def _zarr_columns(table: Path) -> list[str] | None:
     for name in (".zattrs", "zarr.json"):
         if (table / name).is_file():
             told = json.loads((table / name).read_bytes())
-            order = told.get("attributes", told).get("column-order")
-            return None if order is None else [str(column) for column in order]
+            attributes = told.get("attributes", told) if isinstance(told, dict) else None
+            order = attributes.get("column-order") if isinstance(attributes, dict) else None
+            return [str(column) for column in order] if isinstance(order, list) else None
     return None

@@ -1,7 +1,9 @@
 """Everything that reads text of strangers, as functions of bytes: each gives a value or raises a :class:`GcaError`."""
 
+import atexit
 import gzip
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +11,7 @@ from pathlib import Path
 from gca_core.errors import GcaError
 
 FOLDER = Path(tempfile.mkdtemp(prefix="gca-fuzz-"))
+atexit.register(shutil.rmtree, FOLDER, ignore_errors=True)
 
 
 def on_disk(data: bytes, name: str) -> str:
