@@ -19,7 +19,7 @@ TWO := -n 2 --dist loadfile --no-loadscope-reorder
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-live test-page test-stack fuzz lint format bench bench-annotation bench-latent bench-atlas bench-inference bench-responses bench-grounding bench-haystack docs build packaging-check release-check constraints clean
+.PHONY: help setup demo test test-slow test-live test-page test-stack fuzz soak lint format bench bench-annotation bench-latent bench-atlas bench-inference bench-responses bench-grounding bench-haystack docs build packaging-check release-check constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -85,6 +85,10 @@ $(FUZZ_STAMP): $(STAMP)
 fuzz: $(FUZZ_STAMP) ## each parser for FUZZ_SECONDS, 60 by default, fed with bytes by Atheris
 	@for parser in $$($(BIN)/python -c 'from tests.fuzz.parsers import PARSERS; print(*PARSERS)'); do echo "== $$parser"; \
 		$(BIN)/python -m tests.fuzz $$parser -max_total_time=$(or $(FUZZ_SECONDS),60) -print_final_stats=1 || exit 1; done
+
+soak: $(STAMP) ## 100 loops through random faults, and 200 runs in which nothing may grow; about half an hour
+	SOAK_LOOPS=$(or $(SOAK_LOOPS),100) SOAK_RUNS=$(or $(SOAK_RUNS),200) $(PYTEST) -s --show-capture=no --timeout 7200 \
+		tests/integration/test_soak.py tests/integration/test_leaks.py
 
 lint: $(STAMP) ## ruff, mypy --strict, the import contracts and bandit
 	$(BIN)/ruff check .

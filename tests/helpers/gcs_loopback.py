@@ -25,6 +25,8 @@ class Bucket:
     n_written: int = 0
     # answers nobody
     closed: bool = False
+    # so many requests are answered by 503
+    busy: int = 0
     # the end of names that may not be written
     forbidden: str | None = None
 
@@ -64,6 +66,16 @@ def gcs() -> Iterator[Bucket]:
     begun: dict[str, bytes] = {}
 
     class Handler(BaseHTTPRequestHandler):
+        def parse_request(self) -> bool:
+            if not super().parse_request():
+                return False
+            with bucket.lock:
+                busy, bucket.busy = bucket.busy > 0, max(bucket.busy - 1, 0)
+            if busy:
+                self.rfile.read(int(self.headers.get("content-length", 0)))
+                self._answer(503, {"error": {"code": 503, "message": "busy"}})
+            return not busy
+
         def do_GET(self) -> None:
             name, query = self._asked()
             if bucket.closed:
