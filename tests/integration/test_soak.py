@@ -37,9 +37,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationW
 LOOPS = int(os.environ.get("SOAK_LOOPS", "3"))
 SEED = int(os.environ.get("SOAK_SEED", "1"))
 TRIES = 5
+# the slower suites have a minute for it
 CONFIG = IterationConfig(
-    score_threshold=9.9, candidates_per_iteration=2, candidates_per_job=2, max_iterations=2, prompt_cells=100,
-    query_cells=50,
+    score_threshold=9.9, candidates_per_iteration=2, candidates_per_job=2, max_iterations=2 if LOOPS > 3 else 1,
+    prompt_cells=100, query_cells=50,
 )  # fmt: skip
 
 
