@@ -12,7 +12,7 @@ import numpy.typing as npt
 from gca_core.annotation.markers.database import CellTypeMarkers, MarkerDatabase
 from gca_core.annotation.markers.gene_programs import genes_that_go_together
 from gca_core.annotation.markers.tissues import found_in
-from gca_core.annotation.scoring.parameters import FOREIGN_TISSUE, INHERITED, ON_ONE_LINE
+from gca_core.annotation.scoring.parameters import FOREIGN_TISSUE, INHERITED, NEAR, ON_ONE_LINE
 from gca_core.knowledge.bundled.ontology import CellOntology
 
 Array = npt.NDArray[np.float64]
@@ -33,7 +33,7 @@ class MarkerModel:
         defining: (t, g) whether the gene is among the type's strongest markers: in the upper half of its scores.
         needed: of each type the genes of which one has to be seen, measured or not: those that define it and a type
             above, as CD8A and CD8B do any CD8 T cell, or else all that define it.
-        agreement: (t, t) of two types on the ontology: 1 for the same, 0.5 if one lies above the other, else 0.
+        agreement: (t, t) of two types on the ontology, 0 to 1.
         parents: of each type the nearest one above it, if there is any.
         near: (t,) whether the tissue is known to hold the type.
         together: genes that are on or off as one, by their positions.
@@ -110,7 +110,7 @@ class Weighed:
 def build_model(
     database: MarkerDatabase, genes: Sequence[str] | None, ontology: CellOntology, *, tissue: str | None = None
 ) -> MarkerModel:
-    """Matrices of ``database`` over the measured ``genes``; None means that all were. O(t^2 + t g).
+    """Matrices of ``database`` over the measured ``genes``; None means that all were. O(t^2 a + t g) for a ancestors.
 
     The last two are kept, since the clusters of a file, and often those of the next one, need the same; don't change
     their arrays.
@@ -168,11 +168,20 @@ def _strongest(markers: dict[str, float]) -> frozenset[str]:
 @lru_cache(maxsize=2)
 def _related(database: MarkerDatabase, ontology: CellOntology) -> tuple[Array, tuple[int | None, ...]]:
     """Agreement (t, t) of the types, and the nearest type above each."""
-    place = {t.ontology_id: i for i, t in enumerate(database.types)}
-    agreement, parents = np.eye(len(place)), []
-    for i, term in enumerate(place):
-        above = sorted((n, place[a]) for a, n in ontology.ancestors(term).items() if a in place)
-        parents.append(above[0][1] if above else None)
-        for _, j in above:
-            agreement[i, j] = agreement[j, i] = ON_ONE_LINE
-    return agreement, tuple(parents)
+    lines = [{t.ontology_id: 0} | dict(ontology.ancestors(t.ontology_id)) for t in database.types]
+    column = {term: j for j, term in enumerate(dict.fromkeys(term for line in lines for term in line))}
+    steps = np.full((len(lines), len(column)), np.iinfo(np.int16).max, dtype=np.int16)
+    for i, line in enumerate(lines):
+        steps[i, [column[term] for term in line]] = list(line.values())
+    up = steps[:, [column[t.ontology_id] for t in database.types]]
+    agreement = np.zeros(up.shape)
+    within = [(steps <= k).astype(np.float32) for k in range(max(n for n, _ in NEAR) + 1)]
+    for n, value in NEAR:
+        agreement[sum(within[k] @ within[n - k].T for k in range(n + 1)) > 0] = value
+    above = (up > 0) & (up < np.iinfo(np.int16).max)
+    agreement[above | above.T] = ON_ONE_LINE
+    np.fill_diagonal(agreement, 1.0)
+    nearest = [
+        min(((up[i, j], int(j)) for j in np.flatnonzero(row)), default=(0, None))[1] for i, row in enumerate(above)
+    ]
+    return agreement, tuple(nearest)
