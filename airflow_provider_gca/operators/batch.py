@@ -386,6 +386,7 @@ class BatchOperator(GcaOperator):
             except BatchError as error:
                 verdict = poller.failed(error, datetime.now(UTC))
             if verdict.kind != "wait":
+                self._require_alive("its job is over")
                 return verdict
             if "ti" in context and as_flag(type(self).__name__, "deferrable", self.deferrable):
                 self._defer(context, name, carried, queued_seconds)

@@ -236,10 +236,28 @@ def test_a_worker_that_is_killed_cancels_the_job_it_waits_for(quick: BatchServer
 
     killer = threading.Thread(target=kill)
     killer.start()
-    with pytest.raises(AirflowException, match="the task was killed; so was its job"):
+    with pytest.raises(AirflowException, match="the task was killed"):
         task.execute(Play(task).context)
     killer.join()
     until(lambda: over(quick))
+    assert histories(quick) == [("us-east1", "CANCELLED")]
+
+
+def test_a_worker_that_is_killed_amid_a_look_at_the_job_says_so(quick: BatchServer, job: Job, monkeypatch: Any) -> None:
+    quick.hold()
+    task = task_of(job, deferrable=False)()
+    look = quick.get_job
+
+    def killed_meanwhile(asked: Any) -> Any:
+        if quick.jobs and quick.jobs[0].state == "RUNNING" and not task._killed:
+            task._killed = True
+            quick.cancel_from_outside(quick.jobs[0].id)
+            until(lambda: over(quick))
+        return look(asked)
+
+    monkeypatch.setattr(quick, "get_job", killed_meanwhile)
+    with pytest.raises(AirflowException, match="the task was killed; its job is over"):
+        task.execute(Play(task).context)
     assert histories(quick) == [("us-east1", "CANCELLED")]
 
 
