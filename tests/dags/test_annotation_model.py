@@ -14,6 +14,8 @@ from tests.helpers.dag_runs import asset_events, output, states, stored
 from tests.helpers.llm_cells import TABLE, blood_markers, simulated_blood
 from tests.helpers.llm_loopback import LoopbackServer, name_by_markers, say
 
+pytestmark = pytest.mark.slow
+
 SECRET = "sk-loopback-5f21c9"
 
 

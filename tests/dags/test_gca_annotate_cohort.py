@@ -19,6 +19,8 @@ from gca_core.io import as_path, read_text
 from tests.helpers.dag_runs import asset_events, output, states
 from tests.helpers.gcs_loopback import Bucket
 
+pytestmark = pytest.mark.slow
+
 BRACES = "{{ 7 * 7 }}.h5ad"
 
 

@@ -29,6 +29,8 @@ from gca_core.latent.transfer.config import make_transfer_config
 from gca_core.latent.transfer.labels import agreement, neighbour_votes, transfer_labels
 from gca_core.latent.transfer.mapping import embed
 
+pytestmark = pytest.mark.slow
+
 SMALL = {"latent_dim": 4, "hidden_dims": (24,), "epochs": 25, "batch_size": 32, "lr": 5e-3, "n_folds": 3}
 
 

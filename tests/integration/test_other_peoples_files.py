@@ -28,6 +28,8 @@ from gca_core.matrix.genes import gene_rows, unique_symbols, without_genome
 from gca_core.matrix.normalise import log_normalise
 from tests.helpers.blood import database, simulated
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["database", "simulated"]
 
 TEXT = h5py.string_dtype()

@@ -20,6 +20,8 @@ from gca_core.latent.model.fitting import EpochRecord, device_of
 from gca_core.latent.train import run_training
 from tests.helpers.latent_counts import Configure, Save, counts_with_groups
 
+pytestmark = pytest.mark.slow
+
 
 def fitted(data: DataAdapter, **arguments: Any) -> TorchVAE:
     model = TorchVAE(data.config)
