@@ -37,7 +37,7 @@ FAR = IterationConfig(
 )  # fmt: skip
 AGENTS = (READER, ORCHESTRATOR, EVALUATOR, GENERATOR)
 KEY = "sk-secret"
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 Start = Callable[..., tuple[HaystackContext, LoopbackServer]]
 
 

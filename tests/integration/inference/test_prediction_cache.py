@@ -9,7 +9,7 @@ from airflow_provider_gca.operators.inference import StackBatchOperator
 from gca_core.inference.cache import kept_predictions, request_key
 from gca_core.inference.local import LocalJob, run_local_job
 
-pytestmark = pytest.mark.usefixtures("airflow_home")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("airflow_home")]
 
 
 @pytest.fixture(autouse=True)
