@@ -38,7 +38,7 @@ $(STAMP): pyproject.toml constraints.txt Makefile
 demo: $(STAMP) ## run the three example DAGs on real data and print what came out
 	@$(BIN)/python scripts/demo.py
 
-test: $(STAMP) ## the tests, under five minutes on two cores
+test: $(STAMP) ## the tests, about five minutes on two cores
 	$(PYTEST) -m 'not slow' $(TWO) --ignore=tests/live --ignore=tests/release
 
 # the demo, which takes longest, comes first
