@@ -1,4 +1,3 @@
-import time
 import zipfile
 
 import openpyxl
@@ -11,6 +10,7 @@ from gca_core.annotation.markers.formats import read_markers
 from gca_core.annotation.markers.load import load_marker_database
 from gca_core.cli.main import app
 from gca_core.errors import GcaError, MarkerDatabaseError
+from gca_core.knowledge.bundled.ontology import CellOntology
 
 PANGLAO = (
     "species\tofficial gene symbol\tcell type\tcanonical marker\torgan\n"
@@ -146,9 +146,10 @@ def test_the_commands_build_list_and_describe(tmp_path):
     assert "363 human cell types" in run(app, ["markers", "validate", str(built)]).stdout
 
 
-def test_a_table_full_of_unknown_names_is_refused_at_once():
+def test_close_names_are_looked_up_for_the_faulty_rows_that_are_named_alone(monkeypatch):
+    asked = []
+    monkeypatch.setattr(CellOntology, "suggest", lambda _, name: asked.append(name) or [])
     rows = "".join(f"strange cell number {i},MS4A1\n" for i in range(2000))
-    begun = time.process_time()
     with pytest.raises(MarkerDatabaseError, match=r"strange cell number 4'.* and 1995 more"):
         read_markers(f"cell_type,gene_symbol\n{rows}".encode(), name="a.csv")
-    assert time.process_time() - begun < 2
+    assert len(asked) == 5
