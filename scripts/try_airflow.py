@@ -7,6 +7,8 @@ leaves environment, logs and results in the folder that it names where something
 import argparse
 import json
 import os
+import re
+import secrets
 import shutil
 import socket
 import subprocess
@@ -18,6 +20,7 @@ import urllib.request
 import venv
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 COLUMNS = ("Airflow", "Python", "with", "installs", "plugin", "example DAGs", "annotation", "HAYSTACK", "page")
 SHOWN = ("anndata", "scanpy", "langchain-core")
@@ -30,12 +33,14 @@ class Trial:
         self.folder = folder
         self.python = folder / "venv" / "bin" / "python"
         self.port = free_port()
+        self.login = {"username": "admin", "password": secrets.token_hex()}
+        (folder / "passwords.json").write_text(json.dumps({self.login["username"]: self.login["password"]}))
         kept = {n: v for n, v in os.environ.items() if not n.startswith(("AIRFLOW_", "GCA_", "PYTHON", "VIRTUAL_ENV"))}
         self.environment = kept | {
             "AIRFLOW_HOME": str(folder / "airflow"),
             "AIRFLOW__CORE__DAGS_FOLDER": str(folder / "dags"),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(folder / "passwords.json"),
             "AIRFLOW__API__HOST": "127.0.0.1",
             "AIRFLOW__API__PORT": str(self.port),
             "GCA_HOME": str(folder / "gca"),
@@ -81,21 +86,27 @@ class Trial:
         """Airflow knows the provider, and loads the plugin without an error."""
         self.run("airflow", "db", "migrate")
         self.run("airflow", "providers", "get", "airflow-provider-gca")
-        (found,) = (p for p in json.loads(self.run("airflow", "plugins", "-o", "json")) if p["name"] == "gca")
+        (found,) = (p for p in self._listed("plugins") if p["name"] == "gca")
         return f"{len(found.get('external_views') or [])} links" if found.get("external_views") else "yes"
 
     def example_dags(self) -> str:
         """Every copied example DAG is read without an error."""
         self.run("gca", "examples", "copy", self.folder / "dags")
         self.run("airflow", "dags", "reserialize")
-        errors = json.loads(self.run("airflow", "dags", "list-import-errors", "-o", "json") or "[]")
-        if errors and errors != [{"result": "No data found"}]:
+        errors = self._listed("dags", "list-import-errors")
+        if errors:
             raise RuntimeError(f"DAGs with errors: {errors}")
-        read = {dag["dag_id"] for dag in json.loads(self.run("airflow", "dags", "list", "-o", "json"))}
+        read = {dag["dag_id"] for dag in self._listed("dags", "list")}
         missing = {path.stem for path in (self.folder / "dags").glob("*.py")} - read
         if missing:
             raise RuntimeError(f"DAGs that Airflow doesn't list: {sorted(missing)}")
         return f"{len(read)} read"
+
+    def _listed(self, *words: str) -> list[dict[str, Any]]:
+        """What ``airflow`` lists, below the warnings that some versions print first."""
+        printed = self.run("airflow", *words, "-o", "json")
+        start = re.search(r"^\[", printed, re.MULTILINE)
+        return [] if start is None else list(json.loads(printed[start.start() :]))
 
     def dag(self, dag_id: str) -> str:
         """Run an example DAG from its first task to its last."""
@@ -116,7 +127,7 @@ class Trial:
                 start_new_session=True,
             )
         try:
-            token = json.loads(self._ask("/auth/token", patience=180))["access_token"]
+            token = json.loads(self._ask("/auth/token", body=self.login, patience=180))["access_token"]
             signed_in = {"Authorization": f"Bearer {token}"}
             if "<html" not in self._ask("/gca/", signed_in) or "healthy" not in self._ask("/gca/api/health", signed_in):
                 raise RuntimeError("the page is no page")
@@ -131,11 +142,20 @@ class Trial:
             os.killpg(server.pid, 15)
             server.wait(60)
 
-    def _ask(self, path: str, headers: Mapping[str, str] | None = None, patience: float = 0) -> str:
+    def _ask(
+        self,
+        path: str,
+        headers: Mapping[str, str] | None = None,
+        body: Mapping[str, str] | None = None,
+        patience: float = 0,
+    ) -> str:
         deadline = time.monotonic() + patience
         while True:
             try:
                 asked = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", headers=dict(headers or {}))
+                if body is not None:
+                    asked.data = json.dumps(body).encode()
+                    asked.add_header("Content-Type", "application/json")
                 with urllib.request.urlopen(asked, timeout=60) as answer:  # noqa: S310 - of this machine  # nosec B310
                     return str(answer.read().decode())
             except urllib.error.HTTPError:
