@@ -87,10 +87,12 @@ def gca_annotate_cohort() -> None:
     @fails_as_task
     def plan(prepared: dict[str, str], params: Any = None) -> list[dict[str, str | None]]:
         """The files, each with the folder for its results."""
+        from airflow_provider_gca.utils.mapping import mappable
         from gca_core.annotation.cohort import plan_cohort
 
         files = plan_cohort(prepared["input"], prepared["output"], corrections=params["corrections"])
-        return [file.model_dump(include={"input_uri", "output_uri", "corrections"}) for file in files]
+        planned = [file.model_dump(include={"input_uri", "output_uri", "corrections"}) for file in files]
+        return mappable(planned, f"files under {prepared['input']}")
 
     @task(trigger_rule="all_done", multiple_outputs=False)
     @fails_as_task

@@ -48,6 +48,7 @@ def gca_atlas_ingest() -> None:
     @fails_as_task
     def choose(params: Any = None) -> list[dict[str, Any]]:
         """Say which files to take, and which of their columns."""
+        from airflow_provider_gca.utils.mapping import mappable
         from gca_core.datasets import kang2018_mini_path
 
         demo = {
@@ -59,7 +60,7 @@ def gca_atlas_ingest() -> None:
             "cell_type_column": "cell_type",
             "cell_type_id_column": "cell_type_ontology_id",
         }
-        return params["files"] or [demo]
+        return mappable(params["files"] or [demo], "files")
 
     @task(multiple_outputs=False, trigger_rule="none_failed")
     @fails_as_task

@@ -61,6 +61,7 @@ def gca_haystack_batch() -> None:
     def plan(params: Any = None) -> list[dict[str, Any]]:
         """The questions, in their order."""
         from airflow_provider_gca.hooks.atlas import AtlasHook
+        from airflow_provider_gca.utils.mapping import mappable
         from gca_core.haystack.questions import Question, read_questions
 
         if params["questions_uri"]:
@@ -75,7 +76,7 @@ def gca_haystack_batch() -> None:
                 Question(id=f"q{place}", question=words, dataset=files.dataset)
                 for place, words in enumerate(BUNDLED, start=1)
             ]
-        return [question.model_dump(mode="json") for question in questions]
+        return mappable([question.model_dump(mode="json") for question in questions], "questions")
 
     @task(
         map_index_template="{{ task.op_kwargs['question']['id'] }}",

@@ -1,6 +1,6 @@
 """Try a wheel beside one version of Airflow, in a new environment and without the repository; print a row of results.
 
-``try_airflow.py dist/*.whl --airflow 3.1 --also 'anndata==0.10.9'``. It runs with the interpreter that is tried, and
+``try_airflow.py dist/*.whl --airflow 3.1 --also 'anndata==0.12.0'``. It runs with the interpreter that is tried, and
 leaves environment, logs and results in the folder that it names where something fails.
 """
 
@@ -183,7 +183,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("wheel", type=Path)
     parser.add_argument("--airflow", default="3.1", help="its version without the last number")
-    parser.add_argument("--also", action="append", default=[], help="another requirement, such as anndata==0.10.9")
+    parser.add_argument("--also", action="append", default=[], help="another requirement, such as anndata==0.12.0")
     parser.add_argument("--constraints", type=Path, help="take these versions, Airflow's among them")
     arguments = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="gca-try-"))

@@ -52,11 +52,11 @@ def _below(uri: str, folder: str) -> bool:
     return uri.startswith(f"{folder.rstrip('/')}/") and ".." not in uri.split("/")
 
 
-def _configured() -> str:
-    return str(_conf().get("api", "base_url", fallback="") or "")
+def airflow_configured() -> str:
+    return str(airflow_conf().get("api", "base_url", fallback="") or "")
 
 
-def _conf() -> Any:
+def airflow_conf() -> Any:
     try:
         from airflow.sdk.configuration import conf
     except ImportError:  # Airflow 3.1

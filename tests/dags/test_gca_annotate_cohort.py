@@ -181,3 +181,12 @@ def test_the_annotated_files_of_a_cohort_are_not_annotated_again(run_dag: Any, t
         run = run_dag("gca_annotate_cohort", **given)
         assert states(run)["annotate"] == ["success"]
     assert "gptca_label" in ad.read_h5ad(tmp_path / "a" / "annotated.h5ad").obs
+
+
+def test_more_files_than_airflow_maps_stop_the_plan(
+    run_dag: Any, cohort: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__CORE__MAX_MAP_LENGTH", "2")
+    found = states(run_dag("gca_annotate_cohort", input_prefix=str(cohort)))
+    assert (found["prepare"], found["plan"], found["join"]) == (["success"], ["failed"], ["failed"])
+    assert not {"success", "failed"} & set(found["annotate"])
