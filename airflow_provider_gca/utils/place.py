@@ -52,7 +52,7 @@ def _below(uri: str, folder: str) -> bool:
     return uri.startswith(f"{folder.rstrip('/')}/") and ".." not in uri.split("/")
 
 
-def airflow_configured() -> str:
+def _configured() -> str:
     return str(airflow_conf().get("api", "base_url", fallback="") or "")
 
 
