@@ -20,6 +20,9 @@ import numpy as np
 import psutil
 import psycopg
 
+# before other packages that bring a folder of this name
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from gca_core.datasets import kang2018_mini
 from tests.helpers.live_airflow import REPOSITORY, LiveAirflow, live_airflow
 
